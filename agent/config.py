@@ -1,0 +1,58 @@
+"""The agent's settings: one frozen value, made once at the start, read everywhere, never changed.
+
+A leaf: imports only errors. `agent.cli` makes it from flags, environment and the settings file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    key: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting with its default. Paths are absolute or relative to the working folder; times are seconds."""
+
+    node_name: str
+    kubeconfig: Path | None = None
+    """None: standalone, static manifests only."""
+    provider: str = "containerd"
+    node_ip: str = ""
+    """InternalIP; empty: the address of the default route."""
+    container_runtime_endpoint: str = "unix:///run/containerd/containerd.sock"
+    root_dir: Path = Path("/var/lib/edgelet")
+    pod_manifest_path: Path | None = None
+    cluster_dns: tuple[str, ...] = ()
+    cluster_domain: str = "cluster.local"
+    max_pods: int = 110
+    node_labels: dict[str, str] = field(default_factory=dict)
+    register_with_taints: tuple[Taint, ...] = ()
+    disable_taint: bool = False
+    """No provider taint on the Node (virtual-kubelet's flag); the containerd provider sets none anyway."""
+    provider_taint: Taint | None = None
+    log_level: str = "info"
+    log_format: str = "text"
+    port: int = 10250
+    """HTTPS port of the kubelet API; 0: do not listen."""
+    address: str = ""
+    """Listening address of the kubelet API; empty: every address, IPv4 and IPv6."""
+    tls_cert_file: Path | None = None
+    tls_private_key_file: Path | None = None
+    client_ca_file: Path | None = None
+    """CA of client certificates; None: the cluster's CA from the kubeconfig."""
+    pod_logs_dir: Path = Path("/var/log/pods")
+    container_log_links_dir: Path = Path("/var/log/containers")
+    cgroup_root: str = "/"
+    """Cgroup below which `kubepods` is made."""
+    resolv_conf: Path = Path("/etc/resolv.conf")
+    parallel_starts: int = 4
+    """Pods whose sandboxes are made at the same time: more at once slows the runtime down."""
+    registry_pull_limit: int = 5
+    """Images pulled at the same time."""

@@ -1,0 +1,92 @@
+"""Objects that a pod refers to (ConfigMap, Secret, Service, ServiceAccount), and the reference an event carries."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Literal
+
+import msgspec
+
+from agent.model.pod import K8sStruct, ObjectMeta, Pod
+
+ObjectKind = Literal["configmaps", "secrets", "serviceaccounts"]
+"""Plural resource names (core/v1) of what a pod may refer to by name."""
+
+
+class ConfigMap(K8sStruct, frozen=True):
+    metadata: ObjectMeta
+    data: dict[str, str] = {}
+    binaryData: dict[str, str] = {}
+    immutable: bool | None = None
+
+    def contents(self) -> dict[str, bytes]:
+        """Every key with its bytes; text is UTF-8, binaryData is base64 in the API."""
+        found = {key: text.encode() for key, text in self.data.items()}
+        for key, text in self.binaryData.items():
+            found[key] = _from_base64(key, text)
+        return found
+
+
+class Secret(K8sStruct, frozen=True):
+    metadata: ObjectMeta
+    data: dict[str, str] = {}
+    type: str = "Opaque"
+    immutable: bool | None = None
+
+    def contents(self) -> dict[str, bytes]:
+        """Every key with its decoded bytes."""
+        return {key: _from_base64(key, text) for key, text in self.data.items()}
+
+
+class ServicePort(K8sStruct, frozen=True):
+    port: int
+    name: str = ""
+    protocol: str = "TCP"
+
+
+class ServiceSpec(K8sStruct, frozen=True):
+    clusterIP: str = ""
+    ports: tuple[ServicePort, ...] = ()
+
+
+class Service(K8sStruct, frozen=True):
+    metadata: ObjectMeta
+    spec: ServiceSpec = ServiceSpec()
+
+
+class ServiceAccount(K8sStruct, frozen=True):
+    metadata: ObjectMeta
+    imagePullSecrets: tuple[dict[str, str], ...] = ()
+
+
+class ObjectReference(K8sStruct, frozen=True):
+    """involvedObject of an event."""
+
+    kind: str
+    name: str
+    uid: str
+    apiVersion: str = "v1"
+    namespace: str = ""
+    resourceVersion: str = ""
+    fieldPath: str = ""
+
+    @classmethod
+    def of(cls, pod: Pod, field_path: str = "") -> ObjectReference:
+        """The pod itself, or a part of it such as `spec.containers{main}`."""
+        meta = pod.metadata
+        return cls(
+            kind="Pod",
+            name=meta.name,
+            uid=meta.uid,
+            namespace=meta.namespace,
+            resourceVersion=meta.resourceVersion,
+            fieldPath=field_path,
+        )
+
+
+def _from_base64(key: str, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise msgspec.ValidationError(f"data[{key!r}] is not base64: {error}") from error

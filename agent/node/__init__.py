@@ -1,0 +1,1 @@
+"""The Node object: facts of the machine, registration, lease, conditions."""

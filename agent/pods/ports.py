@@ -1,0 +1,66 @@
+"""What the pods package needs of the rest of the agent, as Protocols.
+
+The API server's side (`agent.kube`), the runtime's side (`agent.cri`) and tests' fakes fit these by shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.model.objects import ObjectKind, ObjectReference, Service
+from agent.model.pod import Pod
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bound service-account token. `expires_at` is in Unix seconds."""
+
+    token: str
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectKey:
+    """A namespaced object that a pod refers to."""
+
+    kind: ObjectKind
+    namespace: str
+    name: str
+
+
+class Objects(Protocol):
+    """Referenced objects, fresh from the API server where it answers, else as recorded."""
+
+    async def get(self, key: ObjectKey) -> bytes:
+        """The object as JSON, in the record before it is returned.
+
+        Raises NotFound where the API server said so, Forbidden, or Retryable where neither it nor the record has an answer.
+        """
+
+    def retain(self, pod_uid: str, keys: Iterable[ObjectKey]) -> None:
+        """This pod refers to exactly these objects from now on: keep them fresh (watched) and wake it on a change."""
+
+    def release(self, pod_uid: str) -> None:
+        """The pod is gone: stop watching what nobody else refers to."""
+
+    async def services(self, namespace: str) -> tuple[Service, ...]:
+        """The namespace's services and those of `default/kubernetes`, for service environment variables."""
+
+
+class Tokens(Protocol):
+    async def token(self, pod: Pod, audience: str, expiration_s: int) -> Token:
+        """A token bound to the pod, from the cache while less than 80 % of its life is over.
+
+        Raises Retryable, Forbidden or NotFound (no such service account).
+        """
+
+
+class Events(Protocol):
+    def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None:
+        """Queue an event (`kind` Normal or Warning). Never blocks, never raises, aggregated."""
+
+
+Wake = Callable[[str], None]
+"""Called with a pod's UID: look at this pod now."""

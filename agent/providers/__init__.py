@@ -1,0 +1,1 @@
+"""Who runs the pods: the provider contract, the registry and the containerd provider."""

@@ -1,0 +1,1 @@
+"""The kubelet's HTTPS API: authentication and container logs."""

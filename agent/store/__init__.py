@@ -1,0 +1,1 @@
+"""The durable record: one Store protocol and its backends."""
