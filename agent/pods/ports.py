@@ -36,7 +36,7 @@ class Objects(Protocol):
     async def get(self, key: ObjectKey) -> bytes:
         """The object as JSON, in the record before it is returned.
 
-        Raises NotFound where the API server said so, Forbidden, or Retryable where neither it nor the record has an answer.
+        Raises NotFound where the API server said so, Forbidden, or Retryable where neither it nor the record answers.
         """
 
     def retain(self, pod_uid: str, keys: Iterable[ObjectKey]) -> None:
