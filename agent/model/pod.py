@@ -411,6 +411,7 @@ class PodSpec(K8sStruct, frozen=True):
     securityContext: PodSecurityContext | None = None
     imagePullSecrets: tuple[LocalObjectReference, ...] = ()
     hostname: str = ""
+    hostnameOverride: str | None = None
     subdomain: str = ""
     setHostnameAsFQDN: bool | None = None
     hostAliases: tuple[HostAlias, ...] = ()
@@ -419,6 +420,7 @@ class PodSpec(K8sStruct, frozen=True):
     runtimeClassName: str | None = None
     priority: int | None = None
     priorityClassName: str = ""
+    overhead: dict[str, Quantity] | None = None
     os: PodOS | None = None
     # Only the scheduler and the controllers read these; a node agent has nothing to do for them.
     serviceAccount: str = ""
