@@ -59,7 +59,9 @@ pack_demo_image() { # BASE
   pack_image "$1" "$DEMO_IMAGE" null '["sh"]'
 }
 
-is_static() { ldd "$1" 2>&1 | grep -qE 'not a dynamic executable|statically linked'; }
+is_static() { # ldd fails on what is not dynamic, which is the answer looked for
+  case $(ldd "$1" 2>&1 || true) in *'not a dynamic executable'* | *'statically linked'*) ;; *) return 1 ;; esac
+}
 
 # A static binary: the installed one, else out of the distribution's package, which on Debian is unpacked and not installed
 # (busybox-static would push busybox out).

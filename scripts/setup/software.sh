@@ -205,7 +205,7 @@ download() { # URL FILE: gives up on an unreachable host within seconds
 
 build_from_go() { # PART DIR
   local part=$1 module=${GO_MODULE[$1]%@*} version=${GO_MODULE[$1]#*@} package cgo=0 tags=''
-  local -x GOFLAGS="${GOFLAGS:-} -buildvcs=false -trimpath"
+  local -x GOFLAGS="${GOFLAGS:-} -buildvcs=false"
   BUILT=$2/go-$version
   if [ -e "$BUILT/.complete" ]; then return 0; fi
   GO_FAULT='no Go toolchain here'
