@@ -91,8 +91,15 @@ is_ours() { # PATH: this script wrote it, and nobody changed it since
 
 PLACED='' # what the last place_file did: same, written, replaced, beside
 
+make_folder() { # PATH: every folder that has to be made is remembered, so that undoing leaves those that were here
+  if [ -d "$ROOT$1" ]; then return; fi
+  make_folder "$(dirname "$1")"
+  mkdir "$ROOT$1"
+  remember folder "$1"
+}
+
 write_content() { # PATH CONTENT: atomically, so that a power cut leaves the old file or the new one
-  mkdir -p "$(dirname "$ROOT$1")"
+  make_folder "$(dirname "$1")"
   printf '%s\n' "$2" >"$ROOT$1.edgelet-tmp"
   chmod 0644 "$ROOT$1.edgelet-tmp"
   mv -f "$ROOT$1.edgelet-tmp" "$ROOT$1"

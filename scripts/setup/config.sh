@@ -221,6 +221,8 @@ render_containerd_config() {
     printf '[%s.containerd]\n  default_runtime_name = "runc"\n' "$cri"
     print_snapshotter
   fi
+  # containerd's default for this is below /opt, which is not its own
+  printf '[plugins."io.containerd.internal.v1.opt"]\n  path = "/var/lib/containerd/opt"\n'
   runtimes=$cri.containerd.runtimes.runc
   printf '[%s]\n  runtime_type = "io.containerd.runc.v2"\n[%s.options]\n  SystemdCgroup = %s\n' "$runtimes" "$runtimes" "$systemd"
 }

@@ -238,7 +238,7 @@ install_binaries() { # PART DIR (uses BUILT)
     name=${file##*/}
     target=${TARGET[$part]}/$name
     if [ -e "$target" ]; then continue; fi
-    mkdir -p "${TARGET[$part]}"
+    make_folder "${TARGET[$part]}"
     install -m 0755 "$file" "$target"
     remember file "$target" "$(sha_of "$target")"
   done < <(find "$BUILT" -maxdepth 1 -type f -perm -u+x ! -name '.*' | sort)

@@ -4,6 +4,7 @@
 uninstall() {
   if [ ! -s "$MADE" ]; then
     say "nothing to take back: this script made nothing on this machine"
+    remove_memory
     return
   fi
   PACKAGES=none INIT='not systemd'
@@ -15,8 +16,9 @@ uninstall() {
   undo_process
   undo_files
   undo_backups
-  undo_packages
   undo_bridge
+  undo_packages
+  undo_folders
   forget_everything
 }
 
@@ -70,10 +72,7 @@ undo_files() {
       note "stays: $path, changed since it was written"
     else
       did "remove $path"
-      if [ -z "$DRY_RUN" ]; then
-        rm -f "$ROOT$path"
-        rmdir --ignore-fail-on-non-empty "$(dirname "$ROOT$path")" 2>/dev/null || true
-      fi
+      if [ -z "$DRY_RUN" ]; then rm -f "$ROOT$path"; fi
     fi
     forget file "$path"
   done < <(made file)
@@ -89,11 +88,19 @@ undo_backups() {
       if [ -z "$DRY_RUN" ]; then
         mkdir -p "$(dirname "$ROOT$path")"
         mv "$ROOT$backup" "$ROOT$path"
-        note "$path is the one of before: restart containerd where it still runs"
+        if [ -z "$STAGING" ] && is_answering; then note "containerd still runs with our $path: restart it"; fi
       fi
     fi
     forget backup "$path"
   done < <(made backup)
+}
+
+undo_folders() { # the deepest first, and only empty ones
+  local path
+  while read -r path; do
+    if [ -d "$ROOT$path" ] && [ -z "$DRY_RUN" ]; then rmdir --ignore-fail-on-non-empty "$ROOT$path"; fi
+    forget folder "$path"
+  done < <(made folder | cut -f1 | sort -r)
 }
 
 undo_packages() { # those that nothing else has come to need meanwhile; a package manager's own check decides
@@ -124,10 +131,10 @@ remove_packages() {
 }
 
 undo_bridge() {
-  if [ -n "$STAGING" ] || [ ! -e "/sys/class/net/$BRIDGE" ]; then return 0; fi
-  if [ -n "$(ls "/sys/class/net/$BRIDGE/brif" 2>/dev/null)" ]; then
+  if [ -n "$STAGING" ] || ! ip link show "$BRIDGE" >/dev/null 2>&1; then return 0; fi
+  if [ -n "$(ip -o link show master "$BRIDGE")" ]; then
     note "stays: bridge $BRIDGE, still in use"
-  elif has_command ip; then
+  else
     run ip link delete "$BRIDGE"
   fi
 }
@@ -137,9 +144,14 @@ forget_everything() {
   for path in /var/lib/containerd /var/lib/cni "$LOG_FILE" "$CACHE"; do
     if [ -e "$ROOT$path" ]; then note "stays: $path (data; remove it by hand when nothing needs it)"; fi
   done
-  note "stays: kernel modules and settings as they are until the next boot"
+  note "stays until the next boot: kernel modules and settings, empty CNI-* firewall chains"
+  if [ -n "$DRY_RUN" ]; then return 0; fi
+  remove_memory
+  say "done   everything that this script made is taken back"
+}
+
+remove_memory() {
   if [ -n "$DRY_RUN" ]; then return 0; fi
   rm -f "$MADE" "${MADE%/*}/lock"
   rmdir --ignore-fail-on-non-empty "${MADE%/*}"
-  say "done   everything that this script made is taken back"
 }
