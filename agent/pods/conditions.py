@@ -1,0 +1,105 @@
+"""Write a pod's conditions: PodReadyToStartContainers, Initialized, Ready, ContainersReady, PodScheduled.
+
+In: the pod, what the runtime has, its container statuses and the conditions written before. Out: the conditions, with
+transition times kept where a status did not change, and the conditions of others (readiness gates) left as they stand.
+No I/O. Reasons and messages are the kubelet's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agent.model.observed import ObservedPod
+from agent.model.pod import Pod, PodCondition
+from agent.model.status import ContainerStatus, Phase, PodStatus, timestamp
+
+OWNED = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+"""Types that this agent writes; all others belong to somebody else."""
+
+
+def conditions(
+    pod: Pod,
+    observed: ObservedPod,
+    phase: Phase,
+    inits: tuple[ContainerStatus, ...],
+    mains: tuple[ContainerStatus, ...],
+    previous: PodStatus | None,
+    wall: float,
+) -> tuple[PodCondition, ...]:
+    """The agent's own conditions; `wall` (Unix seconds) dates the changes."""
+    sandbox = observed.sandbox
+    usable = sandbox is not None and sandbox.ready and (bool(sandbox.ips) or pod.spec.hostNetwork)
+    containers_ready = _containers_ready(pod, phase, inits, mains)
+    wanted = (
+        PodCondition(type="PodReadyToStartContainers", status=_bool(usable)),
+        _initialized(pod, phase, inits),
+        _ready(pod, containers_ready),
+        containers_ready,
+        PodCondition(type="PodScheduled", status="True"),
+    )
+    before = {c.type: c for c in (previous.conditions if previous else pod.status.conditions)}
+    return tuple(_dated(c, before.get(c.type), pod.metadata.generation, wall) for c in wanted)
+
+
+def _initialized(pod: Pod, phase: Phase, inits: tuple[ContainerStatus, ...]) -> PodCondition:
+    if phase is Phase.SUCCEEDED:
+        return PodCondition(type="Initialized", status="True", reason="PodCompleted")
+    incomplete: list[str] = []
+    for spec, status in zip(pod.spec.initContainers, inits, strict=True):
+        done = bool(status.started) if spec.is_sidecar else status.ready
+        if not done and not (spec.is_sidecar and phase.is_terminal):
+            incomplete.append(spec.name)
+    if incomplete and phase in (Phase.PENDING, Phase.FAILED):
+        message = f"containers with incomplete status: {_names(incomplete)}"
+        return PodCondition(type="Initialized", status="False", reason="ContainersNotInitialized", message=message)
+    return PodCondition(type="Initialized", status="True")
+
+
+def _containers_ready(
+    pod: Pod, phase: Phase, inits: tuple[ContainerStatus, ...], mains: tuple[ContainerStatus, ...]
+) -> PodCondition:
+    if phase is Phase.SUCCEEDED:
+        return PodCondition(type="ContainersReady", status="False", reason="PodCompleted")
+    if phase is Phase.FAILED:
+        return PodCondition(type="ContainersReady", status="False", reason="PodFailed")
+    sidecars = [s for spec, s in zip(pod.spec.initContainers, inits, strict=True) if spec.is_sidecar]
+    unready = [s.name for s in (*sidecars, *mains) if not s.ready]
+    if unready:
+        message = f"containers with unready status: {_names(unready)}"
+        return PodCondition(type="ContainersReady", status="False", reason="ContainersNotReady", message=message)
+    return PodCondition(type="ContainersReady", status="True")
+
+
+def _ready(pod: Pod, containers_ready: PodCondition) -> PodCondition:
+    if containers_ready.status != "True":
+        return PodCondition(
+            type="Ready", status="False", reason=containers_ready.reason, message=containers_ready.message
+        )
+    gates = {c.type: c.status for c in pod.status.conditions}
+    for gate in pod.spec.readinessGates:
+        if gates.get(gate.conditionType) != "True":
+            missing = gate.conditionType not in gates
+            fault = "does not exist" if missing else 'has the status of "False", instead of "True"'
+            message = f'corresponding condition of pod readiness gate "{gate.conditionType}" {fault}.'
+            return PodCondition(type="Ready", status="False", reason="ReadinessGatesNotReady", message=message)
+    return PodCondition(type="Ready", status="True")
+
+
+def _dated(condition: PodCondition, before: PodCondition | None, generation: int, wall: float) -> PodCondition:
+    same = before is not None and before.status == condition.status and before.lastTransitionTime
+    return PodCondition(
+        type=condition.type,
+        status=condition.status,
+        reason=condition.reason,
+        message=condition.message,
+        lastTransitionTime=before.lastTransitionTime if before is not None and same else timestamp(wall),
+        observedGeneration=generation or None,
+    )
+
+
+def _names(names: Iterable[str]) -> str:
+    return f"[{' '.join(names)}]"
+
+
+def _bool(value: bool) -> str:
+    return "True" if value else "False"

@@ -1,0 +1,153 @@
+"""The pods that this node must run: the record's, kept in memory beside it.
+
+In: pods from the API server's list and watch and from manifests. They are written to the record first; only what is
+durable is handed on as a `DesiredChange`. Changes that arrive together share one commit. A change of nothing but the
+status (mostly our own, coming back) is not worth a write to disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+from loguru import logger
+from tenacity import retry, retry_if_exception_type, wait_exponential_jitter
+
+from agent.errors import Retryable
+from agent.model.pod import ApiPodStatus, Pod
+from agent.model.record import PodRecord
+from agent.store.base import Delete, Put, Store
+
+PREFIX = "pods/"
+
+
+class Origin(StrEnum):
+    """Who names the pod: only a list of the same origin can take it away."""
+
+    API = "api"
+    FILE = "file"
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredChange:
+    """A durable change. `record` is None when the pod is desired no more; `was` is what stood before."""
+
+    record: PodRecord | None
+    was: PodRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    upsert: PodRecord | None = None
+    remove: str | None = None
+    replace: tuple[Origin, dict[str, PodRecord]] | None = None
+
+
+class DesiredPods:
+    """The desired set. One owner runs `run`; sources call upsert, remove and replace_all in order."""
+
+    def __init__(self, store: Store, changed: Callable[[DesiredChange], None]) -> None:
+        self._store = store
+        self._changed = changed
+        self._pods: dict[str, PodRecord] = {}
+        self._orders: asyncio.Queue[_Order] = asyncio.Queue()
+        self.verified = asyncio.Event()
+        """Set once a complete list from the API server was taken over: what is not in it is an orphan."""
+
+    async def load(self) -> None:
+        """Read the record at the start and hand on every pod in it."""
+        for row in await self._store.list(PREFIX):
+            try:
+                record = PodRecord.decode(row.value)
+            except msgspec.ValidationError as error:
+                logger.error("record row {} is not a pod and is left alone: {}", row.key, error)
+                continue
+            self._pods[record.uid] = record
+            self._changed(DesiredChange(record, None))
+
+    def get(self, uid: str) -> PodRecord | None:
+        return self._pods.get(uid)
+
+    def all(self) -> tuple[PodRecord, ...]:
+        return tuple(self._pods.values())
+
+    def find(self, namespace: str, name: str) -> PodRecord | None:
+        """The newest pod of that name."""
+        found = [r for r in self._pods.values() if (r.pod.metadata.namespace, r.pod.metadata.name) == (namespace, name)]
+        return max(found, key=lambda r: r.pod.metadata.creationTimestamp or "", default=None)
+
+    def upsert(self, record: PodRecord) -> None:
+        self._orders.put_nowait(_Order(upsert=record))
+
+    def remove(self, uid: str) -> None:
+        self._orders.put_nowait(_Order(remove=uid))
+
+    def replace_all(self, origin: Origin, records: Iterable[PodRecord]) -> None:
+        """A complete, verified list: what it lacks and this origin named before is removed."""
+        self._orders.put_nowait(_Order(replace=(origin, {r.uid: r for r in records})))
+
+    async def run(self) -> None:
+        """Take orders for as long as the agent lives, all that wait in one commit."""
+        while True:
+            orders = [await self._orders.get()]
+            while not self._orders.empty():
+                orders.append(self._orders.get_nowait())
+            changes: dict[str, PodRecord | None] = {}
+            for order in orders:
+                changes.update(self._resolve(order, changes))
+            await self._commit(changes)
+            if any(order.replace is not None and order.replace[0] is Origin.API for order in orders):
+                self.verified.set()
+
+    def _resolve(self, order: _Order, pending: dict[str, PodRecord | None]) -> dict[str, PodRecord | None]:
+        if order.upsert is not None:
+            return {order.upsert.uid: order.upsert}
+        if order.remove is not None:
+            return {order.remove: None}
+        assert order.replace is not None
+        origin, records = order.replace
+        known = {**self._pods, **pending}
+        missing = {
+            uid: None for uid, r in known.items() if r is not None and origin_of(r) is origin and uid not in records
+        }
+        return {**records, **missing}
+
+    async def _commit(self, changes: dict[str, PodRecord | None]) -> None:
+        writes: list[Put | Delete] = []
+        for uid, record in changes.items():
+            was = self._pods.get(uid)
+            if record is None:
+                if was is not None:
+                    writes.append(Delete(PREFIX + uid))
+            elif was is None or _essence(was.pod) != _essence(record.pod):
+                writes.append(Put(PREFIX + uid, record.raw))
+        if writes:
+            await self._write(writes)
+        for uid, record in changes.items():
+            was = self._pods.pop(uid, None)
+            if record is not None:
+                self._pods[uid] = record
+            if record is not None or was is not None:
+                self._changed(DesiredChange(record, was))
+
+    @retry(
+        retry=retry_if_exception_type(Retryable),
+        wait=wait_exponential_jitter(initial=0.2, max=10),
+        before_sleep=lambda state: logger.error("{}; trying again", state.outcome and state.outcome.exception()),
+    )
+    async def _write(self, writes: list[Put | Delete]) -> None:
+        """Nothing is acted on that is not durable: a full disk holds changes back, and the pods that run go on."""
+        await self._store.batch(writes)
+
+
+def origin_of(record: PodRecord) -> Origin:
+    return Origin.FILE if record.pod.is_static else Origin.API
+
+
+def _essence(pod: Pod) -> Pod:
+    """All that must survive a power cut: everything but the status and the resourceVersion."""
+    meta = msgspec.structs.replace(pod.metadata, resourceVersion="")
+    return msgspec.structs.replace(pod, metadata=meta, status=ApiPodStatus())

@@ -1,0 +1,76 @@
+"""What a pod's worker knows beside what the runtime shows: the third input of planning and of the status.
+
+Frozen values made anew by the worker for each decision. Times are monotonic seconds unless their name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from agent.pods.backoff import Backoff
+
+
+class StopCause(StrEnum):
+    DELETED = "deleted"
+    """The pod is going from the API, the record or its manifest: nothing of it may stay."""
+    FAILED = "failed"
+    """The node ended it (deadline): containers stay for their logs, the status says Failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    cause: StopCause
+    deadline: float
+    """When the grace period is over."""
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A step that did not work, and when it may be tried again."""
+
+    reason: str
+    message: str
+    retry_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What probes and hooks say of one running container."""
+
+    started: bool = True
+    """The startup probe has passed (or there is none) and postStart is over."""
+    ready: bool = True
+    failed: str = ""
+    """Not empty: liveness or startup probe, or postStart, failed: kill it. The text is the Killing event's."""
+    grace_s: int | None = None
+    """The failed probe's own terminationGracePeriodSeconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    volumes_ready: bool = False
+    volumes_mounted: bool = False
+    """Something of the pod is on disk and must be taken down in the end."""
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+    """By container name: why it could not be started."""
+    pod_failure: Failure | None = None
+    """Why the sandbox could not be made."""
+    volume_failure: Failure | None = None
+    backoffs: Mapping[str, Backoff] = field(default_factory=dict)
+    ended_at: Mapping[str, float] = field(default_factory=dict)
+    """By container ID, for containers that have ended."""
+    health: Mapping[str, Health] = field(default_factory=dict)
+    """By container ID."""
+    stop: Stop | None = None
+    refused: str = ""
+    """Not empty: the pod uses what this node does not support; nothing of it is run."""
+    last_sandbox_attempt: int = -1
+    """Highest attempt tried, even where the runtime shows no such sandbox (its name may still be reserved)."""
+
+
+NO_HEALTH = Health(started=False, ready=False)
+"""Of a container whose probes have not said anything yet."""

@@ -1,0 +1,212 @@
+"""Decide what one pod needs next.
+
+In: the pod as the record has it, the pod as the runtime has it, what the worker knows beside (`Knowledge`), and the
+time. Out: the actions to perform now and the moment to look again. No I/O: the worker performs what this returns, so
+every rule here is a plain unit test. Ending a pod is in `plan_stop`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.model.action import (
+    Action,
+    ContainerStart,
+    CreateSandbox,
+    KillContainer,
+    RemoveContainer,
+    RemoveSandbox,
+    SetUpVolumes,
+    StartContainers,
+    StopSandbox,
+)
+from agent.model.observed import ContainerState, ObservedContainer, ObservedPod, ObservedSandbox
+from agent.model.pod import Container, Pod
+from agent.pods.backoff import ready_at
+from agent.pods.knowledge import NO_HEALTH, Knowledge
+from agent.pods.plan_stop import plan_stop
+from agent.pods.status import is_finished
+from agent.pods.translate.identity import spec_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    actions: tuple[Action, ...] = ()
+    wake_at: float | None = None
+    """Monotonic seconds; None: only an event can change the answer."""
+    done: bool = False
+    """Ending is complete: nothing runs, nothing is mounted, the network is down."""
+
+
+def plan(pod: Pod, observed: ObservedPod, knows: Knowledge, now: float) -> Plan:
+    """The next step of a pod on its way to what its spec says, or to its end."""
+    if knows.stop is not None:
+        mounted = knows.volumes_mounted
+        return Plan(*plan_stop(pod, observed, volumes_mounted=mounted, deadline=knows.stop.deadline, now=now))
+    if knows.refused:
+        return Plan()
+    if is_finished(pod, observed):
+        # Sidecars may still run: they end like those of a deleted pod, and dead containers stay for their logs.
+        deadline = now + pod.spec.terminationGracePeriodSeconds
+        return Plan(*plan_stop(pod, observed, volumes_mounted=knows.volumes_mounted, deadline=deadline, now=now))
+    return _plan_running(pod, observed, knows, now)
+
+
+def _plan_running(pod: Pod, observed: ObservedPod, knows: Knowledge, now: float) -> Plan:
+    wakes = _Wakes()
+    actions: list[Action] = []
+    sandbox = observed.sandbox
+    # Two sandboxes of one pod must never be up together: the older ones go first.
+    stale = tuple(StopSandbox(s.id) for s in observed.sandboxes[1:] if s.ready)
+    if stale:
+        return Plan(stale)
+    if not knows.volumes_ready and wakes.is_due(knows.volume_failure, now):
+        actions.append(SetUpVolumes())
+    if sandbox is None or not sandbox.ready:
+        if wakes.is_due(knows.pod_failure, now):
+            attempt = max(sandbox.attempt if sandbox else -1, knows.last_sandbox_attempt) + 1
+            actions.append(CreateSandbox(attempt, replaces=sandbox.id if sandbox else None))
+        return Plan(tuple(actions), wakes.next)
+    actions += _kills(pod, observed, sandbox)
+    actions += _dead_weight(observed)
+    if knows.volumes_ready:
+        actions += _unhealthy(pod, observed, sandbox, knows)
+        starts = _starts(pod, observed, sandbox, knows, now, wakes)
+        if starts:
+            actions.append(StartContainers(tuple(starts)))
+    return Plan(tuple(actions), wakes.next)
+
+
+def _starts(
+    pod: Pod, observed: ObservedPod, sandbox: ObservedSandbox, knows: Knowledge, now: float, wakes: _Wakes
+) -> list[ContainerStart]:
+    """Init containers in order, sidecars when their turn has come, main containers when all of those are through."""
+    starts: list[ContainerStart] = []
+    main_began = any(_current(observed, sandbox, c.name) for c in pod.spec.containers)
+    for container in pod.spec.initContainers:
+        current = _current(observed, sandbox, container.name)
+        if container.is_sidecar:
+            if start := _start(container, observed, current, knows, now, wakes, restart=True):
+                starts.append(start)
+            running = current is not None and current.state is ContainerState.RUNNING
+            if not main_began and not (running and current and knows.health.get(current.id, NO_HEALTH).started):
+                return starts
+            continue
+        if main_began or (current and current.state is ContainerState.EXITED and current.exit_code == 0):
+            continue
+        restart = pod.spec.restartPolicy != "Never"
+        if start := _start(container, observed, current, knows, now, wakes, restart=restart):
+            starts.append(start)
+        return starts
+    for container in pod.spec.containers:
+        current = _current(observed, sandbox, container.name)
+        # A success in an earlier sandbox stands too: a new sandbox does not run a finished container again.
+        newest = current or observed.newest(container.name)
+        succeeded = newest is not None and newest.state is ContainerState.EXITED and newest.exit_code == 0
+        if newest is not current and newest is not None and pod.spec.restartPolicy == "Never":
+            continue
+        if newest is not current and succeeded and pod.spec.restartPolicy == "OnFailure":
+            continue
+        restart = pod.spec.restartPolicy == "Always" or (pod.spec.restartPolicy == "OnFailure" and not succeeded)
+        if start := _start(container, observed, current, knows, now, wakes, restart=restart):
+            starts.append(start)
+    return starts
+
+
+def _start(
+    container: Container,
+    observed: ObservedPod,
+    current: ObservedContainer | None,
+    knows: Knowledge,
+    now: float,
+    wakes: _Wakes,
+    *,
+    restart: bool,
+) -> ContainerStart | None:
+    """The start that a container needs now, None where it runs, may not run again, or must wait."""
+    newest = current or observed.newest(container.name)
+    if current is not None:
+        match current.state:
+            case ContainerState.RUNNING | ContainerState.UNKNOWN:
+                return None
+            case ContainerState.CREATED:
+                if wakes.is_due(knows.failures.get(container.name), now):
+                    return ContainerStart(container.name, current.attempt, resume_id=current.id)
+                return None
+            case ContainerState.EXITED:
+                if not restart:
+                    return None
+    if not wakes.is_due(knows.failures.get(container.name), now):
+        return None
+    if newest is not None and newest.state is ContainerState.EXITED:
+        due = ready_at(knows.backoffs.get(container.name), knows.ended_at.get(newest.id, now))
+        if now < due:
+            wakes.add(due)
+            return None
+    return ContainerStart(container.name, newest.attempt + 1 if newest else 0)
+
+
+def _kills(pod: Pod, observed: ObservedPod, sandbox: ObservedSandbox) -> list[Action]:
+    """Containers whose spec changed (only the image can), and those whose state the runtime has lost."""
+    kills: list[Action] = []
+    specs = {c.name: c for c in (*pod.spec.initContainers, *pod.spec.containers)}
+    grace = pod.spec.terminationGracePeriodSeconds
+    for container in observed.containers:
+        spec = specs.get(container.name)
+        if spec is None or container.sandbox_id != sandbox.id:
+            continue
+        if container.state is ContainerState.UNKNOWN:
+            kills.append(
+                KillContainer(
+                    container.id, spec.name, 0, f"Container {spec.name} is in an unknown state, restarting it"
+                )
+            )
+        elif container.state is ContainerState.RUNNING and container.spec_hash != spec_hash(spec):
+            message = f"Container {spec.name} definition changed, will be restarted"
+            kills.append(KillContainer(container.id, spec.name, grace, message))
+    return kills
+
+
+def _unhealthy(pod: Pod, observed: ObservedPod, sandbox: ObservedSandbox, knows: Knowledge) -> list[Action]:
+    kills: list[Action] = []
+    for container in observed.running:
+        health = knows.health.get(container.id, NO_HEALTH)
+        if container.sandbox_id == sandbox.id and health.failed:
+            grace = pod.spec.terminationGracePeriodSeconds if health.grace_s is None else health.grace_s
+            kills.append(KillContainer(container.id, container.name, grace, health.failed))
+    return kills
+
+
+def _dead_weight(observed: ObservedPod) -> list[Action]:
+    """Per container the newest two stay (for the status and for `kubectl logs --previous`), and their sandboxes."""
+    seen: dict[str, int] = {}
+    removals: list[Action] = []
+    for container in observed.containers:
+        seen[container.name] = seen.get(container.name, 0) + 1
+        if seen[container.name] > 2 and container.state is ContainerState.EXITED:
+            removals.append(RemoveContainer(container.id))
+    used = {c.sandbox_id for c in observed.containers}
+    removals += [RemoveSandbox(s.id) for s in observed.sandboxes[1:] if not s.ready and s.id not in used]
+    return removals
+
+
+def _current(observed: ObservedPod, sandbox: ObservedSandbox, name: str) -> ObservedContainer | None:
+    return next((c for c in observed.containers if c.name == name and c.sandbox_id == sandbox.id), None)
+
+
+class _Wakes:
+    """Collects the earliest moment at which the answer may change by time alone."""
+
+    def __init__(self) -> None:
+        self.next: float | None = None
+
+    def add(self, moment: float) -> None:
+        self.next = moment if self.next is None else min(self.next, moment)
+
+    def is_due(self, failure: object, now: float) -> bool:
+        """Whether a failed step may be tried again; otherwise its moment is noted."""
+        retry_at = getattr(failure, "retry_at", None)
+        if retry_at is None or now >= retry_at:
+            return True
+        self.add(retry_at)
+        return False

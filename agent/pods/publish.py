@@ -1,0 +1,147 @@
+"""Tell the API server how the pods are: one PATCH a transition, newest first, pods in parallel.
+
+In: PodUpdates of the provider. Out: PATCHes of the status subresource with the UID as precondition and, for a pod whose
+end is complete, the final DELETE. Nothing here ever waits in front of a pod: while the API server is away the newest
+status of each pod is kept and tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+from loguru import logger
+
+from agent.errors import Conflict, Forbidden, NotFound, Permanent, Retryable
+from agent.model.record import PodRecord
+from agent.model.status import PodStatus
+
+RETRY_INITIAL_S = 0.2
+RETRY_MAXIMUM_S = 10.0
+
+
+class PodUpdateLike(Protocol):
+    """The part of a provider's PodUpdate that is published."""
+
+    @property
+    def record(self) -> PodRecord: ...
+    @property
+    def status(self) -> PodStatus: ...
+    @property
+    def gone(self) -> bool: ...
+    @property
+    def settle_s(self) -> float: ...
+
+
+class PodsApi(Protocol):
+    async def patch_pod_status(self, namespace: str, name: str, body: bytes) -> None:
+        """Strategic-merge PATCH of pods/NAME/status. Raises NotFound, Conflict (other UID), Retryable, Permanent."""
+
+    async def delete_pod(self, namespace: str, name: str, uid: str) -> None:
+        """DELETE with grace 0 and the UID as precondition. Raises NotFound, Conflict, Retryable, Permanent."""
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    update: PodUpdateLike
+    sent: PodStatus | None = None
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Publisher:
+    """Owned by the application; `run` must be running before the first `publish`."""
+
+    def __init__(self, api: PodsApi, finalized: Callable[[str], None]) -> None:
+        """`finalized` is told the UID of a pod whose final DELETE went through (or which was gone already)."""
+        self._api = api
+        self._finalized = finalized
+        self._outgoing: dict[str, _Outgoing] = {}
+        self._active: set[str] = set()
+        self._tasks: asyncio.TaskGroup
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as self._tasks:
+            await asyncio.get_running_loop().create_future()
+
+    def publish(self, update: PodUpdateLike) -> None:
+        """Take the newest status of a pod. Returns at once."""
+        uid = update.record.uid
+        outgoing = self._outgoing.setdefault(uid, _Outgoing(update))
+        outgoing.update = update
+        outgoing.news.set()
+        if uid not in self._active:
+            self._active.add(uid)
+            self._tasks.create_task(self._publish_pod(uid, outgoing), name=f"publish {update.record.pod.full_name}")
+
+    def forget(self, uid: str) -> None:
+        """The pod is desired no more: nobody asks for its status."""
+        self._outgoing.pop(uid, None)
+
+    async def _publish_pod(self, uid: str, outgoing: _Outgoing) -> None:
+        delay = RETRY_INITIAL_S
+        try:
+            while uid in self._outgoing:
+                outgoing.news.clear()
+                await self._settle(outgoing)
+                update = outgoing.update
+                try:
+                    await self._send(outgoing, update)
+                except Retryable as error:
+                    logger.bind(pod=update.record.pod.full_name).debug("status is not told yet: {}", error)
+                    await asyncio.sleep(error.after or delay)
+                    delay = min(delay * 2, RETRY_MAXIMUM_S)
+                    continue
+                delay = RETRY_INITIAL_S
+                if outgoing.update is update:
+                    return
+        finally:
+            self._active.discard(uid)
+
+    async def _settle(self, outgoing: _Outgoing) -> None:
+        """Hold a status back that the provider expects to better in a moment."""
+        try:
+            async with asyncio.timeout(outgoing.update.settle_s):
+                while outgoing.update.settle_s:
+                    await outgoing.news.wait()
+                    outgoing.news.clear()
+        except TimeoutError:
+            pass
+
+    async def _send(self, outgoing: _Outgoing, update: PodUpdateLike) -> None:
+        meta = update.record.pod.metadata
+        log = logger.bind(pod=update.record.pod.full_name)
+        try:
+            if update.status != outgoing.sent:
+                await self._api.patch_pod_status(meta.namespace, meta.name, status_patch(meta.uid, update.status))
+                outgoing.sent = update.status
+            if update.gone and update.record.is_terminating:
+                await self._api.delete_pod(meta.namespace, meta.name, meta.uid)
+        except (NotFound, Conflict) as error:
+            log.debug("status has no reader: {}", error)
+            self.forget(meta.uid)
+        except Forbidden as error:
+            raise Retryable(f"the API server refuses the status: {error}", after=RETRY_MAXIMUM_S) from error
+        except Permanent as error:
+            log.error("the API server refuses the status: {}", error)
+            return
+        if update.gone:
+            self.forget(meta.uid)
+            self._finalized(meta.uid)
+
+
+def status_patch(uid: str, status: PodStatus) -> bytes:
+    """The strategic-merge body: lists that merge by key are replaced or nulled so that nothing old stays in them."""
+    body: dict[str, Any] = msgspec.to_builtins(status)
+    for condition in body.get("conditions", ()):
+        # Conditions merge by type, field by field: what is not named would stay.
+        for name in ("reason", "message"):
+            condition.setdefault(name, None)
+    for addresses in ("podIPs", "hostIPs"):
+        if addresses in body:
+            body[addresses].insert(0, {"$patch": "replace"})
+    for name in ("reason", "message"):
+        body.setdefault(name, None)
+    return msgspec.json.encode({"metadata": {"uid": uid}, "status": body})

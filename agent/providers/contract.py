@@ -1,0 +1,86 @@
+"""The provider contract: what somebody implements to run pods behind a Node. It is virtual-kubelet's, in Python.
+
+The agent hands a provider the pods of its Node and takes back their status. Pods are told apart by UID: a pod that was
+deleted and made again under the same name is another pod. All methods run on the agent's event loop and must not block it.
+
+A required method that cannot do its work now raises `Retryable`; the agent calls it again, for ever, with a capped
+backoff. `NotFound` and `Permanent` say what they say. The optional Protocols below are found by shape: a provider that
+lacks one is asked in the older way (status polled) or the feature is refused to users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from agent.model.logs import LogOptions
+from agent.model.record import PodRecord
+from agent.model.status import PodStatus
+
+
+@dataclass(frozen=True, slots=True)
+class PodUpdate:
+    """News of one pod from its provider."""
+
+    record: PodRecord
+    status: PodStatus
+    gone: bool = False
+    """Everything of the pod is down (containers ended, volumes unmounted): its API object may go now."""
+    settle_s: float = 0.0
+    """The provider expects a better status within this time: nobody needs to hear of this one before."""
+
+
+PodUpdates = Callable[[PodUpdate], None]
+
+
+class Provider(Protocol):
+    """What every provider has."""
+
+    async def create_pod(self, record: PodRecord) -> None:
+        """Run this pod. Called again for a pod that is known already: after a restart of the agent, or a retry."""
+
+    async def update_pod(self, record: PodRecord) -> None:
+        """The pod's spec, labels or annotations changed."""
+
+    async def delete_pod(self, record: PodRecord) -> None:
+        """Begin to end the pod, within `deletionGracePeriodSeconds`; called again with a shorter one. No wait for the end."""
+
+    async def get_pod(self, namespace: str, name: str) -> PodRecord:
+        """The newest pod of that name. Raises NotFound."""
+
+    async def get_pod_status(self, namespace: str, name: str) -> PodStatus:
+        """Its status now. Raises NotFound."""
+
+    async def get_pods(self) -> tuple[PodRecord, ...]:
+        """Every pod that the provider runs, also those that it found running when it started."""
+
+
+@runtime_checkable
+class NotifiesPods(Protocol):
+    def notify_pods(self, updates: PodUpdates) -> None:
+        """Call `updates` whenever a pod's status may have changed. Given once, before the first pod."""
+
+
+@runtime_checkable
+class Runs(Protocol):
+    async def run(self) -> None:
+        """The provider's own work, for as long as the agent lives; cancelled at its end. Pods stay running."""
+
+
+@runtime_checkable
+class ReadsLogs(Protocol):
+    def get_container_logs(self, namespace: str, pod: str, container: str, options: LogOptions) -> AsyncIterator[bytes]:
+        """The container's log as `kubectl logs` shows it. Raises NotFound, or Permanent for a bad request."""
+
+
+@runtime_checkable
+class ConfiguresNode(Protocol):
+    async def configure_node(self, node: dict[str, Any]) -> None:
+        """Change the v1.Node before it is registered: capacity, labels, nodeInfo."""
+
+
+@runtime_checkable
+class Pings(Protocol):
+    async def ping(self) -> None:
+        """Raises Retryable with the reason while the provider cannot run pods: the Node is NotReady meanwhile."""
