@@ -1,0 +1,52 @@
+"""What translation knows of the node: one frozen value, made by whoever reads the machine and the settings.
+
+In: nothing of its own, no I/O. Out: the value that the modules of this package take, and the notice they give back
+where the pod's owner must hear of a choice that was made (an event on the pod).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvConf:
+    """The node's resolv.conf, as `dns.parse_resolv_conf` reads it."""
+
+    nameservers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TranslateContext:
+    node_name: str
+    memory_capacity_bytes: int
+    """The node's capacity: a burstable container's OOM score is its request's share of it."""
+    node_ips: tuple[str, ...] = ()
+    """Primary first."""
+    cluster_dns: tuple[str, ...] = ()
+    cluster_domain: str = "cluster.local"
+    resolv_conf: ResolvConf | None = None
+    """None: the node has no resolv.conf, and resolves at its own loopback."""
+    pod_logs_dir: str = "/var/log/pods"
+    seccomp_root: str = "/var/lib/kubelet/seccomp"
+    """Folder of `Localhost` seccomp profiles; the kubelet's own, so that a node's profiles stay where they are."""
+    hugepage_sizes: tuple[str, ...] = ()
+    """Sizes that the kernel has, written as the hugetlb cgroup does: "2MB", "1GB"."""
+    masked_paths: tuple[str, ...] = ()
+    """Paths to hide beside the usual ones (a CPU's thermal_throttle, where the machine has them)."""
+    recursive_read_only: bool = False
+    """The runtime handler can mount read-only recursively."""
+    oom_kill_whole_container: bool = False
+    """Set memory.oom.group, as a kubelet does on cgroup v2: one process over the limit ends the whole container."""
+    selinux: bool = False
+    """SELinux is on: ask the runtime to relabel what the agent made for the pod."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A warning that belongs on the pod as an event."""
+
+    reason: str
+    message: str

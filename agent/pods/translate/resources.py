@@ -1,0 +1,142 @@
+"""Requests and limits to the CRI's Linux resources.
+
+In: a container (or a whole pod) and the node's memory. Out: cpu shares and quota, memory limit, OOM score and huge
+pages, computed as a kubelet does, so that a node's pods weigh the same under either.
+Source: the Kubernetes page "Resource Management for Pods and Containers", CRI LinuxContainerResources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
+from math import ceil
+
+from agent.cri._generated import api_pb2
+from agent.model import quantity
+from agent.model.pod import Container, Pod, Quantity
+from agent.pods.qos import QosClass, effective_requests, qos_class
+from agent.pods.translate.context import TranslateContext
+
+CPU_PERIOD_US = 100_000
+_MIN_QUOTA_US = 1_000
+_MIN_SHARES, _MAX_SHARES = 2, 262_144
+_HUGEPAGES = "hugepages-"
+
+_GUARANTEED_SCORE = -997
+_BEST_EFFORT_SCORE = 1000
+_NODE_CRITICAL = "system-node-critical"
+_CRITICAL_PRIORITY = 2_000_000_000
+
+
+def cpu_shares(milli_cpu: int) -> int:
+    return min(max(milli_cpu * 1024 // 1000, _MIN_SHARES), _MAX_SHARES)
+
+
+def cpu_quota_us(milli_cpu: int) -> int:
+    """Microseconds of CPU in each period; 0 where there is no limit. The kernel takes no quota below 1 ms."""
+    return max(milli_cpu * CPU_PERIOD_US // 1000, _MIN_QUOTA_US) if milli_cpu else 0
+
+
+def container_resources(pod: Pod, container: Container, context: TranslateContext) -> api_pb2.LinuxContainerResources:
+    """Raises ValueError where a quantity cannot be read."""
+    limits = container.resources.limits or {}
+    resources = _linux(_parsed(effective_requests(container.resources)), _parsed(limits))
+    resources.oom_score_adj = oom_score_adj(pod, container, context.memory_capacity_bytes)
+    resources.hugepage_limits.extend(_hugepage_limits(limits, context.hugepage_sizes))
+    if context.oom_kill_whole_container:
+        resources.unified["memory.oom.group"] = "1"
+    return resources
+
+
+def sandbox_resources(pod: Pod) -> api_pb2.LinuxContainerResources:
+    """The pod's sum, overhead left out: what a runtime that sizes the sandbox (a VM) must reserve."""
+    requests = pod_total(pod, lambda container: effective_requests(container.resources))
+    return _linux(requests, pod_total(pod, lambda container: container.resources.limits or {}))
+
+
+def sandbox_overhead(pod: Pod) -> api_pb2.LinuxContainerResources:
+    overhead = _parsed(pod.spec.overhead or {})
+    return _linux(overhead, overhead) if overhead else api_pb2.LinuxContainerResources()
+
+
+def pod_total(pod: Pod, amounts: Callable[[Container], Mapping[str, Quantity]]) -> dict[str, Fraction]:
+    """The most that the pod's containers hold at one time, by resource, in base units (cores, bytes).
+
+    Sidecars run beside everything that starts after them; another init container runs only with the sidecars before it.
+    """
+    sidecars: dict[str, Fraction] = {}
+    highest_init: dict[str, Fraction] = {}
+    for container in pod.spec.initContainers:
+        together = _sum((sidecars, _parsed(amounts(container))))
+        if container.is_sidecar:
+            sidecars = together
+        highest_init = _highest(highest_init, together)
+    running = _sum((sidecars, *(_parsed(amounts(container)) for container in pod.spec.containers)))
+    return _highest(running, highest_init)
+
+
+def oom_score_adj(pod: Pod, container: Container, memory_capacity_bytes: int) -> int:
+    """How early the kernel ends the container when memory runs out: the smaller its request, the earlier."""
+    if pod.spec.priorityClassName == _NODE_CRITICAL and (
+        pod.is_static or (pod.spec.priority or 0) >= _CRITICAL_PRIORITY
+    ):
+        return _GUARANTEED_SCORE
+    match qos_class(pod):
+        case QosClass.GUARANTEED:
+            return _GUARANTEED_SCORE
+        case QosClass.BEST_EFFORT:
+            return _BEST_EFFORT_SCORE
+    request = _memory_request(container)
+    if container.is_sidecar and container in pod.spec.initContainers:
+        # A sidecar must not go before the containers that it serves.
+        request = max(request, min((_memory_request(main) for main in pod.spec.containers), default=0))
+    score = 1000 - 1000 * request // memory_capacity_bytes
+    return min(max(score, 1000 + _GUARANTEED_SCORE), _BEST_EFFORT_SCORE - 1)
+
+
+def _linux(requests: Mapping[str, Fraction], limits: Mapping[str, Fraction]) -> api_pb2.LinuxContainerResources:
+    return api_pb2.LinuxContainerResources(
+        cpu_shares=cpu_shares(ceil(requests.get("cpu", 0) * 1000)),
+        cpu_period=CPU_PERIOD_US,
+        cpu_quota=cpu_quota_us(ceil(limits.get("cpu", 0) * 1000)),
+        memory_limit_in_bytes=ceil(limits.get("memory", 0)),
+    )
+
+
+def _memory_request(container: Container) -> int:
+    return quantity.ceil_units(effective_requests(container.resources).get("memory", 0))
+
+
+def _hugepage_limits(limits: Mapping[str, Quantity], sizes: Iterable[str]) -> list[api_pb2.HugepageLimit]:
+    """A limit for every size of the kernel, 0 where the container asks for none: unset would mean unlimited."""
+    asked = {
+        _hugepage_size(quantity.ceil_units(name.removeprefix(_HUGEPAGES))): quantity.ceil_units(amount)
+        for name, amount in limits.items()
+        if name.startswith(_HUGEPAGES)
+    }
+    return [api_pb2.HugepageLimit(page_size=size, limit=asked.get(size, 0)) for size in sizes]
+
+
+def _hugepage_size(size_bytes: int) -> str:
+    """As the hugetlb cgroup names it: binary units with a decimal unit's letters."""
+    units = ("B", "KB", "MB", "GB", "TB", "PB")
+    index = 0
+    while size_bytes >= 1024 and size_bytes % 1024 == 0 and index < len(units) - 1:
+        size_bytes, index = size_bytes // 1024, index + 1
+    return f"{size_bytes}{units[index]}"
+
+
+def _parsed(amounts: Mapping[str, Quantity]) -> dict[str, Fraction]:
+    return {name: quantity.parse(amount) for name, amount in amounts.items()}
+
+
+def _sum(lists: Iterable[Mapping[str, Fraction]]) -> dict[str, Fraction]:
+    total: dict[str, Fraction] = {}
+    for amounts in lists:
+        for name, value in amounts.items():
+            total[name] = total.get(name, Fraction(0)) + value
+    return total
+
+
+def _highest(one: Mapping[str, Fraction], other: Mapping[str, Fraction]) -> dict[str, Fraction]:
+    return {name: max(one.get(name, Fraction(0)), other.get(name, Fraction(0))) for name in {**one, **other}}
