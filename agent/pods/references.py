@@ -1,0 +1,174 @@
+"""What a pod refers to by name, and what became of it.
+
+In: a pod. Out: the keys of every ConfigMap and Secret it names (`references`), and, once asked for, their contents,
+its bound tokens and the services of its namespace in one frozen value (`fetch`). An absent object is a value here,
+not an error: whether it was optional is known only to the env variable or the volume that names it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, Literal
+
+import msgspec
+
+from agent.errors import Forbidden, NotFound, Permanent, Retryable
+from agent.model.objects import ConfigMap, Secret, Service
+from agent.model.pod import Container, Pod, ServiceAccountTokenProjection, Volume
+from agent.pods.ports import ObjectKey, Objects, Token, Tokens
+
+
+class Missing(Enum):
+    """The type of `MISSING`: a one-member enum, so that `is MISSING` narrows."""
+
+    MISSING = "missing"
+
+
+MISSING: Final = Missing.MISSING
+"""The API server said that there is no such object."""
+
+TokenKey = tuple[str, str]
+"""Volume name and the token's path in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Referenced:
+    """Everything that a pod names, as it was at one moment."""
+
+    objects: Mapping[ObjectKey, ConfigMap | Secret | Missing] = field(default_factory=dict)
+    tokens: Mapping[TokenKey, Token | Missing] = field(default_factory=dict)
+    services: tuple[Service, ...] = ()
+
+    def config_map(self, namespace: str, name: str) -> ConfigMap | None:
+        """The ConfigMap, None where it does not exist."""
+        found = self.objects.get(ObjectKey("configmaps", namespace, name), MISSING)
+        return found if isinstance(found, ConfigMap) else None
+
+    def secret(self, namespace: str, name: str) -> Secret | None:
+        """The Secret, None where it does not exist."""
+        found = self.objects.get(ObjectKey("secrets", namespace, name), MISSING)
+        return found if isinstance(found, Secret) else None
+
+
+def references(pod: Pod) -> tuple[ObjectKey, ...]:
+    """Every ConfigMap and Secret that the pod names, each once, in the order of the spec."""
+    namespace = pod.metadata.namespace
+    named = [*_must_exist(pod), *_pull_secrets(pod)]
+    return tuple(dict.fromkeys(ObjectKey(kind, namespace, name) for kind, name in named if name))
+
+
+def token_requests(pod: Pod) -> Mapping[TokenKey, ServiceAccountTokenProjection]:
+    """The service-account tokens that the pod's projected volumes hold."""
+    return {
+        (volume.name, source.serviceAccountToken.path): source.serviceAccountToken
+        for volume in pod.spec.volumes
+        if volume.projected is not None
+        for source in volume.projected.sources
+        if source.serviceAccountToken is not None
+    }
+
+
+async def fetch(pod: Pod, objects: Objects, tokens: Tokens) -> Referenced:
+    """Fetch everything at once. What does not exist becomes MISSING.
+
+    A pull secret that can't be had for any reason is MISSING too: the image may be public or here already, and the
+    kubelet starts such a pod as well. Raises Retryable, Forbidden, or Permanent for an object that can't be read.
+    """
+    namespace = pod.metadata.namespace
+    needed = {ObjectKey(kind, namespace, name) for kind, name in _must_exist(pod)}
+
+    async def one_object(key: ObjectKey) -> ConfigMap | Secret | Missing:
+        try:
+            return _decode(key, await objects.get(key))
+        except NotFound:
+            return MISSING
+        except (Retryable, Forbidden):
+            if key in needed:
+                raise
+            return MISSING
+
+    async def one_token(wanted: ServiceAccountTokenProjection) -> Token | Missing:
+        try:
+            return await tokens.token(pod, wanted.audience, wanted.expirationSeconds)
+        except NotFound:
+            return MISSING
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            services = group.create_task(objects.services(namespace))
+            found = {key: group.create_task(one_object(key)) for key in references(pod)}
+            issued = {key: group.create_task(one_token(wanted)) for key, wanted in token_requests(pod).items()}
+    except BaseExceptionGroup as failures:
+        ours, bugs = failures.split((Retryable, Permanent))
+        if ours is None or bugs is not None:
+            raise
+        # The caller branches on one error, and the first is as good a reason as any to wait.
+        raise _first(ours) from failures
+    return Referenced(
+        objects={key: task.result() for key, task in found.items()},
+        tokens={key: task.result() for key, task in issued.items()},
+        services=services.result(),
+    )
+
+
+_Named = tuple[Literal["configmaps", "secrets"], str]
+
+
+def _must_exist(pod: Pod) -> Iterator[_Named]:
+    for container in (*pod.spec.initContainers, *pod.spec.containers):
+        yield from _of_container(container)
+    for volume in pod.spec.volumes:
+        yield from _of_volume(volume)
+
+
+def _of_container(container: Container) -> Iterator[_Named]:
+    for source in container.envFrom:
+        if source.configMapRef is not None:
+            yield "configmaps", source.configMapRef.name
+        if source.secretRef is not None:
+            yield "secrets", source.secretRef.name
+    for variable in container.env:
+        if variable.valueFrom is None:
+            continue
+        if variable.valueFrom.configMapKeyRef is not None:
+            yield "configmaps", variable.valueFrom.configMapKeyRef.name
+        if variable.valueFrom.secretKeyRef is not None:
+            yield "secrets", variable.valueFrom.secretKeyRef.name
+
+
+def _of_volume(volume: Volume) -> Iterator[_Named]:
+    if volume.configMap is not None:
+        yield "configmaps", volume.configMap.name
+    if volume.secret is not None:
+        yield "secrets", volume.secret.secretName
+    for source in volume.projected.sources if volume.projected is not None else ():
+        if source.configMap is not None:
+            yield "configmaps", source.configMap.name
+        if source.secret is not None:
+            yield "secrets", source.secret.name
+
+
+def _pull_secrets(pod: Pod) -> Iterator[_Named]:
+    for reference in pod.spec.imagePullSecrets:
+        yield "secrets", reference.name
+
+
+_config_maps: Final = msgspec.json.Decoder(ConfigMap)
+_secrets: Final = msgspec.json.Decoder(Secret)
+
+
+def _decode(key: ObjectKey, raw: bytes) -> ConfigMap | Secret:
+    try:
+        return _config_maps.decode(raw) if key.kind == "configmaps" else _secrets.decode(raw)
+    except msgspec.DecodeError as error:
+        raise Permanent("InvalidReference", f"{key.kind} {key.namespace}/{key.name} can't be read: {error}") from error
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

@@ -1,0 +1,167 @@
+"""Take the steps of a mount plan, keep payloads fresh, and take a pod's volumes away again.
+
+The one place of the package that touches the disk for the pods worker. Every call does its blocking work in one hop to
+a thread. A volume that can't be set up is Permanent("FailedMount", …) where the pod or its references must change
+first, and Retryable where the machine may recover by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Mapping
+from pathlib import Path
+from typing import assert_never
+
+from agent.errors import Permanent, Retryable
+from agent.model.pod import Pod
+from agent.pods.downward import NodeContext
+from agent.pods.references import Referenced
+from agent.pods.volumes import atomic, host_path, subpath
+from agent.pods.volumes.empty_dir import make_folder, make_tmpfs
+from agent.pods.volumes.layout import pod_dir, pods_dir, subpath_target
+from agent.pods.volumes.mount_plan import (
+    CheckHostPath,
+    MakeFolder,
+    MakeTmpfs,
+    MountPlan,
+    Step,
+    WritePayload,
+    failure,
+    plan_mounts,
+)
+from agent.pods.volumes.mounts import KernelMounts, Mounts
+from agent.pods.volumes.removal import remove_tree
+
+FAILED_MOUNT = "FailedMount"
+
+
+class PodVolumes:
+    """The volumes of this node's pods below `root_dir`. Calls for one pod must not overlap; pods are independent."""
+
+    def __init__(self, root_dir: Path, mounts: Mounts | None = None) -> None:
+        # Mount points are listed without links, so the paths that we look for must be free of them too.
+        self._root = root_dir.resolve()
+        self._mounts = KernelMounts() if mounts is None else mounts
+
+    async def set_up(self, pod: Pod, referenced: Referenced, context: NodeContext) -> Mapping[str, Path]:
+        """Make every volume of the pod ready; volume name → path on this machine.
+
+        What is there already stays as it is, so it is right to call this again after a restart or a failure. Raises
+        Permanent with one message a volume, Retryable.
+        """
+        plan = plan_mounts(pod, referenced, context, self._root)
+        _refuse(plan)
+        if plan.steps:
+            await asyncio.to_thread(self._take, plan.steps)
+        return {step.name: step.path for step in plan.steps}
+
+    async def refresh(self, pod: Pod, referenced: Referenced, context: NodeContext) -> tuple[str, ...]:
+        """Write what changed in configMap, secret, downwardAPI and projected volumes; the names of those that did.
+
+        A volume that can't be had keeps its old contents. Raises as `set_up` after the others are written.
+        """
+        plan = plan_mounts(pod, referenced, context, self._root, payloads_only=True)
+        changed = await asyncio.to_thread(self._take, plan.steps) if plan.steps else ()
+        _refuse(plan)
+        return changed
+
+    async def prepare_subpath(
+        self, pod: Pod, container: str, index: int, volume: str, volume_path: Path, sub_path: str
+    ) -> Path:
+        """The path to mount for `volumeMounts[index]` of a container that names a subPath (already expanded).
+
+        Raises Permanent where it leads outside the volume, Retryable.
+        """
+        target = subpath_target(self._root, pod.uid, volume, container, index)
+        message = f'failed to prepare subPath for volumeMount "{volume}" of container "{container}"'
+        try:
+            await asyncio.to_thread(subpath.bind, volume_path, sub_path, target, self._mounts)
+        except ValueError as error:
+            raise Permanent("CreateContainerConfigError", f"{message}: {error}") from error
+        except OSError as error:
+            raise Retryable(f"{message}: {error}") from error
+        return target
+
+    async def tear_down(self, uid: str) -> None:
+        """Unmount everything below the pod's folder and remove it. No error where it is gone.
+
+        Raises Retryable, naming what is in the way; nothing is removed while anything is still mounted.
+        """
+        await asyncio.to_thread(self._tear_down, pod_dir(self._root, uid))
+
+    def pods_on_disk(self) -> set[str]:
+        """The UIDs of all pods that have a folder here."""
+        try:
+            return {entry.name for entry in pods_dir(self._root).iterdir() if entry.is_dir()}
+        except FileNotFoundError:
+            return set()
+
+    def _take(self, steps: tuple[Step, ...]) -> tuple[str, ...]:
+        """Take every step that can be taken, then report the first that could not; names of rewritten payloads."""
+        changed: list[str] = []
+        refused: list[str] = []
+        failed: list[str] = []
+        for step in steps:
+            try:
+                if self._one(step):
+                    changed.append(step.name)
+            except ValueError as error:
+                refused.append(failure(step.name, error))
+            except OSError as error:
+                failed.append(failure(step.name, error))
+        if refused:
+            raise Permanent(FAILED_MOUNT, "; ".join(refused + failed))
+        if failed:
+            raise Retryable("; ".join(failed))
+        return tuple(changed)
+
+    def _one(self, step: Step) -> bool:
+        match step:
+            case MakeFolder():
+                make_folder(step.path, step.group)
+            case MakeTmpfs():
+                make_tmpfs(step.path, step.size_bytes, step.group, self._mounts)
+            case CheckHostPath():
+                host_path.check(step.path, step.type)
+            case WritePayload():
+                if step.in_memory:
+                    make_tmpfs(step.path, step.size_bytes, step.group, self._mounts)
+                else:
+                    make_folder(step.path, step.group)
+                for point in step.nested:
+                    (step.path / point).mkdir(0o755, parents=True, exist_ok=True)
+                return atomic.write(step.path, step.payload, step.group)
+            case _:
+                assert_never(step)
+        return False
+
+    def _tear_down(self, folder: Path) -> None:
+        if not folder.exists():
+            return
+        busy: list[str] = []
+        while not busy and (points := self._mounts.at_or_below(folder)):
+            busy = [problem for point in points if (problem := self._unmount(point))]
+            if not busy and self._mounts.at_or_below(folder) == points:
+                busy = [f"{point}: still mounted" for point in points]
+        if busy:
+            raise Retryable(f"can't unmount {'; '.join(busy)}")
+        try:
+            remove_tree(folder)
+        except OSError as error:
+            raise Retryable(f"can't remove {folder}: {error}") from error
+
+    def _unmount(self, point: Path) -> str:
+        """What is in the way, empty where nothing is."""
+        try:
+            self._mounts.unmount(point)
+        except OSError as error:
+            # EINVAL and ENOENT: somebody was faster, or it lies under another mount, and the next round gets it.
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
+                return f"{point}: {error.strerror}"
+        return ""
+
+
+def _refuse(plan: MountPlan) -> None:
+    if plan.problems:
+        raise Permanent(FAILED_MOUNT, "; ".join(plan.problems))

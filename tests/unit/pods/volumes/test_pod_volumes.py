@@ -1,0 +1,154 @@
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import Permanent, Retryable
+from agent.model.objects import ConfigMap
+from agent.model.pod import ObjectMeta, Pod, pod_from_dict
+from agent.pods.downward import NodeContext
+from agent.pods.ports import ObjectKey, Token
+from agent.pods.references import Referenced
+from agent.pods.volumes.pod_volumes import PodVolumes
+from tests.unit.pods.volumes.fake_mounts import FakeMounts
+
+NODE = NodeContext("n")
+API_ACCESS = {
+    "name": "api",
+    "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}, {"configMap": {"name": "ca"}}]},
+}
+
+
+def pod(*volumes: dict[str, Any]) -> Pod:
+    return pod_from_dict({"metadata": {"namespace": "ns", "uid": "u"}, "spec": {"volumes": volumes}})
+
+
+def referenced(token: str = "jwt", ca: str | None = "PEM") -> Referenced:
+    config = ConfigMap(metadata=ObjectMeta(name="ca"), data={"ca.crt": ca or ""})
+    return Referenced(
+        objects={ObjectKey("configmaps", "ns", "ca"): config} if ca is not None else {},
+        tokens={("api", "token"): Token(token, 1.0)},
+    )
+
+
+@pytest.fixture
+def mounts() -> FakeMounts:
+    return FakeMounts()
+
+
+@pytest.fixture
+def volumes(tmp_path: Path, mounts: FakeMounts) -> PodVolumes:
+    return PodVolumes(tmp_path, mounts)
+
+
+async def test_a_standard_pod_gets_its_token_on_a_tmpfs(
+    tmp_path: Path, volumes: PodVolumes, mounts: FakeMounts
+) -> None:
+    paths = await volumes.set_up(pod(API_ACCESS), referenced(), NODE)
+    assert paths == {"api": tmp_path / "pods/u/volumes/kubernetes.io~projected/api"}
+    assert set(mounts.tmpfs_at) == set(paths.values())
+    assert (paths["api"] / "token").read_text() == "jwt"
+    assert (paths["api"] / "ca.crt").read_text() == "PEM"
+    assert volumes.pods_on_disk() == {"u"}
+
+
+async def test_set_up_again_changes_nothing(volumes: PodVolumes) -> None:
+    wanted = pod(API_ACCESS, {"name": "e", "emptyDir": {}})
+    paths = await volumes.set_up(wanted, referenced(), NODE)
+    (paths["e"] / "data").touch()
+    version = os.readlink(paths["api"] / "..data")
+    assert await volumes.set_up(wanted, referenced(), NODE) == paths
+    assert os.readlink(paths["api"] / "..data") == version
+    assert (paths["e"] / "data").exists()
+
+
+async def test_a_refresh_tells_which_volumes_changed(volumes: PodVolumes) -> None:
+    paths = await volumes.set_up(pod(API_ACCESS), referenced(), NODE)
+    assert await volumes.refresh(pod(API_ACCESS), referenced(), NODE) == ()
+    assert await volumes.refresh(pod(API_ACCESS), referenced("new"), NODE) == ("api",)
+    assert (paths["api"] / "token").read_text() == "new"
+
+
+async def test_a_refresh_that_cannot_be_had_keeps_the_old_contents(volumes: PodVolumes) -> None:
+    paths = await volumes.set_up(pod(API_ACCESS), referenced(), NODE)
+    with pytest.raises(Permanent, match='configmap "ca" not found'):
+        await volumes.refresh(pod(API_ACCESS), referenced(ca=None), NODE)
+    assert (paths["api"] / "ca.crt").read_text() == "PEM"
+
+
+async def test_a_missing_object_is_a_failed_mount(volumes: PodVolumes) -> None:
+    with pytest.raises(Permanent) as caught:
+        await volumes.set_up(pod(API_ACCESS), referenced(ca=None), NODE)
+    assert caught.value.reason == "FailedMount"
+    assert str(caught.value) == 'MountVolume.SetUp failed for volume "api" : configmap "ca" not found'
+
+
+async def test_a_wrong_host_path_is_a_failed_mount(tmp_path: Path, volumes: PodVolumes) -> None:
+    host = {"name": "h", "hostPath": {"path": str(tmp_path / "absent"), "type": "Directory"}}
+    with pytest.raises(Permanent, match=r'volume "h" : hostPath type check failed: .*absent is not a directory'):
+        await volumes.set_up(pod(host), referenced(), NODE)
+
+
+async def test_a_full_disk_is_worth_another_try(
+    volumes: PodVolumes, mounts: FakeMounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(mounts, "tmpfs", full)
+    with pytest.raises(Retryable, match=r'volume "api" : .*No space left'):
+        await volumes.set_up(pod(API_ACCESS), referenced(), NODE)
+
+
+async def test_tear_down_unmounts_everything_and_leaves_nothing(
+    tmp_path: Path, volumes: PodVolumes, mounts: FakeMounts
+) -> None:
+    wanted = pod(API_ACCESS, {"name": "e", "emptyDir": {}})
+    paths = await volumes.set_up(wanted, referenced(), NODE)
+    (paths["e"] / "data").touch()
+    await volumes.prepare_subpath(wanted, "main", 0, "e", paths["e"], "data")
+    await volumes.tear_down("u")
+    assert (mounts.tmpfs_at, mounts.bound) == ({}, {})
+    assert volumes.pods_on_disk() == set()
+    await volumes.tear_down("u")
+
+
+async def test_nothing_is_removed_while_something_is_still_mounted(volumes: PodVolumes, mounts: FakeMounts) -> None:
+    paths = await volumes.set_up(pod(API_ACCESS, {"name": "e", "emptyDir": {}}), referenced(), NODE)
+    (paths["e"] / "data").touch()
+    mounts.busy.add(paths["api"])
+    with pytest.raises(Retryable, match="api: Device or resource busy"):
+        await volumes.tear_down("u")
+    assert (paths["e"] / "data").exists()
+    mounts.busy.clear()
+    await volumes.tear_down("u")
+    assert volumes.pods_on_disk() == set()
+
+
+async def test_a_subpath_has_its_own_place(tmp_path: Path, volumes: PodVolumes, mounts: FakeMounts) -> None:
+    wanted = pod({"name": "e", "emptyDir": {}})
+    paths = await volumes.set_up(wanted, referenced(), NODE)
+    target = await volumes.prepare_subpath(wanted, "main", 3, "e", paths["e"], "sub")
+    assert target == tmp_path / "pods/u/volume-subpaths/e/main/3"
+    assert mounts.bound == {target: paths["e"] / "sub"}
+
+
+async def test_a_subpath_that_escapes_is_a_config_error(volumes: PodVolumes) -> None:
+    wanted = pod({"name": "e", "emptyDir": {}})
+    paths = await volumes.set_up(wanted, referenced(), NODE)
+    (paths["e"] / "etc").symlink_to("/etc")
+    with pytest.raises(Permanent, match='volumeMount "e" of container "main"') as caught:
+        await volumes.prepare_subpath(wanted, "main", 0, "e", paths["e"], "etc")
+    assert caught.value.reason == "CreateContainerConfigError"
+
+
+@pytest.mark.parametrize("uid", ["", "..", "a/b"])
+async def test_a_uid_that_is_a_path_is_refused(volumes: PodVolumes, uid: str) -> None:
+    with pytest.raises(ValueError, match="not a plain file name"):
+        await volumes.tear_down(uid)
+
+
+async def test_a_machine_without_pods_has_none_on_disk(tmp_path: Path) -> None:
+    assert PodVolumes(tmp_path / "fresh", FakeMounts()).pods_on_disk() == set()
