@@ -8,6 +8,8 @@
 # The parts, in the order in which they are used, are in setup/*.sh beside this file.
 set -euo pipefail
 
+# sudo's PATH leaves out where upstream binaries and Go live on some distributions.
+PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin
 SCRIPTS=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 # A prefix for every file read or written. With it set, only configuration is written (to prepare a disk image, and for tests).
 ROOT=${EDGELET_SETUP_ROOT:-}

@@ -7,7 +7,7 @@ learn_facts() {
   learn_init
   learn_cgroups
   learn_capabilities
-  have "$DISTRIBUTION on $ARCH, init: $INIT, $CGROUPS (cgroup driver $CGROUP_DRIVER)"
+  have "$DISTRIBUTION on $ARCH, $INIT, $CGROUPS, cgroup driver $CGROUP_DRIVER"
   [ -z "$RESTRICT_OOM" ] || note "no CAP_SYS_RESOURCE here: pods can't get a lower OOM score than this process, containerd is told so"
 }
 
@@ -41,7 +41,7 @@ os_release_value() { # KEY FILE
 }
 
 learn_init() {
-  if [ -d "$ROOT/run/systemd/system" ]; then INIT=systemd; else INIT='not systemd'; fi
+  if [ -d "$ROOT/run/systemd/system" ]; then INIT=systemd; else INIT='no systemd'; fi
 }
 
 learn_cgroups() {
@@ -49,7 +49,7 @@ learn_cgroups() {
   if [ -e "$tree/cgroup.controllers" ]; then
     CGROUPS='cgroup v2'
   elif [ -e "$tree/unified/cgroup.controllers" ] || [ -e "$tree/unified/cgroup.procs" ]; then
-    CGROUPS='cgroup hybrid (v1 controllers)'
+    CGROUPS='cgroup hybrid with v1 controllers'
   elif [ -d "$tree/memory" ]; then
     CGROUPS='cgroup v1'
   else

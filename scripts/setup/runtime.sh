@@ -1,6 +1,7 @@
 # shellcheck shell=bash disable=SC2154,SC2034
 # The running containerd: find it, start it (systemd, or by ourselves where there is none), restart only what we may restart.
 
+export CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=true # ctr would print them at each call, among our lines
 PID_FILE=/run/edgelet-setup/containerd.pid
 LOG_FILE=/var/log/containerd.log
 RUNNING_PID=''

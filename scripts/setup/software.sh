@@ -44,8 +44,8 @@ declare -A TARGET=([containerd]=/usr/local/bin [runc]=/usr/local/sbin [cni]=/opt
 
 provide_software() {
   local missing=() part
-  for part in containerd runc cni crictl iptables; do
-    if is_installed "$part"; then have "$part: $(where_is "$part")"; else missing+=("$part"); fi
+  for part in containerd runc cni crictl iptables selinux; do
+    if is_installed "$part"; then have_software "$part"; else missing+=("$part"); fi
   done
   if [ -z "$NO_INSTALL$STAGING" ] && [ ${#missing[@]} -gt 0 ]; then
     install_packages "${missing[@]}"
@@ -63,10 +63,14 @@ provide_software() {
 is_installed() {
   case $1 in
     cni) [ -n "$(where_is cni)" ] ;;
+    # containers need the policy package where SELinux is on; elsewhere there is nothing to have
+    selinux) [ ! -d /sys/fs/selinux ] || [ "$PACKAGES" = apt ] || [ "$PACKAGES" = none ] || rpm -q --quiet container-selinux ;;
     containerd) has_command containerd && has_command ctr ;;
     *) has_command "$1" ;;
   esac
 }
+
+have_software() { [ "$1" = selinux ] || have "$1: $(where_is "$1")"; }
 
 where_is() {
   local dir
@@ -108,13 +112,14 @@ package_of() { # PART: the name of the distribution's package, empty where it ha
   local name
   case $1 in
     cni) name=containernetworking-plugins ;;
+    selinux) name=container-selinux ;;
     crictl) name=cri-tools ;;
     iptables) if [ "$PACKAGES" = apt ]; then name=iptables; else name=iptables-nft; fi ;;
     *) name=$1 ;;
   esac
   case $PACKAGES in
     apt) [ -z "$(apt_candidate "$name")" ] || printf '%s\n' "$name" ;;
-    dnf | yum) if "$PACKAGES" -q list available "$name" >/dev/null 2>&1; then printf '%s\n' "$name"; fi ;;
+    dnf | yum) if "$PACKAGES" -q list "$name" >/dev/null 2>&1; then printf '%s\n' "$name"; fi ;;
   esac
 }
 
@@ -168,6 +173,8 @@ install_from_upstream() { # PART
   install_binaries "$part" "$dir"
 }
 
+UPSTREAM_UNREACHABLE=''
+
 fetch_release() { # PART DIR: leaves the binaries in DIR/release-VERSION and that path in BUILT
   local part=$1 version=${RELEASE_VERSION[$1]} url file sum
   BUILT=$2/release-$version RELEASE_FAULT='--offline'
@@ -177,8 +184,10 @@ fetch_release() { # PART DIR: leaves the binaries in DIR/release-VERSION and tha
   url=${url//ARCH/$ARCH}
   work_dir
   file=$WORK/${url##*/}
+  RELEASE_FAULT="${url%%/releases/*} can't be reached"
+  if [ -n "$UPSTREAM_UNREACHABLE" ]; then return 1; fi # the first try has already waited for it
   if ! download "$url" "$file"; then
-    RELEASE_FAULT="${url%%/releases/*} can't be reached"
+    UPSTREAM_UNREACHABLE=yes
     return 1
   fi
   sum=$(sha_of "$file")
@@ -240,6 +249,7 @@ install_binaries() { # PART DIR (uses BUILT)
     if [ -e "$target" ]; then continue; fi
     make_folder "${TARGET[$part]}"
     install -m 0755 "$file" "$target"
+    if has_command restorecon; then restorecon -F "$target" || true; fi
     remember file "$target" "$(sha_of "$target")"
   done < <(find "$BUILT" -maxdepth 1 -type f -perm -u+x ! -name '.*' | sort)
   hash -r

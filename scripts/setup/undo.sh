@@ -7,7 +7,7 @@ uninstall() {
     remove_memory
     return
   fi
-  PACKAGES=none INIT='not systemd'
+  PACKAGES=none INIT='no systemd'
   if has_command dpkg; then PACKAGES=apt; elif has_command rpm; then PACKAGES=dnf; fi
   if [ -d "$ROOT/run/systemd/system" ]; then INIT=systemd; fi
   find_runtime
@@ -27,7 +27,12 @@ refuse_while_pods_exist() {
   local count
   if [ -n "$STAGING" ] || ! is_answering; then return 0; fi
   count=$(containers containers ls -q | wc -l)
-  [ "$count" = 0 ] || fail "$count containers still exist on this containerd: stop edgelet and remove them first (crictl rmp --all --force)"
+  if [ "$count" = 0 ] || ! pods_need_ours; then return 0; fi
+  fail "$count containers still exist on this containerd: stop edgelet and remove them first (crictl rmp --all --force)"
+}
+
+pods_need_ours() { # the network, containerd itself, or what is below it
+  [ -n "$(made process)$(made unit)$(made package)" ] || made file | grep -qE '10-edgelet\.conflist|/(containerd|runc|bridge)\b'
 }
 
 undo_images() {
@@ -76,6 +81,7 @@ undo_files() {
     fi
     forget file "$path"
   done < <(made file)
+  if [ "$INIT" = systemd ] && [ -z "$STAGING" ]; then run systemctl daemon-reload; fi
 }
 
 undo_backups() {
