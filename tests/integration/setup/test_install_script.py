@@ -5,6 +5,7 @@ only facts about the machine (version, architecture, user) are sometimes answere
 A whole run on a fresh machine, with packages and pods, is test_fresh_machine.py.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -99,8 +100,10 @@ def machine(tmp_path: Path) -> Machine:
 
 def in_bash(commands: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run commands with the script's own functions loaded, as on an amd64 machine."""
-    parts = "\n".join(f". {SCRIPTS}/setup/{name}.sh" for name in ("common", "software", "images"))
-    preamble = f"set -euo pipefail\nROOT='' STAGING='' DRY_RUN='' OFFLINE='' ARCH=amd64\n{parts}\n"
+    names = ("common", "software", "config", "runtime", "images")
+    parts = "\n".join(f". {SCRIPTS}/setup/{name}.sh" for name in names)
+    facts = f"ROOT={cwd} STAGING='' DRY_RUN='' OFFLINE='' ARCH=amd64 INIT=systemd DEFAULT_CONFIG=/c SOCKET=/s"
+    preamble = f"set -euo pipefail\n{facts}\n{parts}\n"
     environment = {"PATH": os.environ["PATH"], "HOME": str(cwd)}
     return subprocess.run(
         ["bash", "-c", preamble + commands], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60
@@ -180,6 +183,16 @@ def test_an_unsupported_machine_type_is_refused_by_name(machine: Machine) -> Non
     result = machine.run()
     assert result.returncode == 2
     assert "'riscv64'" in result.stderr
+
+
+def test_two_runs_at_once_are_refused(machine: Machine) -> None:
+    lock = machine.write("var/lib/edgelet-setup/lock", "")
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        result = machine.run()
+    assert result.returncode == 1
+    assert "another run" in result.stderr
+    assert not machine.has(CONFIG)
 
 
 # --- what it learns about the machine ---------------------------------------------------------------------------
@@ -522,6 +535,31 @@ def test_a_packed_image_is_an_oci_archive_whose_digests_hold(tmp_path: Path) -> 
     assert config["config"]["Entrypoint"] == ["/pause", "-P"]
     assert config["rootfs"]["diff_ids"] == [layer["digest"]]
     assert json.loads(blobs["oci-layout"]) == {"imageLayoutVersion": "1.0.0"}
+
+
+# --- under systemd --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("running", "changed", "enabled", "orders"),
+    [
+        ("", "", False, ["enable --quiet containerd.service", "start containerd.service"]),
+        ("", "", True, ["start containerd.service"]),
+        ("1", "yes", True, ["restart containerd.service"]),
+        ("1", "", True, []),
+    ],
+)
+def test_systemd_is_asked_for_no_more_than_is_needed(
+    tmp_path: Path, running: str, changed: str, enabled: bool, orders: list[str]
+) -> None:
+    calls = (
+        f"""systemctl() {{ case $* in *is-enabled*) {"true" if enabled else "false"} ;; *) echo "+ $*" ;; esac; }}"""
+    )
+    result = in_bash(f"{calls}\nRUNNING_PID={running} CONFIG_CHANGED={changed}\nrun_by_systemd", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [line[2:] for line in result.stdout.splitlines() if line.startswith("+ ")] == orders
+    made = tmp_path / MADE
+    assert made.exists() is ("enable --quiet containerd.service" in orders)  # only then is it ours to disable
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck")
