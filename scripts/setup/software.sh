@@ -6,17 +6,17 @@ CACHE=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/edgelet
 CNI_DIRS='/opt/cni/bin /usr/lib/cni /usr/libexec/cni'
 CNI_PLUGINS='bridge host-local loopback portmap firewall'
 
-# Upstream releases: URL with VERSION and ARCH to fill in, version, SHA-256 for amd64 and for arm64.
+# Upstream releases. containerd's static one: the other needs a glibc newer than RHEL 9's. URL with VERSION and ARCH to fill in, version, SHA-256 for amd64 and for arm64.
 declare -A RELEASE_URL=(
-  [containerd]=https://github.com/containerd/containerd/releases/download/vVERSION/containerd-VERSION-linux-ARCH.tar.gz
+  [containerd]=https://github.com/containerd/containerd/releases/download/vVERSION/containerd-static-VERSION-linux-ARCH.tar.gz
   [runc]=https://github.com/opencontainers/runc/releases/download/vVERSION/runc.ARCH
   [cni]=https://github.com/containernetworking/plugins/releases/download/vVERSION/cni-plugins-linux-ARCH-vVERSION.tgz
   [crictl]=https://github.com/kubernetes-sigs/cri-tools/releases/download/vVERSION/crictl-vVERSION-linux-ARCH.tar.gz
 )
 declare -A RELEASE_VERSION=([containerd]=2.2.1 [runc]=1.3.4 [cni]=1.8.0 [crictl]=1.35.0)
 declare -A RELEASE_SHA256=(
-  [containerd-amd64]=f5d8e90ecb6c1c7e33ecddf8cc268a93b9e5b54e0e850320d765511d76624f41
-  [containerd-arm64]=dac15a0d412a24be8bfe6a40cec8f51829062725169f1e72ac7d120a891ef5b6
+  [containerd-amd64]=af3e82bac6abed58d45956c653244aa2be583359a9753614278ef652012f2883
+  [containerd-arm64]=6b3b011ee388638eace05ac3be0eb32dfb4a43086695c29d06e997febd336f2e
   [runc-amd64]=5966ca40b6187b30e33bfc299c5f1fe72e8c1aa01cf3fefdadf391668f47f103
   [runc-arm64]=d6dcab36d1b6af1b72c7f0662e5fcf446a291271ba6006532b95c4144e19d428
   [cni-amd64]=ab3bda535f9d90766cccc90d3dddb5482003dd744d7f22bcf98186bf8eea8be6
@@ -197,8 +197,8 @@ fetch_release() { # PART DIR: leaves the binaries in DIR/release-VERSION and tha
   rm -rf "$BUILT" && mkdir -p "$BUILT" || return 1
   case $part in
     runc) install -m 0755 "$file" "$BUILT/runc" ;;
-    containerd) tar -xzf "$file" -C "$BUILT" --strip-components=1 ;;
-    *) tar -xzf "$file" -C "$BUILT" ;;
+    containerd) tar -xzf "$file" --no-same-owner -C "$BUILT" --strip-components=1 ;;
+    *) tar -xzf "$file" --no-same-owner -C "$BUILT" ;;
   esac && touch "$BUILT/.complete"
 }
 

@@ -131,6 +131,7 @@ def fresh(tmp_path: Path) -> Iterator[FreshMachine]:
         holder.wait()
         for folder in Path("/sys/fs/cgroup").glob(f"**{CGROUP}"):
             folder.rmdir()
+        shutil.rmtree(root)  # its mounts ended with the holder's namespace
 
 
 def end(pid: int) -> None:
