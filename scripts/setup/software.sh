@@ -6,7 +6,8 @@ CACHE=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/edgelet
 CNI_DIRS='/opt/cni/bin /usr/lib/cni /usr/libexec/cni'
 CNI_PLUGINS='bridge host-local loopback portmap firewall'
 
-# Upstream releases. containerd's static one: the other needs a glibc newer than RHEL 9's. URL with VERSION and ARCH to fill in, version, SHA-256 for amd64 and for arm64.
+# Upstream releases: URL with VERSION and ARCH to fill in, version, SHA-256 for amd64 and for arm64. Of containerd the static
+# one: the other needs a newer glibc than RHEL 9 has.
 declare -A RELEASE_URL=(
   [containerd]=https://github.com/containerd/containerd/releases/download/vVERSION/containerd-static-VERSION-linux-ARCH.tar.gz
   [runc]=https://github.com/opencontainers/runc/releases/download/vVERSION/runc.ARCH
