@@ -94,7 +94,9 @@ undo_backups() {
       if [ -z "$DRY_RUN" ]; then
         mkdir -p "$(dirname "$ROOT$path")"
         mv "$ROOT$backup" "$ROOT$path"
-        if [ -z "$STAGING" ] && is_answering; then note "containerd still runs with our $path: restart it"; fi
+        if [ -z "$STAGING" ] && [ -z "$(made package | grep '^containerd' || true)" ] && is_answering; then
+          note "containerd still runs with our $path: restart it"
+        fi
       fi
     fi
     forget backup "$path"
