@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from agent.cri._generated import api_pb2
 from agent.model.pod import Container, Pod
+from agent.pods.sysctls import dotted
 from agent.pods.translate import identity
 from agent.pods.translate.context import Notice, TranslateContext
 from agent.pods.translate.dns import pod_dns
@@ -46,7 +47,7 @@ def sandbox(pod: Pod, attempt: int, cgroup_parent: str, seen: str, context: Tran
         linux=api_pb2.LinuxPodSandboxConfig(
             cgroup_parent=cgroup_parent,
             security_context=sandbox_security(pod),
-            sysctls={sysctl.name: sysctl.value for sysctl in sysctls},
+            sysctls={dotted(sysctl.name): sysctl.value for sysctl in sysctls},
             overhead=sandbox_overhead(pod),
             resources=sandbox_resources(pod),
         ),
