@@ -499,6 +499,51 @@ def test_a_release_with_another_checksum_is_not_installed(tmp_path: Path) -> Non
     assert not (tmp_path / "cache").exists()
 
 
+def test_an_unreachable_host_is_tried_once_for_all_parts(tmp_path: Path) -> None:
+    result = in_bash(
+        "for part in crictl cni; do RELEASE_URL[$part]=http://127.0.0.1:1/x/releases/$part.tgz; done\n"
+        'download() { echo "tried $1"; false; }\n'
+        'for part in crictl cni; do fetch_release $part "$PWD/cache" || echo "$part: $RELEASE_FAULT"; done',
+        tmp_path,
+    )
+    assert result.stdout.splitlines() == [
+        "tried http://127.0.0.1:1/x/releases/crictl.tgz",
+        "crictl: http://127.0.0.1:1/x can't be reached",
+        "cni: http://127.0.0.1:1/x can't be reached",
+    ]
+
+
+def test_without_package_download_or_go_the_error_names_all_three(tmp_path: Path) -> None:
+    result = in_bash(
+        "OFFLINE=yes\nhas_command() { false; }\ninstall_from_upstream crictl",
+        tmp_path,
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == [
+        "install-containerd: error: can't get crictl: no package, no download (--offline), "
+        "no Go build (no Go toolchain here)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("family", "has", "names"),
+    [
+        ("apt", "true", ["containerd", "runc", "containernetworking-plugins", "cri-tools", "iptables"]),
+        ("dnf", "true", ["containerd", "runc", "containernetworking-plugins", "cri-tools", "iptables-nft"]),
+        ("dnf", '[ "$3" != containerd ]', ["runc", "containernetworking-plugins", "cri-tools", "iptables-nft"]),
+    ],
+)
+def test_packages_have_each_familys_names_and_only_those_it_offers(
+    tmp_path: Path, family: str, has: str, names: list[str]
+) -> None:
+    result = in_bash(
+        f"PACKAGES={family}\ndnf() {{ {has}; }}\napt-cache() {{ echo Candidate: 1; }}\n"
+        "for part in containerd runc cni crictl iptables; do package_of $part; done",
+        tmp_path,
+    )
+    assert result.stdout.split() == names
+
+
 def test_every_release_is_pinned_for_both_architectures(tmp_path: Path) -> None:
     result = in_bash(
         'for part in "${!RELEASE_URL[@]}"; do for arch in amd64 arm64; do '
