@@ -1,0 +1,39 @@
+"""Whom a probe or a lifecycle hook asks: a running container and its address. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.model.objects import ObjectReference
+from agent.model.pod import Container, Pod
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    pod: Pod
+    container: Container
+    container_id: str
+    pod_ip: str
+
+    def port(self, wanted: int | str) -> int:
+        """A port by its number, or by the name that the container gives it. Raises ValueError."""
+        for declared in self.container.ports:
+            if isinstance(wanted, str) and declared.name == wanted:
+                return declared.containerPort
+        if isinstance(wanted, str) and not wanted.isdecimal():
+            raise ValueError(f"port {wanted} not found in container {self.container.name}")
+        if not 0 < int(wanted) < 65536:
+            raise ValueError(f"invalid port number: {wanted}")
+        return int(wanted)
+
+    @property
+    def reference(self) -> ObjectReference:
+        """What an event about the container is about."""
+        is_init = any(init.name == self.container.name for init in self.pod.spec.initContainers)
+        field = "initContainers" if is_init else "containers"
+        return ObjectReference.of(self.pod, f"spec.{field}{{{self.container.name}}}")
+
+
+def host_port(host: str, port: int) -> str:
+    """host:port, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
