@@ -1,0 +1,136 @@
+"""The cgroup of a pod: what it is called, where it lies on disk, and its removal once the pod has ended.
+
+In: a pod's UID and QoS class, the machine's cgroup driver and root. Out: the cgroup parent for the CRI, and the folders
+that hold it in every hierarchy. Only folders of that one pod are ever removed, leaf first and only while no process
+is in them. Names are the kubelet's, so that tools which read them work unchanged.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+
+from agent.errors import Retryable
+from agent.pods.qos import QosClass
+
+CGROUP_FS = Path("/sys/fs/cgroup")
+_STOP_SLICE_S = 10
+
+
+class CgroupDriver(StrEnum):
+    """Who makes cgroups: the runtime through the file system, or systemd on its behalf."""
+
+    CGROUPFS = "cgroupfs"
+    SYSTEMD = "systemd"
+
+
+class CgroupVersion(StrEnum):
+    """V1 is also the hybrid layout, where resources are still limited by the version 1 hierarchies."""
+
+    V1 = "v1"
+    V2 = "v2"
+
+
+def cgroup_version(mount: Path = CGROUP_FS) -> CgroupVersion:
+    """Only a unified hierarchy lists its controllers at the top of the mount."""
+    return CgroupVersion.V2 if (mount / "cgroup.controllers").exists() else CgroupVersion.V1
+
+
+def pod_cgroup_parent(uid: str, qos: QosClass, driver: CgroupDriver, root: str = "/") -> str:
+    """The `cgroup_parent` of a sandbox: a path for cgroupfs, the last slice's name for systemd."""
+    names = _names(uid, qos, root)
+    match driver:
+        case CgroupDriver.CGROUPFS:
+            return "/" + "/".join(names)
+        case CgroupDriver.SYSTEMD:
+            return _slice(names)
+
+
+def pod_cgroup_path(uid: str, qos: QosClass, driver: CgroupDriver, root: str = "/") -> PurePosixPath:
+    """The pod's cgroup relative to the top of a hierarchy; systemd nests every prefix of a slice's name."""
+    names = _names(uid, qos, root)
+    match driver:
+        case CgroupDriver.CGROUPFS:
+            return PurePosixPath(*names)
+        case CgroupDriver.SYSTEMD:
+            return PurePosixPath(*(_slice(names[: depth + 1]) for depth in range(len(names))))
+
+
+def remove_pod_cgroup(
+    uid: str, qos: QosClass, driver: CgroupDriver, root: str = "/", *, mount: Path = CGROUP_FS
+) -> None:
+    """Remove the ended pod's cgroup from every hierarchy; one that is gone already is fine. Blocks: run it in a thread.
+
+    Raises Retryable while a process is still inside: nothing that lives is touched.
+    """
+    path = pod_cgroup_path(uid, qos, driver, root)
+    folders = [folder for top in _hierarchies(mount) if (folder := top / path).is_dir()]
+    for folder in folders:
+        if busy := _process_inside(folder):
+            raise Retryable(f"cgroup {folder} still holds process {busy}")
+    if driver is CgroupDriver.SYSTEMD and folders:
+        _stop_slice(path.name)
+    for folder in folders:
+        _remove_tree(folder)
+
+
+def _names(uid: str, qos: QosClass, root: str) -> tuple[str, ...]:
+    """Guaranteed pods lie directly below kubepods. A UID may come from a manifest: it must not lead elsewhere."""
+    if not uid or "/" in uid:
+        raise ValueError(f"not a pod's UID: {uid!r}")
+    level = () if qos is QosClass.GUARANTEED else (qos.lower(),)
+    return (*(part for part in root.split("/") if part), "kubepods", *level, f"pod{uid}")
+
+
+def _slice(names: tuple[str, ...]) -> str:
+    """A dash means nesting to systemd: those inside a name become underscores."""
+    return "-".join(name.replace("-", "_") for name in names) + ".slice"
+
+
+def _hierarchies(mount: Path) -> list[Path]:
+    """The top of every hierarchy. Version 1 has one a controller, joint ones under several (linked) names."""
+    if cgroup_version(mount) is CgroupVersion.V2:
+        return [mount]
+    if not mount.is_dir():
+        return []
+    return sorted(top for top in mount.iterdir() if top.is_dir() and not top.is_symlink())
+
+
+def _process_inside(folder: Path) -> str:
+    """The id of one process somewhere below, empty where there is none."""
+    for parent, _, files in os.walk(folder):
+        if "cgroup.procs" not in files:
+            continue
+        try:
+            first = (Path(parent) / "cgroup.procs").read_text().split(maxsplit=1)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
+                continue  # removed meanwhile, or a threaded cgroup, whose processes its parent lists
+            raise
+        if first:
+            return first[0]
+    return ""
+
+
+def _stop_slice(name: str) -> None:
+    """systemd keeps an empty slice's unit; stopping it also removes the folders. What remains is removed below."""
+    try:
+        subprocess.run(["systemctl", "stop", name], capture_output=True, timeout=_STOP_SLICE_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return
+
+
+def _remove_tree(folder: Path) -> None:
+    """Cgroup folders are removed by rmdir alone: their files are the kernel's."""
+    for parent, _, _ in os.walk(folder, topdown=False):
+        try:
+            os.rmdir(parent)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                raise Retryable(f"cgroup {parent} is still in use") from error
+            raise

@@ -1,0 +1,87 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.errors import Retryable
+from agent.pods.cgroups import (
+    CgroupDriver,
+    CgroupVersion,
+    cgroup_version,
+    pod_cgroup_parent,
+    pod_cgroup_path,
+    remove_pod_cgroup,
+)
+from agent.pods.qos import QosClass
+
+UID = "0c1e-22"
+
+
+@pytest.mark.parametrize(
+    ("qos", "driver", "root", "parent"),
+    [
+        (QosClass.BURSTABLE, CgroupDriver.CGROUPFS, "/", "/kubepods/burstable/pod0c1e-22"),
+        (QosClass.BEST_EFFORT, CgroupDriver.CGROUPFS, "/", "/kubepods/besteffort/pod0c1e-22"),
+        (QosClass.GUARANTEED, CgroupDriver.CGROUPFS, "/", "/kubepods/pod0c1e-22"),
+        (QosClass.GUARANTEED, CgroupDriver.CGROUPFS, "/edge/one", "/edge/one/kubepods/pod0c1e-22"),
+        (QosClass.BURSTABLE, CgroupDriver.SYSTEMD, "/", "kubepods-burstable-pod0c1e_22.slice"),
+        (QosClass.GUARANTEED, CgroupDriver.SYSTEMD, "/my-edge", "my_edge-kubepods-pod0c1e_22.slice"),
+    ],
+)
+def test_the_cgroup_parent_is_named_as_the_kubelet_names_it(
+    qos: QosClass, driver: CgroupDriver, root: str, parent: str
+) -> None:
+    assert pod_cgroup_parent(UID, qos, driver, root) == parent
+
+
+def test_systemd_nests_every_prefix_of_a_slice() -> None:
+    path = pod_cgroup_path(UID, QosClass.BEST_EFFORT, CgroupDriver.SYSTEMD)
+    assert str(path) == "kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod0c1e_22.slice"
+
+
+def test_a_hybrid_machine_counts_as_version_1(tmp_path: Path) -> None:
+    (tmp_path / "unified").mkdir()
+    (tmp_path / "unified" / "cgroup.controllers").touch()
+    assert cgroup_version(tmp_path) is CgroupVersion.V1
+    (tmp_path / "cgroup.controllers").touch()
+    assert cgroup_version(tmp_path) is CgroupVersion.V2
+
+
+def test_an_ended_pods_cgroup_goes_from_every_hierarchy_and_its_neighbours_stay(tmp_path: Path) -> None:
+    for hierarchy in ("memory", "cpu", "systemd"):
+        (tmp_path / hierarchy / "kubepods/burstable" / f"pod{UID}" / "sandbox" / "child").mkdir(parents=True)
+        (tmp_path / hierarchy / "kubepods/burstable/podother").mkdir()
+    os.symlink("cpu", tmp_path / "cpuacct")
+
+    remove_pod_cgroup(UID, QosClass.BURSTABLE, CgroupDriver.CGROUPFS, mount=tmp_path)
+
+    for hierarchy in ("memory", "cpu", "systemd"):
+        assert os.listdir(tmp_path / hierarchy / "kubepods/burstable") == ["podother"]
+
+
+def test_a_second_removal_finds_nothing_and_is_content(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").touch()
+    (tmp_path / "kubepods" / f"pod{UID}").mkdir(parents=True)
+    remove_pod_cgroup(UID, QosClass.GUARANTEED, CgroupDriver.CGROUPFS, mount=tmp_path)
+    remove_pod_cgroup(UID, QosClass.GUARANTEED, CgroupDriver.CGROUPFS, mount=tmp_path)
+    assert os.listdir(tmp_path / "kubepods") == []
+
+
+def test_a_cgroup_with_a_living_process_is_left_whole(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").touch()
+    leaf = tmp_path / "kubepods" / f"pod{UID}" / "main"
+    leaf.mkdir(parents=True)
+    (leaf / "cgroup.procs").write_text("4711\n4712\n")
+    empty = tmp_path / "kubepods" / f"pod{UID}" / "empty"
+    empty.mkdir()
+
+    with pytest.raises(Retryable, match="4711"):
+        remove_pod_cgroup(UID, QosClass.GUARANTEED, CgroupDriver.CGROUPFS, mount=tmp_path)
+
+    assert leaf.is_dir()
+    assert empty.is_dir()
+
+
+def test_a_uid_cannot_lead_to_another_cgroup() -> None:
+    with pytest.raises(ValueError, match="UID"):
+        pod_cgroup_parent("/../../system.slice", QosClass.GUARANTEED, CgroupDriver.CGROUPFS)
