@@ -147,11 +147,11 @@ def _entries(secret: Secret) -> Mapping[str, Mapping[str, Any]]:
         entries = config.get("auths", {}) if key == ".dockerconfigjson" else config
         if not all(isinstance(entry, dict) for entry in entries.values()):
             raise ValueError("an entry is no object")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError):
         meta = secret.metadata
         message = f"imagePullSecret {meta.namespace}/{meta.name}: {key} is not a Docker configuration"
-        # Not `from error`: the JSON error carries the document, and with it the password.
-        raise Permanent("ErrImagePull", message) from (None if isinstance(error, ValueError) else error)
+        # Not `from` it: the JSON error carries the document, and with it the password.
+        raise Permanent("ErrImagePull", message) from None
     return dict(entries)
 
 

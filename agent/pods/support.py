@@ -18,6 +18,7 @@ from agent.model.pod import PodSpec, Volume
 
 NOT_YET: dict[str, str] = {
     "spec.runtimeClassName": "only the runtime's default handler is used",
+    "spec.containers.restartPolicy": "only the pod's own restartPolicy decides for main containers",
 }
 """Fields that the typed view knows and nothing performs yet, by path without indexes."""
 

@@ -23,7 +23,7 @@ from agent.model.pod import (
 )
 from agent.pods.translate.context import TranslateContext
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 CREATE_CONFIG = "CreateContainerConfigError"
 _MAX_UID = 2**31 - 1
@@ -233,7 +233,7 @@ def _apparmor_annotation(pod: Pod, container: Container) -> AppArmorProfile | No
             return AppArmorProfile(type=f"{kind}/{rest}")
 
 
-def _first(*values: T | None) -> T | None:
+def _first(*values: _T | None) -> _T | None:
     return next((value for value in values if value is not None), None)
 
 

@@ -211,8 +211,10 @@ def test_the_pods_own_variables_win_over_service_links_but_may_refer_to_them() -
         env=[
             {"name": "DB", "value": "$(MY_DB_SERVICE_HOST)"},
             {"name": "MY_DB_SERVICE_PORT", "value": "mine"},
+            {"name": "PORT", "value": "$(MY_DB_SERVICE_PORT)"},
         ],
     )
+    assert dict(result.env)["PORT"] == "mine"
     assert dict(result.env)["DB"] == "10.96.0.9"
     assert [value for name, value in result.env if name == "MY_DB_SERVICE_PORT"] == ["mine"]
 
