@@ -14,6 +14,8 @@ def check(path: Path, kind: str) -> None:
     """
     if ".." in path.parts:
         raise ValueError(f"invalid HostPath `{path}`: must not contain '..'")
+    if not path.is_absolute():
+        raise ValueError(f"invalid HostPath `{path}`: must be an absolute path")
     match kind:
         case "":
             return

@@ -59,7 +59,9 @@ def test_or_create_makes_what_is_missing(here: Path) -> None:
         check(here / "no/such/file", "FileOrCreate")
 
 
-def test_backsteps_and_unknown_types_are_refused(here: Path) -> None:
+def test_relative_paths_backsteps_and_unknown_types_are_refused(here: Path) -> None:
+    with pytest.raises(ValueError, match="must be an absolute path"):
+        check(Path("file"), "")
     with pytest.raises(ValueError, match="must not contain"):
         check(here / "../x", "")
     with pytest.raises(ValueError, match="Pipe is an invalid volume type"):

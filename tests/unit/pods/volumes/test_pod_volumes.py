@@ -152,3 +152,64 @@ async def test_a_uid_that_is_a_path_is_refused(volumes: PodVolumes, uid: str) ->
 
 async def test_a_machine_without_pods_has_none_on_disk(tmp_path: Path) -> None:
     assert PodVolumes(tmp_path / "fresh", FakeMounts()).pods_on_disk() == set()
+
+
+async def test_a_mount_under_another_one_goes_in_the_second_round(
+    tmp_path: Path, volumes: PodVolumes, mounts: FakeMounts
+) -> None:
+    paths = await volumes.set_up(pod(API_ACCESS), referenced(), NODE)
+    hidden = paths["api"] / "hidden"
+    mounts.bound[hidden] = tmp_path
+    unmount = mounts.unmount
+
+    def covered(path: Path, lazy: bool = False) -> None:
+        if path == hidden and paths["api"] in mounts.tmpfs_at:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        unmount(path, lazy)
+
+    mounts.unmount = covered  # type: ignore[method-assign]
+    await volumes.tear_down("u")
+    assert (mounts.tmpfs_at, mounts.bound) == ({}, {})
+    assert volumes.pods_on_disk() == set()
+
+
+async def test_a_mount_that_comes_back_is_told_and_its_pod_stays_on_disk(
+    volumes: PodVolumes, mounts: FakeMounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await volumes.set_up(pod(API_ACCESS), referenced(), NODE)
+    monkeypatch.setattr(mounts, "unmount", lambda path, lazy=False: None)
+    with pytest.raises(Retryable, match="still mounted"):
+        await volumes.tear_down("u")
+    assert volumes.pods_on_disk() == {"u"}
+
+
+async def test_a_folder_that_cannot_be_removed_is_told(volumes: PodVolumes, monkeypatch: pytest.MonkeyPatch) -> None:
+    await volumes.set_up(pod({"name": "e", "emptyDir": {}}), referenced(), NODE)
+
+    def immutable(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rmdir", immutable)
+        with pytest.raises(Retryable, match=r"can't remove .*Operation not permitted"):
+            await volumes.tear_down("u")
+    await volumes.tear_down("u")
+    assert volumes.pods_on_disk() == set()
+
+
+async def test_a_subpath_that_the_disk_refuses_is_worth_another_try(volumes: PodVolumes) -> None:
+    wanted = pod({"name": "e", "emptyDir": {}})
+    paths = await volumes.set_up(wanted, referenced(), NODE)
+    (paths["e"] / "file").touch()
+    with pytest.raises(Retryable, match='failed to prepare subPath for volumeMount "e" of container "main"'):
+        await volumes.prepare_subpath(wanted, "main", 0, "e", paths["e"], "file/below")
+
+
+async def test_memory_volumes_are_mounted_and_good_host_paths_handed_on(
+    tmp_path: Path, volumes: PodVolumes, mounts: FakeMounts
+) -> None:
+    memory = {"name": "m", "emptyDir": {"medium": "Memory", "sizeLimit": "1Ki"}}
+    host = {"name": "h", "hostPath": {"path": str(tmp_path), "type": "Directory"}}
+    paths = await volumes.set_up(pod(memory, host), referenced(), NODE)
+    assert paths["h"] == tmp_path
+    assert mounts.tmpfs_at == {paths["m"]: (1024, 0o1777, None)}
