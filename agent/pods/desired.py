@@ -109,11 +109,8 @@ class DesiredPods:
             return {order.remove: None}
         assert order.replace is not None
         origin, records = order.replace
-        known = {**self._pods, **pending}
-        missing = {
-            uid: None for uid, r in known.items() if r is not None and origin_of(r) is origin and uid not in records
-        }
-        return {**records, **missing}
+        known = {uid: r for uid, r in {**self._pods, **pending}.items() if r is not None and origin_of(r) is origin}
+        return {**records, **{uid: None for uid in known if uid not in records}}
 
     async def _commit(self, changes: dict[str, PodRecord | None]) -> None:
         writes: list[Put | Delete] = []

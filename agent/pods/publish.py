@@ -8,6 +8,7 @@ status of each pod is kept and tried again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -102,13 +103,13 @@ class Publisher:
 
     async def _settle(self, outgoing: _Outgoing) -> None:
         """Hold a status back that the provider expects to better in a moment."""
-        try:
+        if not outgoing.update.settle_s:
+            return
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(outgoing.update.settle_s):
                 while outgoing.update.settle_s:
                     await outgoing.news.wait()
                     outgoing.news.clear()
-        except TimeoutError:
-            pass
 
     async def _send(self, outgoing: _Outgoing, update: PodUpdateLike) -> None:
         meta = update.record.pod.metadata

@@ -1,7 +1,7 @@
 """The provider contract: what somebody implements to run pods behind a Node. It is virtual-kubelet's, in Python.
 
 The agent hands a provider the pods of its Node and takes back their status. Pods are told apart by UID: a pod that was
-deleted and made again under the same name is another pod. All methods run on the agent's event loop and must not block it.
+deleted and made again under the same name is another pod. All methods run on the agent's event loop and never block.
 
 A required method that cannot do its work now raises `Retryable`; the agent calls it again, for ever, with a capped
 backoff. `NotFound` and `Permanent` say what they say. The optional Protocols below are found by shape: a provider that
@@ -44,7 +44,10 @@ class Provider(Protocol):
         """The pod's spec, labels or annotations changed."""
 
     async def delete_pod(self, record: PodRecord) -> None:
-        """Begin to end the pod, within `deletionGracePeriodSeconds`; called again with a shorter one. No wait for the end."""
+        """Begin to end the pod, within `deletionGracePeriodSeconds`, without waiting for the end.
+
+        Called again when the grace period was shortened.
+        """
 
     async def get_pod(self, namespace: str, name: str) -> PodRecord:
         """The newest pod of that name. Raises NotFound."""

@@ -1,6 +1,6 @@
 """Find a provider by name: entry points of the group `edgelet.providers`, and `module:Class`.
 
-The name goes in, a class that makes a Provider comes out. A wrong name is a one-line ConfigError that lists the right ones.
+In: the name. Out: a class that makes a Provider. A wrong name is a one-line ConfigError that lists the right ones.
 """
 
 from __future__ import annotations
