@@ -22,16 +22,20 @@ from agent.errors import Permanent
 from agent.model.objects import Secret
 
 _DEFAULT_DOMAIN = "docker.io"
+_DEFAULT_TAG = "latest"
 _DEFAULT_REGISTRY = "index.docker.io"
 _MAX_NAME = 255
+"""Of the part after the domain."""
 
 _DOMAIN_PART = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_DOMAIN = re.compile(rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
+_DOMAIN = rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
 _PATH_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-_PATH = re.compile(rf"{_PATH_PART}(?:/{_PATH_PART})*")
-_TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
-_DIGEST = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}")
+_DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
+_REFERENCE = re.compile(
+    rf"({_DOMAIN})/({_PATH_PART}(?:/{_PATH_PART})*)(?::(\w[\w.-]{{0,127}}))?(?:@({_DIGEST}))?", re.ASCII
+)
 _DIGEST_CHARS = {"sha256": 64, "sha384": 96, "sha512": 128}
+_LOWER_HEX = re.compile(r"[a-f0-9]+")
 _BARE_ID = re.compile(r"[a-f0-9]{64}")
 
 _SECRET_KEYS = {
@@ -61,14 +65,16 @@ class ImageName:
 
 def parse_image(image: str) -> ImageName:
     """Raises Permanent("InvalidImageName")."""
-    reason = _why_not(image)
-    if reason is not None:
+    domain, rest = _completed(image)
+    match = _REFERENCE.fullmatch(f"{domain}/{rest}")
+    reason = _why_not(image, rest, match)
+    if match is None or reason is not None:
         raise Permanent(
             "InvalidImageName",
             f'Failed to apply default image tag "{image}": couldn\'t parse image name "{image}": {reason}',
         )
-    domain, path, tag, digest = _parts(image)
-    return ImageName(domain, path, tag or ("" if digest else "latest"), digest)
+    _, path, tag, digest = match.groups(default="")
+    return ImageName(domain, path, tag or ("" if digest else _DEFAULT_TAG), digest)
 
 
 def with_default_tag(image: str) -> str:
@@ -76,9 +82,9 @@ def with_default_tag(image: str) -> str:
 
     Short names stay short: which registry they mean is the runtime's to say. Raises Permanent("InvalidImageName").
     """
-    parse_image(image)
-    _, _, tag, digest = _parts(image)
-    return image if tag or digest else f"{image}:latest"
+    name = parse_image(image)
+    written = name.digest or image.endswith(f":{name.tag}")
+    return image if written else f"{image}:{name.tag}"
 
 
 def credentials(image: str, pull_secrets: Iterable[Secret]) -> tuple[api_pb2.AuthConfig, ...]:
@@ -97,42 +103,37 @@ def credentials(image: str, pull_secrets: Iterable[Secret]) -> tuple[api_pb2.Aut
     return tuple(found)
 
 
-def _parts(image: str) -> tuple[str, str, str, str]:
-    """Domain, path, tag and digest, not yet known to be well formed."""
-    rest, _, digest = image.partition("@")
-    first, slash, after = rest.partition("/")
-    if slash and (set(first) & {".", ":"} or first == "localhost" or first.lower() != first):
-        domain, rest = first, after
-    else:
-        domain = _DEFAULT_DOMAIN
-    path, _, tag = rest.partition(":")
-    if domain == _DEFAULT_REGISTRY:
-        domain = _DEFAULT_DOMAIN
-    if domain == _DEFAULT_DOMAIN and "/" not in path:
-        path = f"library/{path}"
-    return domain, path, tag, digest
+def _completed(image: str) -> tuple[str, str]:
+    """Domain and the rest, short names completed; not yet known to be well formed."""
+    first, slash, rest = image.partition("/")
+    if not (slash and (set(first) & {".", ":"} or first == "localhost" or first.lower() != first)):
+        first, rest = _DEFAULT_DOMAIN, image
+    if first == _DEFAULT_REGISTRY:
+        first = _DEFAULT_DOMAIN
+    if first == _DEFAULT_DOMAIN and "/" not in rest:
+        rest = f"library/{rest}"
+    return first, rest
 
 
-def _why_not(image: str) -> str | None:
+def _why_not(image: str, rest: str, match: re.Match[str] | None) -> str | None:
     """What is wrong with the name, None where nothing is."""
     if _BARE_ID.fullmatch(image):
         return f"invalid repository name ({image}), cannot specify 64-byte hexadecimal strings"
-    domain, path, tag, digest = _parts(image)
-    if path != path.lower() and _PATH.fullmatch(path.lower()):
+    path = rest.partition(":")[0]
+    if path != path.lower():
         return f"invalid reference format: repository name ({path}) must be lowercase"
-    if not _DOMAIN.fullmatch(domain) or not _PATH.fullmatch(path):
+    if match is None:
         return "invalid reference format"
-    if len(f"{domain}/{path}") > _MAX_NAME:
+    _, path, _, digest = match.groups(default="")
+    if len(path) > _MAX_NAME:
         return f"repository name must not be more than {_MAX_NAME} characters"
-    if (":" in image.partition("@")[0].rpartition("/")[2] and not _TAG.fullmatch(tag)) or (
-        "@" in image and not _DIGEST.fullmatch(digest)
-    ):
-        return "invalid reference format"
     algorithm, _, checksum = digest.partition(":")
     if digest and algorithm not in _DIGEST_CHARS:
         return "unsupported digest algorithm"
     if digest and len(checksum) != _DIGEST_CHARS[algorithm]:
         return "invalid checksum digest length"
+    if digest and not _LOWER_HEX.fullmatch(checksum):
+        return "invalid checksum digest format"
     return None
 
 

@@ -47,11 +47,12 @@ def test_a_name_is_completed_for_matching_and_tagged_for_the_runtime(image: str,
         ("busybox@sha256:12", "invalid reference format"),
         (f"busybox@sha256:{HEX64}0", "invalid checksum digest length"),
         (f"busybox@md5:{HEX64}", "unsupported digest algorithm"),
+        (f"busybox@sha256:{HEX64.upper()}", "invalid checksum digest format"),
         ("a//b", "invalid reference format"),
         ("-host.io/a", "invalid reference format"),
         ("http://host/a", "invalid reference format"),
         (HEX64, f"invalid repository name ({HEX64}), cannot specify 64-byte hexadecimal strings"),
-        ("q.io/" + "a" * 251, "repository name must not be more than 255 characters"),
+        ("q.io/" + "a" * 256, "repository name must not be more than 255 characters"),
     ],
 )
 def test_a_bad_name_is_refused_in_the_words_users_know(image: str, why: str) -> None:
