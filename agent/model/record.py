@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
+import msgspec
+
+from agent.model.labels import CONFIG_SOURCE
 from agent.model.pod import Pod, decode_pod
+
+
+class Origin(StrEnum):
+    """Who names the pod: only a list of the same origin can take it away."""
+
+    API = "api"
+    FILE = "file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,11 +23,18 @@ class PodRecord:
     pod: Pod
     raw: bytes
     """The v1.Pod as it came, JSON."""
+    origin: Origin = Origin.API
 
     @classmethod
-    def decode(cls, raw: bytes) -> PodRecord:
+    def decode(cls, raw: bytes, origin: Origin = Origin.API) -> PodRecord:
         """Raises msgspec.ValidationError naming the field path."""
-        return cls(decode_pod(raw), raw)
+        pod = decode_pod(raw)
+        annotations = pod.metadata.annotations or {}
+        if annotations.get(CONFIG_SOURCE, Origin.API) != origin:
+            # Anybody may write this annotation into the API; only a manifest on this machine makes a static pod.
+            meta = msgspec.structs.replace(pod.metadata, annotations={**annotations, CONFIG_SOURCE: str(origin)})
+            pod = msgspec.structs.replace(pod, metadata=meta)
+        return cls(pod, raw, origin)
 
     @property
     def uid(self) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 
 import msgspec
 from loguru import logger
@@ -18,17 +17,10 @@ from tenacity import retry, retry_if_exception_type, wait_exponential_jitter
 
 from agent.errors import Retryable
 from agent.model.pod import ApiPodStatus, Pod
-from agent.model.record import PodRecord
+from agent.model.record import Origin, PodRecord
 from agent.store.base import Delete, Put, Store
 
 PREFIX = "pods/"
-
-
-class Origin(StrEnum):
-    """Who names the pod: only a list of the same origin can take it away."""
-
-    API = "api"
-    FILE = "file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +53,9 @@ class DesiredPods:
         """Read the record at the start and hand on every pod in it."""
         for row in await self._store.list(PREFIX):
             try:
-                record = PodRecord.decode(row.value)
-            except msgspec.ValidationError as error:
+                origin = Origin(row.key.removeprefix(PREFIX).partition("/")[0])
+                record = PodRecord.decode(row.value, origin)
+            except (msgspec.ValidationError, ValueError) as error:
                 logger.error("record row {} is not a pod and is left alone: {}", row.key, error)
                 continue
             self._pods[record.uid] = record
@@ -109,7 +102,7 @@ class DesiredPods:
             return {order.remove: None}
         assert order.replace is not None
         origin, records = order.replace
-        known = {uid: r for uid, r in {**self._pods, **pending}.items() if r is not None and origin_of(r) is origin}
+        known = {uid: r for uid, r in {**self._pods, **pending}.items() if r is not None and r.origin is origin}
         return {**records, **{uid: None for uid in known if uid not in records}}
 
     async def _commit(self, changes: dict[str, PodRecord | None]) -> None:
@@ -118,9 +111,9 @@ class DesiredPods:
             was = self._pods.get(uid)
             if record is None:
                 if was is not None:
-                    writes.append(Delete(PREFIX + uid))
+                    writes.append(Delete(_key(was)))
             elif was is None or _essence(was.pod) != _essence(record.pod):
-                writes.append(Put(PREFIX + uid, record.raw))
+                writes.append(Put(_key(record), record.raw))
         if writes:
             await self._write(writes)
         for uid, record in changes.items():
@@ -140,8 +133,8 @@ class DesiredPods:
         await self._store.batch(writes)
 
 
-def origin_of(record: PodRecord) -> Origin:
-    return Origin.FILE if record.pod.is_static else Origin.API
+def _key(record: PodRecord) -> str:
+    return f"{PREFIX}{record.origin}/{record.uid}"
 
 
 def _essence(pod: Pod) -> Pod:

@@ -1,0 +1,44 @@
+"""What all pod workers of a node share: the adapters they act through and the facts they translate with.
+
+Made once by the provider. No behaviour of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.pods.cgroups import CgroupDriver
+from agent.pods.downward import NodeContext
+from agent.pods.hooks import Hooks
+from agent.pods.logfiles import LogFiles
+from agent.pods.observe import Observer
+from agent.pods.ports import Events, Images, Objects, Runtime, Tokens
+from agent.pods.probes.prober import Prober
+from agent.pods.translate.context import TranslateContext
+from agent.pods.volumes.pod_volumes import PodVolumes
+
+
+@dataclass(slots=True)
+class Machine:
+    runtime: Runtime
+    images: Images
+    observer: Observer
+    objects: Objects
+    tokens: Tokens
+    events: Events
+    volumes: PodVolumes
+    prober: Prober
+    hooks: Hooks
+    log_files: LogFiles
+    translate: TranslateContext
+    node: NodeContext
+    cgroup_driver: CgroupDriver
+    cgroup_root: str
+    starts: asyncio.Semaphore
+    """Sandboxes and containers made at the same time: more at once slows the runtime down."""
+    pulls: asyncio.Semaphore
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time

@@ -1,0 +1,161 @@
+"""Read pods as the runtime has them: sandboxes and containers that carry our label, in CRI terms, to frozen values.
+
+In: a pod's UID, or nothing for all of them. Out: ObservedPods. Sandboxes and containers of others are never listed.
+What cannot change any more (an ended container, a sandbox's address) is read once and remembered until it is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+from agent.cri._generated import api_pb2
+from agent.errors import NotFound
+from agent.model import labels
+from agent.model.observed import ContainerState, ObservedContainer, ObservedPod, ObservedSandbox
+from agent.pods.ports import Runtime
+
+_STATES = {
+    api_pb2.CONTAINER_CREATED: ContainerState.CREATED,
+    api_pb2.CONTAINER_RUNNING: ContainerState.RUNNING,
+    api_pb2.CONTAINER_EXITED: ContainerState.EXITED,
+    api_pb2.CONTAINER_UNKNOWN: ContainerState.UNKNOWN,
+}
+
+LastWords = Callable[[api_pb2.ContainerStatus], Awaitable[str]]
+"""The termination message of a container that has ended: from its file, or the tail of its log."""
+
+
+class Observer:
+    """One for all pods of a node; `node_name` is the value of our label."""
+
+    def __init__(self, runtime: Runtime, node_name: str, last_words: LastWords) -> None:
+        self._runtime = runtime
+        self._node = node_name
+        self._last_words = last_words
+        self._sandboxes: dict[str, ObservedSandbox] = {}
+        self._containers: dict[str, ObservedContainer] = {}
+
+    async def observe(self, uid: str, namespace: str, name: str) -> ObservedPod:
+        """One pod, read afresh. Raises Retryable while the runtime is away."""
+        mine = {labels.POD_UID: uid, labels.NODE: self._node}
+        sandboxes, containers = await asyncio.gather(
+            self._runtime.list_pod_sandbox(mine), self._runtime.list_containers(mine)
+        )
+        return await self._pod(uid, namespace, name, sandboxes, containers)
+
+    async def observe_all(self) -> Mapping[str, ObservedPod]:
+        """Every pod that the runtime has for this node, by UID. Also forgets what is gone from the runtime."""
+        mine = {labels.NODE: self._node}
+        sandboxes, containers = await asyncio.gather(
+            self._runtime.list_pod_sandbox(mine), self._runtime.list_containers(mine)
+        )
+        self._keep({s.id for s in sandboxes}, {c.id for c in containers})
+        pods: dict[str, tuple[list[api_pb2.PodSandbox], list[api_pb2.Container]]] = {}
+        for sandbox in sandboxes:
+            pods.setdefault(sandbox.labels[labels.POD_UID], ([], []))[0].append(sandbox)
+        for container in containers:
+            pods.setdefault(container.labels[labels.POD_UID], ([], []))[1].append(container)
+        found: dict[str, ObservedPod] = {}
+        for uid, (own_sandboxes, own_containers) in pods.items():
+            named = (own_sandboxes or own_containers)[0].labels
+            namespace, name = named[labels.POD_NAMESPACE], named[labels.POD_NAME]
+            found[uid] = await self._pod(uid, namespace, name, own_sandboxes, own_containers)
+        return found
+
+    def knows(self, container_id: str, state: ContainerState) -> bool:
+        """Whether a container was last seen in this state: an event that says so is no news."""
+        known = self._containers.get(container_id)
+        return known is not None and known.state is state
+
+    def forget(self, pod: ObservedPod) -> None:
+        """The pod's objects were removed from the runtime."""
+        for sandbox in pod.sandboxes:
+            self._sandboxes.pop(sandbox.id, None)
+        for container in pod.containers:
+            self._containers.pop(container.id, None)
+
+    async def _pod(
+        self,
+        uid: str,
+        namespace: str,
+        name: str,
+        sandboxes: Iterable[api_pb2.PodSandbox],
+        containers: Iterable[api_pb2.Container],
+    ) -> ObservedPod:
+        seen_sandboxes = [s for listed in sandboxes if (s := await self._sandbox(listed))]
+        seen_containers = [c for listed in containers if (c := await self._container(listed))]
+        return ObservedPod(
+            uid,
+            namespace,
+            name,
+            tuple(sorted(seen_sandboxes, key=lambda s: (s.attempt, s.created_at_ns), reverse=True)),
+            tuple(sorted(seen_containers, key=lambda c: (c.attempt, c.created_at_ns), reverse=True)),
+        )
+
+    async def _sandbox(self, listed: api_pb2.PodSandbox) -> ObservedSandbox | None:
+        ready = listed.state == api_pb2.SANDBOX_READY
+        known = self._sandboxes.get(listed.id)
+        if known is not None and known.ready == ready:
+            return known
+        ips: tuple[str, ...] = known.ips if known else ()
+        if ready:
+            try:
+                network = (await self._runtime.pod_sandbox_status(listed.id)).network
+            except NotFound:
+                return None
+            ips = tuple(ip for ip in (network.ip, *(more.ip for more in network.additional_ips)) if ip)
+        seen = ObservedSandbox(listed.id, listed.metadata.attempt, ready, listed.created_at, ips)
+        self._sandboxes[listed.id] = seen
+        return seen
+
+    async def _container(self, listed: api_pb2.Container) -> ObservedContainer | None:
+        state = _STATES[listed.state]
+        known = self._containers.get(listed.id)
+        if known is not None and known.state is state:
+            return known
+        try:
+            status = await self._runtime.container_status(listed.id)
+        except NotFound:
+            return None
+        # The status is younger than the list, and the only one that counts.
+        state = _STATES[status.state]
+        message = status.message
+        if state is ContainerState.EXITED:
+            message = await self._last_words(status) or message
+        seen = ObservedContainer(
+            id=listed.id,
+            name=listed.labels[labels.CONTAINER_NAME],
+            sandbox_id=listed.pod_sandbox_id,
+            attempt=status.metadata.attempt,
+            state=state,
+            image=_spec_image(status),
+            image_id=status.image_ref,
+            spec_hash=status.annotations.get(labels.CONTAINER_HASH, ""),
+            created_at_ns=status.created_at,
+            started_at_ns=max(status.started_at, 0),
+            finished_at_ns=max(status.finished_at, 0),
+            exit_code=status.exit_code,
+            reason=status.reason,
+            message=message,
+            user=_user(status),
+        )
+        self._containers[listed.id] = seen
+        return seen
+
+    def _keep(self, sandboxes: set[str], containers: set[str]) -> None:
+        for gone in self._sandboxes.keys() - sandboxes:
+            del self._sandboxes[gone]
+        for gone in self._containers.keys() - containers:
+            del self._containers[gone]
+
+
+def _spec_image(status: api_pb2.ContainerStatus) -> str:
+    return status.image.user_specified_image or status.image.image
+
+
+def _user(status: api_pb2.ContainerStatus) -> tuple[int, int, tuple[int, ...]] | None:
+    if not status.HasField("user") or not status.user.HasField("linux"):
+        return None
+    linux = status.user.linux
+    return linux.uid, linux.gid, tuple(linux.supplemental_groups)

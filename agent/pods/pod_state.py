@@ -1,0 +1,85 @@
+"""What one pod's worker remembers between two looks at the runtime. Mutable, owned by that worker alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.model.observed import ContainerState, ObservedPod
+from agent.model.pod import Container, Pod
+from agent.model.record import PodRecord
+from agent.pods.backoff import Backoff
+from agent.pods.knowledge import Failure, Health, Knowledge, Stop
+from agent.pods.references import Referenced
+
+RETRY_INITIAL_S = 1.0
+RETRY_MAXIMUM_S = 60.0
+
+
+@dataclass(slots=True)
+class PodState:
+    record: PodRecord
+    refused: str = ""
+    stop: Stop | None = None
+    seen_at: str = ""
+    """RFC 3339: when the agent first had the pod."""
+    referenced: Referenced = field(default_factory=Referenced)
+    volume_paths: Mapping[str, Path] | None = None
+    """Volume name to path; None until all are set up."""
+    volumes_mounted: bool = False
+    failures: dict[str, Failure] = field(default_factory=dict)
+    pod_failure: Failure | None = None
+    volume_failure: Failure | None = None
+    backoffs: dict[str, Backoff] = field(default_factory=dict)
+    image_backoffs: dict[str, Backoff] = field(default_factory=dict)
+    ended_at: dict[str, float] = field(default_factory=dict)
+    retries: dict[str, float] = field(default_factory=dict)
+    """Seconds until the next try, by step."""
+    post_starting: dict[str, Health] = field(default_factory=dict)
+    """By container ID: its postStart hook runs, or has failed."""
+    last_sandbox_attempt: int = -1
+    refresh_at: float | None = None
+    """Monotonic: when tokens in volumes must be written anew."""
+
+    @property
+    def pod(self) -> Pod:
+        return self.record.pod
+
+    def container(self, name: str) -> Container | None:
+        return next((c for c in (*self.pod.spec.initContainers, *self.pod.spec.containers) if c.name == name), None)
+
+    def is_init(self, name: str) -> bool:
+        return any(c.name == name for c in self.pod.spec.initContainers)
+
+    def next_retry(self, step: str) -> float:
+        """Seconds to wait after one more failure of a step: doubling, capped."""
+        delay = min(self.retries.get(step, RETRY_INITIAL_S / 2) * 2, RETRY_MAXIMUM_S)
+        self.retries[step] = delay
+        return delay
+
+    def note_ends(self, observed: ObservedPod, now: float, wall: float) -> None:
+        """Date the containers that have ended, in monotonic time, and forget those that are gone."""
+        ended = [c for c in observed.containers if c.state is ContainerState.EXITED]
+        for container in ended:
+            if container.id not in self.ended_at:
+                age = max(0.0, wall - container.finished_at_ns / 1e9) if container.finished_at_ns else 0.0
+                self.ended_at[container.id] = now - age
+        for gone in self.ended_at.keys() - {c.id for c in ended}:
+            del self.ended_at[gone]
+
+    def knowledge(self, health: Mapping[str, Health]) -> Knowledge:
+        """The frozen view that decisions are made from."""
+        return Knowledge(
+            volumes_ready=self.volume_paths is not None,
+            volumes_mounted=self.volumes_mounted,
+            failures=dict(self.failures),
+            pod_failure=self.pod_failure,
+            volume_failure=self.volume_failure,
+            backoffs=dict(self.backoffs),
+            ended_at=dict(self.ended_at),
+            health={**health, **self.post_starting},
+            stop=self.stop,
+            refused=self.refused,
+            last_sandbox_attempt=self.last_sandbox_attempt,
+        )

@@ -1,0 +1,204 @@
+"""Create and start one container: image, environment, files, CRI calls, postStart hook, events.
+
+In: an order of the planner and the sandbox it goes into. Out: a running container that is probed, or a Failure in the
+pod's state, which the planner and the status read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+from agent.cri._generated import api_pb2
+from agent.errors import Conflict, NotFound, Permanent, Retryable
+from agent.model.action import ContainerStart
+from agent.model.objects import ObjectReference
+from agent.model.observed import ObservedPod, ObservedSandbox
+from agent.model.pod import Container
+from agent.pods.backoff import raised
+from agent.pods.downward import NodeContext
+from agent.pods.env import build_env
+from agent.pods.image_pull import ensure_image
+from agent.pods.knowledge import Failure, Health
+from agent.pods.machine import Machine
+from agent.pods.pod_state import PodState
+from agent.pods.probes.target import Target
+from agent.pods.references import fetch
+from agent.pods.translate import container as translate
+from agent.pods.translate.context import Notice
+from agent.pods.translate.hostname import pod_hostname
+from agent.pods.translate.hosts import hosts_file
+from agent.pods.volumes.layout import etc_hosts, termination_log
+
+NODE_HOSTS = Path("/etc/hosts")
+IMAGE_PULL_NOTICE_S = 2.0
+"""ErrImagePull is shown this long before it becomes ImagePullBackOff."""
+
+
+class ContainerStarter:
+    """For one pod; `root` is the agent's root folder."""
+
+    def __init__(self, machine: Machine, state: PodState, root: Path) -> None:
+        self._machine = machine
+        self._state = state
+        self._root = root
+
+    async def start(
+        self, order: ContainerStart, observed: ObservedPod, sandbox: ObservedSandbox, config: api_pb2.PodSandboxConfig
+    ) -> None:
+        """Failures end up in the pod's state. Raises Retryable only where the runtime is away."""
+        container = self._state.container(order.name)
+        assert container is not None, "the planner only starts what the spec names"
+        about = self._reference(container)
+        self._count_restart(order, observed)
+        try:
+            container_id = order.resume_id or await self._create(container, order.attempt, about, sandbox, config)
+            await self._run(container, container_id, about, sandbox)
+        except Permanent as error:
+            self._failed(container, about, error.reason or "RunContainerError", str(error))
+        except (Conflict, NotFound) as error:
+            self._failed(container, about, "CreateContainerError", str(error))
+        else:
+            self._state.failures.pop(container.name, None)
+            self._state.retries.pop(container.name, None)
+
+    def _count_restart(self, order: ContainerStart, observed: ObservedPod) -> None:
+        newest = observed.newest(order.name)
+        ended_at = self._state.ended_at.get(newest.id) if newest else None
+        if ended_at is not None and order.resume_id is None and order.name not in self._state.failures:
+            before = self._state.backoffs.get(order.name)
+            self._state.backoffs[order.name] = raised(before, ended_at, self._machine.monotonic())
+
+    async def _create(
+        self,
+        container: Container,
+        attempt: int,
+        about: ObjectReference,
+        sandbox: ObservedSandbox,
+        config: api_pb2.PodSandboxConfig,
+    ) -> str:
+        machine, state = self._machine, self._state
+        if attempt > 0:
+            # The first start uses what the volumes were set up with; a later one must see what changed since.
+            state.referenced = await self._fetch()
+        image = await ensure_image(machine, state, container, about, config)
+        node = self._node(sandbox)
+        env = build_env(state.pod, container, state.referenced, node)
+        self._notice(env.notices, about)
+        files = await self._files(container, dict(env.env), attempt, sandbox)
+        request = translate.container_config(state.pod, container, attempt, image, env.env, files, machine.translate)
+        try:
+            async with machine.starts:
+                container_id = await machine.runtime.create_container(sandbox.id, request, config)
+        except Permanent as error:
+            raise Permanent(error.reason or "CreateContainerError", str(error)) from error
+        machine.events.record(about, "Normal", "Created", f"Container created: {container.name}")
+        return container_id
+
+    async def _fetch(self):  # type: ignore[no-untyped-def]
+        try:
+            return await fetch(self._state.pod, self._machine.objects, self._machine.tokens)
+        except Retryable as error:
+            raise Permanent("CreateContainerConfigError", str(error)) from error
+
+    async def _run(
+        self, container: Container, container_id: str, about: ObjectReference, sandbox: ObservedSandbox
+    ) -> None:
+        machine, state = self._machine, self._state
+        async with machine.starts:
+            await machine.runtime.start_container(container_id)
+        machine.events.record(about, "Normal", "Started", f"Container started: {container.name}")
+        machine.log_files.link_later(state.pod, container.name, container_id)
+        pod_ip = self._pod_ip(sandbox)
+        if container.lifecycle is not None and container.lifecycle.postStart is not None:
+            state.post_starting[container_id] = Health(started=False, ready=False)
+            try:
+                await machine.hooks.post_start(Target(state.pod, container, container_id, pod_ip))
+            except Permanent as error:
+                failed = f"FailedPostStartHook: {error}"
+                state.post_starting[container_id] = Health(started=False, ready=False, failed=failed)
+                return
+            del state.post_starting[container_id]
+        machine.prober.start(state.pod, container, container_id, pod_ip)
+
+    async def _files(
+        self, container: Container, env: dict[str, str], attempt: int, sandbox: ObservedSandbox
+    ) -> translate.ContainerFiles:
+        state = self._state
+        volumes = state.volume_paths or {}
+        sub_paths: dict[int, Path] = {}
+        for index, mount in enumerate(container.volumeMounts):
+            path = translate.sub_path(mount, env)
+            if path and mount.name in volumes:
+                sub_paths[index] = await self._machine.volumes.prepare_subpath(
+                    state.pod, container.name, index, mount.name, volumes[mount.name], path
+                )
+        last_words = termination_log(self._root, state.pod.uid, container.name, secrets.token_hex(4))
+        hosts = self._hosts_path()
+        await asyncio.to_thread(self._write_files, container, last_words, hosts, sandbox)
+        return translate.ContainerFiles(
+            volumes=volumes,
+            sub_paths=sub_paths,
+            hosts=hosts,
+            termination_log=last_words if container.terminationMessagePath else None,
+        )
+
+    def _hosts_path(self) -> Path | None:
+        return etc_hosts(self._root, self._state.pod.uid)
+
+    def _write_files(
+        self, container: Container, last_words: Path, hosts: Path | None, sandbox: ObservedSandbox
+    ) -> None:
+        self._machine.log_files.make_folder(self._state.pod, container.name)
+        last_words.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        last_words.touch()
+        # Whoever the container runs as must be able to write its last words.
+        last_words.chmod(0o666)
+        if hosts is not None:
+            name = pod_hostname(self._state.pod, self._machine.translate.cluster_domain)
+            node_hosts = NODE_HOSTS.read_text(errors="replace") if NODE_HOSTS.exists() else ""
+            hosts.write_text(hosts_file(self._state.pod, name, sandbox.ips, node_hosts))
+            hosts.chmod(0o644)
+
+    def _node(self, sandbox: ObservedSandbox) -> NodeContext:
+        own = self._machine.node
+        return replace(own, pod_ips=own.host_ips if self._state.pod.spec.hostNetwork else sandbox.ips)
+
+    def _pod_ip(self, sandbox: ObservedSandbox) -> str:
+        return next(iter(self._node(sandbox).pod_ips), "")
+
+    def _failed(self, container: Container, about: ObjectReference, reason: str, message: str) -> None:
+        machine, state = self._machine, self._state
+        known = state.failures.get(container.name)
+        now = machine.monotonic()
+        match reason:
+            case "ErrImagePull":
+                retry_at = now + IMAGE_PULL_NOTICE_S
+            case "ImagePullBackOff":
+                retry_at = now + self._pull_wait(now)
+            case _:
+                retry_at = now + state.next_retry(container.name)
+        state.failures[container.name] = Failure(reason, message, retry_at)
+        if known is None or (known.reason, known.message) != (reason, message):
+            machine.events.record(about, "Warning", "Failed", f"Error: {_event_text(reason, message)}")
+
+    def _pull_wait(self, now: float) -> float:
+        waits = [b.updated_at + b.delay_s - now for b in self._state.image_backoffs.values()]
+        return max(0.1, min(waits, default=1.0))
+
+    def _notice(self, notices: tuple[Notice, ...], about: ObjectReference) -> None:
+        for notice in notices:
+            self._machine.events.record(about, "Warning", notice.reason, notice.message)
+
+    def _reference(self, container: Container) -> ObjectReference:
+        part = "initContainers" if self._state.is_init(container.name) else "containers"
+        return ObjectReference.of(self._state.pod, f"spec.{part}{{{container.name}}}")
+
+
+def _event_text(reason: str, message: str) -> str:
+    """Image waits are named by their reason alone: the pull's own event told the details."""
+    return (
+        reason if reason in ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName") else message
+    )
