@@ -1,0 +1,98 @@
+"""Where container logs lie: the kubelet's folders and links, which log shippers and crictl look for.
+
+The runtime writes POD_LOGS/NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log; LINKS/NAME_NAMESPACE_CONTAINER-ID.log points there.
+All functions block and are called in threads. Nothing that is not below the two base folders is ever touched.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.config import Settings
+from agent.model.pod import Pod
+from agent.pods.translate.identity import container_log_path, pod_log_directory
+
+_LONGEST_NAME = 255
+"""Bytes in a file name (ext4 and most others); the kubelet cuts a longer link name before its `.log`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogFiles:
+    pods: Path
+    links: Path
+
+    @classmethod
+    def of(cls, settings: Settings) -> LogFiles:
+        return cls(settings.pod_logs_dir.absolute(), settings.container_log_links_dir.absolute())
+
+    def pod_folder(self, pod: Pod) -> Path:
+        return Path(pod_log_directory(str(self.pods), pod))
+
+    def file(self, pod: Pod, container: str, attempt: int) -> Path:
+        """The log of one run of a container; `attempt` is its restart count."""
+        return self.pod_folder(pod) / container_log_path(container, attempt)
+
+    def link(self, pod: Pod, container: str, container_id: str) -> Path:
+        """Where the link of one run is, or would be."""
+        meta = pod.metadata
+        name = f"{meta.name}_{meta.namespace}_{container}-{container_id}"
+        return self.links / (name[: _LONGEST_NAME - len(".log")] + ".log")
+
+    def make_pod_folder(self, pod: Pod) -> None:
+        """Before the sandbox. Raises OSError."""
+        self.pod_folder(pod).mkdir(mode=0o755, parents=True, exist_ok=True)
+
+    def make_container_folder(self, pod: Pod, container: str) -> None:
+        """Before the container. Raises OSError."""
+        (self.pod_folder(pod) / container).mkdir(mode=0o755, parents=True, exist_ok=True)
+
+    def make_link(self, pod: Pod, container: str, attempt: int, container_id: str) -> None:
+        """After the container was made, its file need not be there yet; a link that stands there is replaced.
+
+        Raises OSError.
+        """
+        link, target = self.link(pod, container, container_id), self.file(pod, container, attempt)
+        self.links.mkdir(mode=0o755, parents=True, exist_ok=True)
+        try:
+            link.symlink_to(target)
+        except FileExistsError:
+            if link.is_symlink() and link.readlink() == target:
+                return
+            link.unlink()
+            link.symlink_to(target)
+
+    def remove_run(self, pod: Pod, container: str, attempt: int, container_id: str) -> None:
+        """The link, the file and the rotated files of a container that was removed. No error where there are none."""
+        self.link(pod, container, container_id).unlink(missing_ok=True)
+        file = self.file(pod, container, attempt)
+        for found in (file, *file.parent.glob(f"{attempt}.log.*")):
+            found.unlink(missing_ok=True)
+
+    def remove_pod(self, pod: Pod) -> None:
+        """The pod's folder with all logs, and every link into it. No error where there is none. Raises OSError."""
+        folder = self.pod_folder(pod)
+        for link, target in self._our_links():
+            if target.is_relative_to(folder):
+                link.unlink(missing_ok=True)
+        if folder.is_dir():
+            # Never follows a link out of the folder.
+            shutil.rmtree(folder)
+
+    def stale_links(self) -> tuple[Path, ...]:
+        """Links into the pods' folder whose log file is gone.
+
+        A container that was just made has no file yet: remove only what was stale twice.
+        """
+        return tuple(link for link, target in self._our_links() if not target.exists())
+
+    def _our_links(self) -> Iterator[tuple[Path, Path]]:
+        if not self.links.is_dir():
+            return
+        for entry in self.links.iterdir():
+            if entry.suffix == ".log" and entry.is_symlink():
+                target = entry.readlink()
+                if ".." not in target.parts and target.is_relative_to(self.pods):
+                    yield entry, target

@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+
+from agent.config import Settings
+from agent.model.pod import ObjectMeta, Pod, PodSpec
+from agent.pods.logfiles import LogFiles
+
+POD = Pod(metadata=ObjectMeta(name="web", namespace="shop", uid="u-1"), spec=PodSpec())
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> LogFiles:
+    return LogFiles(tmp_path / "pods", tmp_path / "containers")
+
+
+def made(files: LogFiles, attempt: int = 0, container_id: str = "c0ffee", pod: Pod = POD) -> Path:
+    """What a run leaves on disk."""
+    files.make_container_folder(pod, "main")
+    file = files.file(pod, "main", attempt)
+    file.write_text("log")
+    files.make_link(pod, "main", attempt, container_id)
+    return file
+
+
+def test_paths_are_the_kubelets() -> None:
+    files = LogFiles.of(Settings(node_name="n"))
+    assert str(files.file(POD, "main", 3)) == "/var/log/pods/shop_web_u-1/main/3.log"
+    assert str(files.link(POD, "main", "c0ffee")) == "/var/log/containers/web_shop_main-c0ffee.log"
+
+
+def test_a_name_too_long_for_a_file_is_cut_before_its_suffix(files: LogFiles) -> None:
+    pod = Pod(metadata=ObjectMeta(name="n" * 253, namespace="shop", uid="u"), spec=PodSpec())
+    assert files.link(pod, "main", "c0ffee").name == "n" * 251 + ".log"
+    made(files, pod=pod)
+    assert files.link(pod, "main", "c0ffee").read_text() == "log"
+
+
+def test_folders_can_be_made_again_and_are_readable_by_all(files: LogFiles) -> None:
+    for _ in range(2):
+        files.make_pod_folder(POD)
+        files.make_container_folder(POD, "main")
+    assert (files.pods / "shop_web_u-1" / "main").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_link_leads_to_its_log_and_is_made_anew_when_it_led_elsewhere(files: LogFiles) -> None:
+    made(files, attempt=0)
+    made(files, attempt=0)
+    assert files.link(POD, "main", "c0ffee").read_text() == "log"
+    files.make_link(POD, "main", 1, "c0ffee")
+    assert files.link(POD, "main", "c0ffee").readlink() == files.file(POD, "main", 1)
+
+
+def test_one_run_goes_with_its_rotated_files_and_leaves_the_others(files: LogFiles) -> None:
+    old, kept = made(files, 1, "old"), made(files, 10, "new")
+    rotated = old.with_name("1.log.20260102-030405.gz")
+    rotated.write_text("z")
+    for _ in range(2):
+        files.remove_run(POD, "main", 1, "old")
+    assert sorted(p.name for p in kept.parent.iterdir()) == ["10.log"]
+    assert [p.name for p in files.links.iterdir()] == ["web_shop_main-new.log"]
+
+
+def test_a_pod_goes_with_its_links_and_nothing_else(files: LogFiles, tmp_path: Path) -> None:
+    other = Pod(metadata=ObjectMeta(name="web", namespace="shop", uid="u-11"), spec=PodSpec())
+    file, kept = made(files), made(files, pod=other, container_id="other")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("x")
+    (file.parent / "out").symlink_to(outside)
+    for _ in range(2):
+        files.remove_pod(POD)
+    assert [p.name for p in files.pods.iterdir()] == ["shop_web_u-11"]
+    assert [p.name for p in files.links.iterdir()] == ["web_shop_main-other.log"]
+    assert kept.exists()
+    assert (outside / "precious").exists()
+
+
+def test_stale_links_are_ours_without_a_log(files: LogFiles, tmp_path: Path) -> None:
+    assert files.stale_links() == ()
+    made(files).unlink()
+    made(files, 1, "alive")
+    (files.links / "foreign.log").symlink_to(tmp_path / "nowhere")
+    (files.links / "climbing.log").symlink_to(files.pods / ".." / "nowhere")
+    (files.links / "plain.log").write_text("x")
+    assert files.stale_links() == (files.link(POD, "main", "c0ffee"),)
