@@ -1,7 +1,7 @@
 """Where container logs lie: the kubelet's folders and links, which log shippers and crictl look for.
 
-The runtime writes POD_LOGS/NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log; LINKS/NAME_NAMESPACE_CONTAINER-ID.log points there.
-All functions block and are called in threads. Nothing that is not below the two base folders is ever touched.
+The runtime writes POD_LOGS/NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log, and LINKS/NAME_NAMESPACE_CONTAINER-ID.log points
+there. All functions block and are called in threads. Nothing outside the two base folders is ever touched.
 """
 
 from __future__ import annotations

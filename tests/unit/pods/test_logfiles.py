@@ -30,10 +30,12 @@ def test_paths_are_the_kubelets() -> None:
 
 
 def test_a_name_too_long_for_a_file_is_cut_before_its_suffix(files: LogFiles) -> None:
-    pod = Pod(metadata=ObjectMeta(name="n" * 253, namespace="shop", uid="u"), spec=PodSpec())
-    assert files.link(pod, "main", "c0ffee").name == "n" * 251 + ".log"
-    made(files, pod=pod)
-    assert files.link(pod, "main", "c0ffee").read_text() == "log"
+    pod = Pod(metadata=ObjectMeta(name="n" * 200, namespace="shop", uid="u"), spec=PodSpec())
+    container_id = "0123456789abcdef" * 4
+    made(files, container_id=container_id, pod=pod)
+    link = files.link(pod, "main", container_id)
+    assert link.name == f"{'n' * 200}_shop_main-{container_id}"[:251] + ".log"
+    assert link.read_text() == "log"
 
 
 def test_folders_can_be_made_again_and_are_readable_by_all(files: LogFiles) -> None:
