@@ -1,0 +1,279 @@
+"""Requests to the API server: bytes in, bytes out, our errors.
+
+In: a path below the server's URL, parameters and a JSON body. Out: the body of the answer, or one of our errors with
+the message of the API server's Status in it. Every call has a deadline, every connection is checked while idle, so that
+a link that is up but dead is noticed within seconds. Says in the log once when the API server goes away and once when
+it is back. Bodies are never decoded here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import quote, urlencode
+
+import aiohttp
+import msgspec
+from loguru import logger
+from yarl import URL
+
+from agent import __version__
+from agent.errors import Conflict, EdgeletError, Forbidden, Gone, NotFound, Permanent, Retryable
+from agent.kube.credentials import Access, Credentials
+
+CALL_TIMEOUT_S = 10.0
+PARALLEL_CALLS = 16
+"""A burst of pods shares this many connections: each costs a TLS handshake. Watches do not count."""
+KEEP_CONNECTIONS_S = 60.0
+
+JSON: Final = "application/json"
+STRATEGIC_MERGE_PATCH: Final = "application/strategic-merge-patch+json"
+MERGE_PATCH: Final = "application/merge-patch+json"
+
+Params = Mapping[str, str]
+
+
+class _Details(msgspec.Struct):
+    retryAfterSeconds: int = 0
+
+
+class _Status(msgspec.Struct):
+    """metav1.Status, what the API server answers when it refuses."""
+
+    message: str = ""
+    reason: str = ""
+    code: int = 0
+    details: _Details | None = None
+
+
+_status_decoder = msgspec.json.Decoder(_Status)
+
+
+class Api:
+    """The API server. Make it inside the running loop, `close` it at the end."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self._calls = asyncio.Semaphore(PARALLEL_CALLS)
+        self._away = ""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=KEEP_CONNECTIONS_S, socket_factory=_checked_socket, ttl_dns_cache=30
+            ),
+            headers={"User-Agent": _user_agent(), "Accept": JSON},
+            timeout=aiohttp.ClientTimeout(total=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=2**18,
+        )
+
+    @property
+    def access(self) -> Access:
+        """Server, CA and user as last loaded."""
+        return self._credentials.access
+
+    @property
+    def reachable(self) -> bool:
+        """False from a call that got no answer until one that did."""
+        return not self._away
+
+    async def get(self, path: str, params: Params | None = None, *, timeout_s: float = CALL_TIMEOUT_S) -> bytes:
+        return await self.request("GET", path, params=params, timeout_s=timeout_s)
+
+    async def post(self, path: str, body: bytes, params: Params | None = None) -> bytes:
+        return await self.request("POST", path, params=params, body=body)
+
+    async def put(self, path: str, body: bytes) -> bytes:
+        return await self.request("PUT", path, body=body)
+
+    async def patch(self, path: str, body: bytes, content_type: str = STRATEGIC_MERGE_PATCH) -> bytes:
+        return await self.request("PATCH", path, body=body, content_type=content_type)
+
+    async def delete(self, path: str, body: bytes | None = None) -> bytes:
+        return await self.request("DELETE", path, body=body)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        body: bytes | None = None,
+        content_type: str = JSON,
+        timeout_s: float = CALL_TIMEOUT_S,
+    ) -> bytes:
+        """One call; the deadline covers connecting and the whole answer.
+
+        Raises NotFound, Conflict, Gone, Forbidden, Permanent, or Retryable where there was no answer or the server is
+        overloaded.
+        """
+        async with self._calls:
+            access = await self._credentials.current()
+            status, answer, headers = await self._call(access, method, path, params, body, content_type, timeout_s)
+            if status == 401:
+                renewed = await self._credentials.renew(access)
+                if renewed is not access:
+                    status, answer, headers = await self._call(
+                        renewed, method, path, params, body, content_type, timeout_s
+                    )
+        if status >= 300:
+            raise error_of(status, answer, headers, f"{method} {path}")
+        return answer
+
+    @asynccontextmanager
+    async def stream(self, path: str, params: Params, *, timeout_s: float) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A long answer (a watch) in pieces as they come.
+
+        The answer must begin within the deadline of a call, and end within `timeout_s`. Entering raises as `request`
+        does, reading raises Retryable where the stream breaks.
+        """
+        access = await self._credentials.current()
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        response: aiohttp.ClientResponse | None = None
+        try:
+            async with _translated(f"GET {path}", CALL_TIMEOUT_S, self._lost), asyncio.timeout(CALL_TIMEOUT_S):
+                response = await self._send(access, "GET", path, params, None, JSON)
+                refusal = await response.read() if response.status != 200 else b""
+            if response.status == 401:
+                await self._credentials.renew(access)
+            if response.status != 200:
+                raise error_of(response.status, refusal, response.headers, f"GET {path}")
+            self._answered()
+            yield _pieces(response.content, path, deadline)
+        finally:
+            if response is not None:
+                # A watch has no end of its own: the connection cannot be used again.
+                response.close()
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _call(
+        self,
+        access: Access,
+        method: str,
+        path: str,
+        params: Params | None,
+        body: bytes | None,
+        content_type: str,
+        timeout_s: float,
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        async with (
+            _translated(f"{method} {path}", timeout_s, self._lost),
+            asyncio.timeout(timeout_s),
+            await self._send(access, method, path, params, body, content_type) as response,
+        ):
+            answer = await response.read()
+        if response.status not in (502, 503, 504):
+            self._answered()
+        return response.status, answer, response.headers
+
+    async def _send(
+        self,
+        access: Access,
+        method: str,
+        path: str,
+        params: Params | None,
+        body: bytes | None,
+        content_type: str,
+    ) -> aiohttp.ClientResponse:
+        query = f"?{urlencode(params, quote_via=quote)}" if params else ""
+        headers = access.headers if body is None else {**access.headers, "Content-Type": content_type}
+        return await self._session.request(
+            method,
+            URL(f"{access.server}{path}{query}", encoded=True),
+            data=body,
+            headers=headers,
+            ssl=access.tls or True,
+            server_hostname=access.server_hostname,
+            proxy=access.proxy,
+            allow_redirects=False,
+        )
+
+    def _answered(self) -> None:
+        if self._away:
+            self._away = ""
+            logger.info("the API server {} answers again", self.access.server)
+
+    def _lost(self, why: str) -> None:
+        if not self._away:
+            logger.warning("the API server {} does not answer: {}", self.access.server, why)
+        self._away = why
+
+
+async def _pieces(content: aiohttp.StreamReader, path: str, deadline: float) -> AsyncIterator[bytes]:
+    # The deadline is set around each read, never around a yield: it would cancel whoever consumes this.
+    while True:
+        async with _translated(f"watch {path}", None, lambda _: None), asyncio.timeout_at(deadline):
+            piece = await content.readany()
+        if not piece:
+            return
+        yield piece
+
+
+@asynccontextmanager
+async def _translated(what: str, timeout_s: float | None, lost: Callable[[str], None]) -> AsyncIterator[None]:
+    """The network's errors as Retryable; `lost` is told why."""
+    try:
+        yield
+    except TimeoutError as error:
+        # The kernel's ETIMEDOUT is a TimeoutError too, and has its own words.
+        why = str(error) or ("no end in time" if timeout_s is None else f"no answer within {timeout_s:.0f} s")
+        lost(why)
+        raise Retryable(f"{what}: {why}") from error
+    except (aiohttp.ClientError, OSError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        lost(why)
+        raise Retryable(f"{what}: {why}") from error
+
+
+def error_of(status: int, answer: bytes, headers: Mapping[str, str], what: str) -> EdgeletError:
+    """The one place where an HTTP status becomes an error of ours."""
+    try:
+        said = _status_decoder.decode(answer)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # A proxy in between, or plain text: its first line is better than nothing.
+        said = _Status(message=answer[:200].decode(errors="replace").strip().split("\n")[0])
+    message = said.message or f"{what}: HTTP {status}"
+    match status:
+        case 404:
+            return NotFound(message)
+        case 409:
+            return Conflict(message)
+        case 410:
+            return Gone(message)
+        case 401 | 403:
+            return Forbidden(said.reason or "Forbidden", message)
+        case 408 | 429:
+            return Retryable(message, _retry_after(headers, said))
+        case _ if status >= 500:
+            return Retryable(message, _retry_after(headers, said))
+        case _:
+            return Permanent(said.reason or f"HTTP{status}", message)
+
+
+def _retry_after(headers: Mapping[str, str], said: _Status) -> float | None:
+    value = headers.get("Retry-After", "")
+    if value.isdigit():
+        return float(value)
+    return float(said.details.retryAfterSeconds) or None if said.details else None
+
+
+def _checked_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket on which the kernel notices a dead peer: 5 s of silence, then three probes 3 s apart; what was sent
+    must be acknowledged within 12 s. Without it a watch over a cut link would wait for hours."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 3)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 12_000)
+    return made
+
+
+def _user_agent() -> str:
+    return f"edgelet/{__version__} ({platform.system().lower()}/{platform.machine()})"
