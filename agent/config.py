@@ -1,6 +1,6 @@
 """The agent's settings: one frozen value, made once at the start, read everywhere, never changed.
 
-A leaf: imports only errors. `agent.cli` makes it from flags, environment and the settings file.
+A leaf: imports nothing of agent. `agent.options` makes it from flags, environment and the settings file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Settings:
     """None: standalone, static manifests only."""
     provider: str = "containerd"
     node_ip: str = ""
-    """InternalIP; empty: the address of the default route."""
+    """InternalIP: one address, or one of each family with a comma between; empty: the address of the default route."""
     container_runtime_endpoint: str = "unix:///run/containerd/containerd.sock"
     root_dir: Path = Path("/var/lib/edgelet")
     pod_manifest_path: Path | None = None
@@ -35,8 +35,9 @@ class Settings:
     node_labels: dict[str, str] = field(default_factory=dict)
     register_with_taints: tuple[Taint, ...] = ()
     disable_taint: bool = False
-    """No provider taint on the Node (virtual-kubelet's flag); the containerd provider sets none anyway."""
+    """No provider taint on the Node, whatever `provider_taint` says (virtual-kubelet's flag)."""
     provider_taint: Taint | None = None
+    """A taint that tells this Node's provider, as virtual-kubelet sets it; None unless it was asked for."""
     log_level: str = "info"
     log_format: str = "text"
     port: int = 10250
@@ -51,7 +52,10 @@ class Settings:
     container_log_links_dir: Path = Path("/var/log/containers")
     cgroup_root: str = "/"
     """Cgroup below which `kubepods` is made."""
-    resolv_conf: Path = Path("/etc/resolv.conf")
+    cgroup_driver: str = ""
+    """cgroupfs or systemd; empty: what the runtime says that it uses."""
+    resolv_conf: Path | None = Path("/etc/resolv.conf")
+    """What pods with the node's DNS inherit; None: nothing."""
     parallel_starts: int = 4
     """Pods whose sandboxes are made at the same time: more at once slows the runtime down."""
     registry_pull_limit: int = 5

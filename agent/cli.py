@@ -1,0 +1,174 @@
+"""The command line: `edgelet run`, `edgelet version`.
+
+In: arguments, the environment and the settings file. Out: the exit code. A mistake of the user's ends with one line on
+stderr and code 2, a known failure with one line and code 1; only a bug shows a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from agent import __version__
+from agent.config import Settings
+from agent.errors import ConfigError, EdgeletError
+from agent.options import OPTIONS, Option, resolve
+
+USAGE_ERROR = 2
+_ABOUT = "A Kubernetes node agent: joins a cluster as a Node and runs its Pods through containerd."
+_RUN = """\
+Run the agent in the foreground until it is told to stop (Ctrl-C, SIGTERM). Pods keep running then,
+and the next start takes them over.
+
+A flag wins over its environment variable, that over the settings file, that over the default.
+The settings file has the same names, as written here or in camelCase (max-pods or maxPods)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. `argv` is without the program's name; None takes this process's."""
+    try:
+        arguments = _parser().parse_args(argv)
+        match arguments.command:
+            case "version":
+                print(_version())
+            case "run":
+                return _run(_settings(vars(arguments)))
+            case _:
+                raise ConfigError("no command given; see edgelet --help")
+    except ConfigError as error:
+        return _fail(error, USAGE_ERROR)
+    except SystemExit as asked:  # argparse's way out of --help and --version
+        return int(asked.code or 0)
+    return 0
+
+
+def _run(settings: Settings) -> int:
+    # The heavy half of the program: only now.
+    from agent import log
+    from agent.app import run
+
+    log.configure(settings.log_level, settings.log_format)
+    try:
+        asyncio.run(run(settings))
+    except KeyboardInterrupt:
+        return 130
+    except (EdgeletError, BaseExceptionGroup) as error:
+        leaves = tuple(_leaves(error))
+        known = [leaf for leaf in leaves if isinstance(leaf, EdgeletError)]
+        if len(known) < len(leaves):
+            raise  # a bug: its traceback is wanted
+        wrong = [leaf for leaf in known if isinstance(leaf, ConfigError)]
+        return _fail((wrong or known)[0], USAGE_ERROR if wrong else 1)
+    return 0
+
+
+def _settings(arguments: Mapping[str, object]) -> Settings:
+    flags = {
+        option.field: ",".join(given) if isinstance(given, list) else str(given)
+        for option in OPTIONS
+        if (given := arguments[option.field]) is not None
+    }
+    config = arguments["config"]
+    return resolve(
+        flags,
+        os.environ,
+        _read_file(Path(str(config))) if config is not None else {},
+        file_name=str(config),
+        hostname=socket.gethostname(),
+        exists=Path.exists,
+    )
+
+
+def _read_file(path: Path) -> Mapping[str, object]:
+    import yaml  # only who has a settings file pays for it
+
+    class Loader(yaml.SafeLoader):
+        """YAML takes a key's second value without a word; whoever set it twice wants to know."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value]
+            for place, (key, _) in enumerate(node.value):
+                if key.value in keys[:place]:
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"{key.value!r} is there twice", problem_mark=key.start_mark
+                    )
+            return super().construct_mapping(node, deep)
+
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506  a SafeLoader
+    except OSError as error:
+        raise ConfigError(f"--config: {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text file") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        what = getattr(error, "problem", None) or getattr(error, "reason", None) or error
+        raise ConfigError(f"{path}: {where}not YAML: {what}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{path}: not a mapping of settings")
+    return content
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="edgelet", description=_ABOUT, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    run = commands.add_parser(
+        "run",
+        help="run the agent",
+        description=_RUN,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("--config", metavar="FILE", help="settings file (YAML)")
+    for option in OPTIONS:
+        _add(run, option)
+    commands.add_parser("version", help="print the version", allow_abbrev=False)
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, option: Option) -> None:
+    names = [f"--{name}" for name in (option.flag, option.flag_alias) if name]
+    notes = [f"default: {default}"] if (default := option.default_in_words()) else []
+    notes += [f"environment: {option.env}"] if option.env else []
+    text = f"{option.help} ({'; '.join(notes)})" if notes else option.help
+    text = text.replace("%", "%%")
+    if option.switch:
+        # Go's flags take a switch with and without a value.
+        parser.add_argument(*names, dest=option.field, metavar=option.metavar, help=text, nargs="?", const="true")
+    else:
+        action = "append" if option.many else "store"
+        parser.add_argument(*names, dest=option.field, metavar=option.metavar, help=text, action=action)
+
+
+def _leaves(group: BaseException) -> Iterator[BaseException]:
+    if isinstance(group, BaseExceptionGroup):
+        for inner in group.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield group
+
+
+def _fail(error: BaseException, code: int) -> int:
+    print(f"edgelet: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def _version() -> str:
+    system, machine = platform.system().lower(), platform.machine()
+    return f"edgelet {__version__} (Python {platform.python_version()}, {system}/{machine})"

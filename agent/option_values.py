@@ -1,0 +1,259 @@
+"""The forms that a setting's value can have: text from a flag or the environment, or what YAML made of a file.
+
+In: a string, or a YAML scalar, list or mapping. Out: the value as Settings has it. A wrong one raises ValueError with
+the rest of a line that starts with the setting's name. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+
+from agent.config import Taint
+
+_DNS_LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+_SUBDOMAIN = re.compile(rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
+_LABEL_WORD = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?")
+_TAINT = re.compile(r"(?P<key>[^=:]+)(?:=(?P<value>[^:]*))?(?::(?P<effect>.*))?")
+_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+
+_TRUE = frozenset({"true", "t", "1"})
+_FALSE = frozenset({"false", "f", "0"})
+
+# What the NodeRestriction admission lets a node say about itself in the namespaces kubernetes.io and k8s.io.
+_OWN_LABELS = frozenset(
+    {
+        "beta.kubernetes.io/arch",
+        "beta.kubernetes.io/instance-type",
+        "beta.kubernetes.io/os",
+        "failure-domain.beta.kubernetes.io/region",
+        "failure-domain.beta.kubernetes.io/zone",
+        "kubernetes.io/arch",
+        "kubernetes.io/hostname",
+        "kubernetes.io/os",
+        "node.kubernetes.io/instance-type",
+        "topology.kubernetes.io/region",
+        "topology.kubernetes.io/zone",
+    }
+)
+_OWN_NAMESPACES = ("kubelet.kubernetes.io", "node.kubernetes.io")
+_RESERVED_NAMESPACES = ("kubernetes.io", "k8s.io")
+
+
+def text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise ValueError(f"not a text: {value!r} (put it in quotes)")
+
+
+def path(value: object) -> Path:
+    if not text(value):
+        raise ValueError("no path given")
+    return Path(text(value))
+
+
+def optional_path(value: object) -> Path | None:
+    """Empty means none."""
+    return Path(text(value)) if text(value) else None
+
+
+def switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = value.lower() if isinstance(value, str) else ""
+    if word in _TRUE or word in _FALSE:
+        return word in _TRUE
+    raise ValueError(f"neither true nor false: {value!r}")
+
+
+def whole(minimum: int, maximum: int) -> Callable[[object], int]:
+    """A whole number between the two, both included."""
+
+    def parse(value: object) -> int:
+        number: int | None = None
+        if isinstance(value, int) and not isinstance(value, bool):
+            number = value
+        elif isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]+", value):
+            number = int(value)
+        if number is None:
+            raise ValueError(f"not a whole number: {value!r}")
+        if not minimum <= number <= maximum:
+            raise ValueError(f"{number} is not between {minimum} and {maximum}")
+        return number
+
+    return parse
+
+
+def choice(*words: str, aliases: Mapping[str, str] | None = None) -> Callable[[object], str]:
+    """One of the words, in any case; an alias stands for another word."""
+
+    def parse(value: object) -> str:
+        word = text(value).lower()
+        if aliases and word in aliases:
+            return aliases[word]
+        if word not in words:
+            raise ValueError(f"{value!r} is none of {', '.join(words)}")
+        return word
+
+    return parse
+
+
+def node_name(value: object) -> str:
+    """Lower-cased, as the kubelet does it; then a DNS subdomain name, which the API server asks for."""
+    name = text(value).strip().lower()
+    if not is_subdomain(name):
+        raise ValueError(f"{value!r} is no node name: letters, digits, '-' and '.', at most 253, each part 63")
+    return name
+
+
+def is_subdomain(name: str) -> bool:
+    """RFC 1123, as Kubernetes reads it."""
+    return len(name) <= 253 and bool(_SUBDOMAIN.fullmatch(name)) and all(len(part) <= 63 for part in name.split("."))
+
+
+def domain(value: object) -> str:
+    """A DNS domain, without the dot at its end."""
+    name = text(value).strip().lower().rstrip(".")
+    if not is_subdomain(name):
+        raise ValueError(f"{value!r} is no DNS domain")
+    return name
+
+
+def address(value: object) -> str:
+    """One address to listen on, empty for all of them."""
+    return _address(text(value)) if text(value) else ""
+
+
+def addresses(value: object) -> tuple[str, ...]:
+    return tuple(_address(text(item)) for item in _items(value))
+
+
+def node_ips(value: object) -> str:
+    """One address, or one IPv4 and one IPv6, the primary one first."""
+    found = addresses(value)
+    for one in found:
+        parsed = ip_address(one)
+        if parsed.is_unspecified or parsed.is_multicast:
+            raise ValueError(f"{one} is no address of a node")
+    if len(found) > 2 or len({ip_address(one).version for one in found}) != len(found):
+        raise ValueError(f"{value!r} is neither one address nor one of each family")
+    return ",".join(found)
+
+
+def endpoint(value: object) -> str:
+    """A unix socket, as URL or as absolute path."""
+    url = text(value)
+    socket = url.removeprefix("unix://")
+    if not socket.startswith("/"):
+        raise ValueError(f"{value!r} is no unix socket: write unix:///path/of/the.sock")
+    return f"unix://{socket}"
+
+
+def cgroup(value: object) -> str:
+    root = text(value) or "/"
+    if not root.startswith("/") or ".." in root.split("/"):
+        raise ValueError(f"{value!r} is no absolute cgroup path")
+    return root
+
+
+def labels(value: object) -> dict[str, str]:
+    """`a=b,c=d`, or a mapping. Labels that the API server would not let a node set on itself are refused here."""
+    found: dict[str, str] = {}
+    if isinstance(value, Mapping):
+        pairs = [(text(key), text(word)) for key, word in value.items()]
+    else:
+        pairs = [_pair(text(item)) for item in _items(value)]
+    for key, word in pairs:
+        _check_label(key, word)
+        if reserved_label(key):
+            raise ValueError(
+                f"label {key!r} is reserved: below kubernetes.io and k8s.io a node may only name itself with"
+                f" {' or '.join(f'{name}/…' for name in _OWN_NAMESPACES)} and the well-known labels"
+            )
+        found[key] = word
+    return found
+
+
+def reserved_label(key: str) -> bool:
+    """A node may not set this label on itself. Source: the NodeRestriction admission controller's page."""
+    namespace, slash, _ = key.partition("/")
+    if not slash or not _within(namespace, _RESERVED_NAMESPACES):
+        return False
+    return key not in _OWN_LABELS and not _within(namespace, _OWN_NAMESPACES)
+
+
+def taints(value: object) -> tuple[Taint, ...]:
+    """`key=value:Effect,…`, or a list of those or of mappings with key, value and effect."""
+    found = tuple(_taint(item) for item in _items(value))
+    for one in found:
+        if not one.effect:
+            raise ValueError(f"taint {one.key!r} has no effect: write key=value:{'|'.join(_EFFECTS)}")
+    seen = [(one.key, one.effect) for one in found]
+    for twice in seen:
+        if seen.count(twice) > 1:
+            raise ValueError(f"taint {twice[0]}:{twice[1]} is there twice")
+    return found
+
+
+def provider_taint(value: object) -> Taint:
+    """A taint, or just its key (virtual-kubelet's form): then value and effect are empty and filled in later."""
+    return _taint(value)
+
+
+def effect(value: object) -> str:
+    if value not in _EFFECTS:
+        raise ValueError(f"{value!r} is none of {', '.join(_EFFECTS)}")
+    return str(value)
+
+
+def _items(value: object) -> list[object]:
+    """A YAML list, or words with commas between."""
+    if isinstance(value, list):
+        return value
+    return [word for item in text(value).split(",") if (word := item.strip())]
+
+
+def _pair(item: str) -> tuple[str, str]:
+    key, equals, word = item.partition("=")
+    if not equals:
+        raise ValueError(f"{item!r} is not written key=value")
+    return key.strip(), word.strip()
+
+
+def _check_label(key: str, word: str) -> None:
+    prefix, slash, name = key.rpartition("/")
+    if (slash and not is_subdomain(prefix)) or len(name) > 63 or not _LABEL_WORD.fullmatch(name):
+        raise ValueError(f"{key!r} is no label key")
+    if word and (len(word) > 63 or not _LABEL_WORD.fullmatch(word)):
+        raise ValueError(f"label {key!r} cannot have the value {word!r}")
+
+
+def _taint(item: object) -> Taint:
+    if isinstance(item, Mapping):
+        if unknown := sorted(str(key) for key in item.keys() - {"key", "value", "effect"}):
+            raise ValueError(f"a taint has no {unknown[0]!r}: it has key, value and effect")
+        found = Taint(text(item.get("key", "")), text(item.get("value", "")), text(item.get("effect", "")))
+    else:
+        match = _TAINT.fullmatch(text(item))
+        if match is None:
+            raise ValueError(f"{item!r} is not written key=value:Effect")
+        found = Taint(match["key"], match["value"] or "", match["effect"] or "")
+        if (match["value"] is not None or match["effect"] is not None) and not found.effect:
+            raise ValueError(f"taint {item!r} has no effect: write key=value:{'|'.join(_EFFECTS)}")
+    _check_label(found.key, found.value)
+    if found.effect:
+        effect(found.effect)
+    return found
+
+
+def _address(word: str) -> str:
+    try:
+        return str(ip_address(word.strip()))
+    except ValueError:
+        raise ValueError(f"{word!r} is no IP address") from None
+
+
+def _within(namespace: str, parents: tuple[str, ...]) -> bool:
+    return any(namespace == parent or namespace.endswith(f".{parent}") for parent in parents)

@@ -1,0 +1,240 @@
+"""Every setting's names and meaning in one table, and the rule that makes Settings from where they were given.
+
+In: flags, environment, the settings file and what the machine says of itself. Out: Settings. A flag wins over the
+environment, that over the file, that over the default. Pure: who reads the file or the machine is the caller.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from agent import option_values as form
+from agent.config import Settings, Taint
+from agent.errors import ConfigError
+
+DEFAULT_KUBECONFIG = Path("config/config.yaml")
+DEFAULT_MANIFESTS = Path("config/manifests")
+DEFAULT_TAINT_KEY = "virtual-kubelet.io/provider"
+TAINT_VALUE_ENV = "VKUBELET_TAINT_VALUE"
+TAINT_EFFECT_ENV = "VKUBELET_TAINT_EFFECT"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting. `flag` has no dashes in front; `key` is its name in the settings file, beside the flag's own."""
+
+    field: str
+    flag: str
+    parse: Callable[[object], object]
+    metavar: str
+    help: str
+    key: str = ""
+    env: str = ""
+    flag_alias: str = ""
+    many: bool = False
+    """A list: the flag may be given again and adds to it."""
+    default: str = ""
+    """The default in words, where Settings' own says too little."""
+
+    @property
+    def file_key(self) -> str:
+        head, *rest = self.flag.split("-")
+        return self.key or head + "".join(word.capitalize() for word in rest)
+
+    @property
+    def switch(self) -> bool:
+        """The flag may stand without a value."""
+        return self.parse is form.switch
+
+    def default_in_words(self) -> str:
+        """What holds where nothing is given; empty: nothing does."""
+        if self.default:
+            return self.default
+        found = next(field for field in fields(Settings) if field.name == self.field).default
+        return str(found).lower() if isinstance(found, bool) else "" if found in (None, (), MISSING) else str(found)
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "kubeconfig", "kubeconfig", form.optional_path, "FILE",
+        "the cluster to join; empty: standalone, with static pods only",
+        env="KUBECONFIG", default=f"{DEFAULT_KUBECONFIG} where it exists, else standalone",
+    ),
+    Option(
+        "node_name", "nodename", form.node_name, "NAME", "the Node's name",
+        key="nodeName", env="DEFAULT_NODE_NAME", flag_alias="hostname-override", default="the host name",
+    ),
+    Option(
+        "provider", "provider", form.text, "NAME", "who runs the pods; mynode and example-provider mean containerd",
+    ),
+    Option(
+        "node_ip", "node-ip", form.node_ips, "ADDRESS",
+        "the Node's InternalIP: one address, or one IPv4 and one IPv6 with a comma between",
+        key="nodeIP", env="VKUBELET_POD_IP", many=True, default="the address of the default route",
+    ),
+    Option("node_labels", "node-labels", form.labels, "KEY=VALUE,...", "labels of the Node", many=True),
+    Option(
+        "register_with_taints", "register-with-taints", form.taints, "KEY=VALUE:EFFECT,...",
+        "taints that the Node is made with", many=True,
+    ),
+    Option(
+        "provider_taint", "taint", form.provider_taint, "KEY[=VALUE:EFFECT]",
+        "taint the Node with its provider; the value is the provider's name and the effect NoSchedule unless given"
+        f" here or in {TAINT_VALUE_ENV} and {TAINT_EFFECT_ENV}",
+        env="VKUBELET_TAINT_KEY", default="no taint",
+    ),
+    Option("disable_taint", "disable-taint", form.switch, "BOOL", "no provider taint, whatever else says so"),
+    Option("max_pods", "max-pods", form.whole(0, 100_000), "N", "pods that the Node takes"),
+    Option(
+        "container_runtime_endpoint", "container-runtime-endpoint", form.endpoint, "URL", "the runtime's CRI socket",
+    ),
+    Option("root_dir", "root-dir", form.path, "DIR", "the record of pods, and their volumes"),
+    Option(
+        "pod_manifest_path", "pod-manifest-path", form.optional_path, "PATH", "folder or file of static pods",
+        default=f"{DEFAULT_MANIFESTS} when standalone, else none",
+    ),
+    Option("pod_logs_dir", "pod-logs-dir", form.path, "DIR", "containers' logs"),
+    Option(
+        "container_log_links_dir", "container-log-links-dir", form.path, "DIR",
+        "links to the logs, by which log shippers find them",
+    ),
+    Option("cluster_dns", "cluster-dns", form.addresses, "ADDRESS,...", "DNS servers of the cluster, for its pods",
+           key="clusterDNS", many=True, default="none"),
+    Option("cluster_domain", "cluster-domain", form.domain, "DOMAIN", "the cluster's DNS domain"),
+    Option(
+        "resolv_conf", "resolv-conf", form.optional_path, "FILE",
+        "what pods with the node's own DNS get; empty: nothing",
+    ),
+    Option("cgroup_root", "cgroup-root", form.cgroup, "PATH", "cgroup below which pods' cgroups are made"),
+    Option(
+        "cgroup_driver", "cgroup-driver", form.choice("cgroupfs", "systemd", ""), "NAME",
+        "who makes pods' cgroups: cgroupfs or systemd", default="what the runtime uses",
+    ),
+    Option("parallel_starts", "parallel-starts", form.whole(1, 1000), "N", "pods started at the same time"),
+    Option(
+        "registry_pull_limit", "registry-pull-limit", form.whole(1, 1000), "N", "images pulled at the same time",
+    ),
+    Option("port", "port", form.whole(0, 65535), "PORT", "HTTPS port of the node's API; 0: none", env="KUBELET_PORT"),
+    Option(
+        "address", "address", form.address, "ADDRESS", "where the node's API listens",
+        default="every address",
+    ),
+    Option(
+        "tls_cert_file", "tls-cert-file", form.optional_path, "FILE", "certificate of the node's API",
+        env="APISERVER_CERT_LOCATION", default="a self-signed one",
+    ),
+    Option(
+        "tls_private_key_file", "tls-private-key-file", form.optional_path, "FILE", "its private key",
+        env="APISERVER_KEY_LOCATION", default="that of the self-signed certificate",
+    ),
+    Option(
+        "client_ca_file", "client-ca-file", form.optional_path, "FILE",
+        "who signs the certificates of the node API's clients",
+        key="clientCAFile", env="APISERVER_CA_CERT_LOCATION", default="the cluster's CA in the kubeconfig",
+    ),
+    Option(
+        "log_level", "log-level",
+        form.choice("trace", "debug", "info", "warning", "error", aliases={"warn": "warning"}), "LEVEL",
+        "trace, debug, info, warning or error",
+    ),
+    Option("log_format", "log-format", form.choice("text", "json"), "FORMAT", "text or json (one object a line)"),
+)  # fmt: skip
+
+_BY_KEY = {name: option for option in OPTIONS for name in (option.file_key, option.flag)}
+
+
+def resolve(
+    flags: Mapping[str, str],
+    environ: Mapping[str, str],
+    file: Mapping[str, object],
+    *,
+    file_name: str,
+    hostname: str,
+    exists: Callable[[Path], bool],
+) -> Settings:
+    """The settings of this start. `flags` is by field name, `file` as YAML read it, an empty variable counts as unset.
+
+    Raises ConfigError: one line that names the flag, the variable, or the file and its key.
+    """
+    values = _from_file(file, file_name)
+    origins = dict.fromkeys(values, file_name)
+    for option in OPTIONS:
+        if option.field in flags:
+            origin, given = f"--{option.flag}", flags[option.field]
+        elif option.env and environ.get(option.env):
+            origin, given = f"environment variable {option.env}", environ[option.env]
+        else:
+            continue
+        values[option.field] = _parse(option, given, origin)
+        origins[option.field] = origin
+    _defaults(values, hostname, exists)
+    settings = Settings(**values)  # type: ignore[arg-type]
+    _check_files(settings, origins, exists)
+    return replace(settings, provider_taint=_provider_taint(settings, environ))
+
+
+def _from_file(file: Mapping[str, object], file_name: str) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for key, given in file.items():
+        option = _BY_KEY.get(key)
+        if option is None:
+            near = get_close_matches(key, _BY_KEY, 1)
+            raise ConfigError(f"{file_name}: unknown key {key!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+        if option.field in values:
+            raise ConfigError(f"{file_name}: {option.file_key} is set twice")
+        if given is None:
+            continue  # a key with nothing behind it: the default
+        values[option.field] = _parse(option, given, f"{file_name}: {key}")
+    return values
+
+
+def _parse(option: Option, given: object, origin: str) -> object:
+    try:
+        return option.parse(given)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {error}") from error
+
+
+def _defaults(values: dict[str, object], hostname: str, exists: Callable[[Path], bool]) -> None:
+    """Defaults that depend on the machine or on another setting."""
+    if "node_name" not in values:
+        try:
+            values["node_name"] = form.node_name(hostname)
+        except ValueError as error:
+            raise ConfigError(f"the host name cannot name the Node, use --nodename: {error}") from error
+    if "kubeconfig" not in values and exists(DEFAULT_KUBECONFIG):
+        values["kubeconfig"] = DEFAULT_KUBECONFIG
+    if "pod_manifest_path" not in values and values.get("kubeconfig") is None:
+        values["pod_manifest_path"] = DEFAULT_MANIFESTS
+
+
+def _check_files(settings: Settings, origins: Mapping[str, str], exists: Callable[[Path], bool]) -> None:
+    # KUBECONFIG may list several files; like kubectl, those that are missing are passed over.
+    if settings.kubeconfig and not any(exists(Path(part)) for part in str(settings.kubeconfig).split(os.pathsep)):
+        raise ConfigError(f"{origins.get('kubeconfig', '--kubeconfig')}: no such file: {settings.kubeconfig}")
+    for field in ("tls_cert_file", "tls_private_key_file", "client_ca_file"):
+        file = getattr(settings, field)
+        if file is not None and not exists(file):
+            raise ConfigError(f"{origins[field]}: no such file: {file}")
+    if (settings.tls_cert_file is None) is not (settings.tls_private_key_file is None):
+        raise ConfigError("--tls-cert-file and --tls-private-key-file go together: one of them is missing")
+
+
+def _provider_taint(settings: Settings, environ: Mapping[str, str]) -> Taint | None:
+    """Fill in what virtual-kubelet's users leave out. A taint that was written out whole stays as it is."""
+    taint = settings.provider_taint
+    value, effect = environ.get(TAINT_VALUE_ENV, ""), environ.get(TAINT_EFFECT_ENV, "")
+    if taint is None:
+        if not (value or effect):
+            return None
+        taint = Taint(DEFAULT_TAINT_KEY, "", "")
+    if taint.effect:
+        return taint
+    try:
+        return form.provider_taint(f"{taint.key}={value or settings.provider}:{form.effect(effect or 'NoSchedule')}")
+    except ValueError as error:
+        raise ConfigError(f"environment variables {TAINT_VALUE_ENV} and {TAINT_EFFECT_ENV}: {error}") from error
