@@ -444,6 +444,15 @@ class PodCondition(K8sStruct, frozen=True):
     observedGeneration: int | None = None
 
 
+class ApiContainerStatus(K8sStruct, frozen=True):
+    """What a status said of one container: what probes had found before the agent was restarted."""
+
+    name: str = ""
+    containerID: str = ""
+    ready: bool = False
+    started: bool | None = None
+
+
 class ApiPodStatus(K8sStruct, frozen=True):
     """What the agent reads back of a status: conditions, so that it keeps foreign ones, and the phase."""
 
@@ -452,6 +461,8 @@ class ApiPodStatus(K8sStruct, frozen=True):
     message: str = ""
     conditions: tuple[PodCondition, ...] = ()
     startTime: str | None = None
+    containerStatuses: tuple[ApiContainerStatus, ...] = ()
+    initContainerStatuses: tuple[ApiContainerStatus, ...] = ()
 
 
 class Pod(K8sStruct, frozen=True):

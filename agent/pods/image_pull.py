@@ -28,7 +28,7 @@ async def ensure_image(
 ) -> Image:
     """The image, pulled where the policy asks for it. Raises Permanent, Retryable while the runtime is away."""
     try:
-        name = with_default_tag(container.image)
+        name = api_pb2.ImageSpec(image=with_default_tag(container.image))
     except Permanent as error:
         machine.events.record(about, "Warning", "InspectFailed", str(error))
         raise
@@ -53,12 +53,12 @@ async def _pull(
     machine: Machine,
     state: PodState,
     container: Container,
-    name: str,
+    name: api_pb2.ImageSpec,
     about: ObjectReference,
     sandbox_config: api_pb2.PodSandboxConfig,
 ) -> None:
     now = machine.monotonic()
-    backoff = state.image_backoffs.get(name)
+    backoff = state.image_backoffs.get(name.image)
     if backoff is not None and now < ready_at(backoff, backoff.updated_at):
         message = f'Back-off pulling image "{container.image}"'
         machine.events.record(about, "Normal", "BackOff", message)
@@ -68,20 +68,20 @@ async def _pull(
         await _pull_with_any_credential(machine, state, name, sandbox_config)
     except (NotFound, Permanent, Retryable) as error:
         failed_at = machine.monotonic()
-        state.image_backoffs[name] = raised(backoff, failed_at, failed_at)
+        state.image_backoffs[name.image] = raised(backoff, failed_at, failed_at)
         message = f'Failed to pull image "{container.image}": {error}'
         machine.events.record(about, "Warning", "Failed", message)
         raise Permanent("ErrImagePull", str(error)) from error
-    state.image_backoffs.pop(name, None)
+    state.image_backoffs.pop(name.image, None)
     took = machine.monotonic() - now
     machine.events.record(about, "Normal", "Pulled", f'Successfully pulled image "{container.image}" in {took:.3g}s')
 
 
 async def _pull_with_any_credential(
-    machine: Machine, state: PodState, name: str, sandbox_config: api_pb2.PodSandboxConfig
+    machine: Machine, state: PodState, name: api_pb2.ImageSpec, sandbox_config: api_pb2.PodSandboxConfig
 ) -> None:
     """Each credential that fits, the most specific first; anonymously where none does. Raises the last refusal."""
-    candidates: tuple[api_pb2.AuthConfig | None, ...] = credentials(name, _pull_secrets(state)) or (None,)
+    candidates: tuple[api_pb2.AuthConfig | None, ...] = credentials(name.image, _pull_secrets(state)) or (None,)
     async with machine.pulls:
         for index, auth in enumerate(candidates):
             try:

@@ -40,7 +40,8 @@ class Observer:
         """One pod, read afresh. Raises Retryable while the runtime is away."""
         mine = {labels.POD_UID: uid, labels.NODE: self._node}
         sandboxes, containers = await asyncio.gather(
-            self._runtime.list_pod_sandbox(mine), self._runtime.list_containers(mine)
+            self._runtime.list_pod_sandbox(api_pb2.PodSandboxFilter(label_selector=mine)),
+            self._runtime.list_containers(api_pb2.ContainerFilter(label_selector=mine)),
         )
         return await self._pod(uid, namespace, name, sandboxes, containers)
 
@@ -48,7 +49,8 @@ class Observer:
         """Every pod that the runtime has for this node, by UID. Also forgets what is gone from the runtime."""
         mine = {labels.NODE: self._node}
         sandboxes, containers = await asyncio.gather(
-            self._runtime.list_pod_sandbox(mine), self._runtime.list_containers(mine)
+            self._runtime.list_pod_sandbox(api_pb2.PodSandboxFilter(label_selector=mine)),
+            self._runtime.list_containers(api_pb2.ContainerFilter(label_selector=mine)),
         )
         self._keep({s.id for s in sandboxes}, {c.id for c in containers})
         pods: dict[str, tuple[list[api_pb2.PodSandbox], list[api_pb2.Container]]] = {}
@@ -101,7 +103,7 @@ class Observer:
         ips: tuple[str, ...] = known.ips if known else ()
         if ready:
             try:
-                network = (await self._runtime.pod_sandbox_status(listed.id)).network
+                network = (await self._runtime.pod_sandbox_status(listed.id)).status.network
             except NotFound:
                 return None
             ips = tuple(ip for ip in (network.ip, *(more.ip for more in network.additional_ips)) if ip)
@@ -115,7 +117,7 @@ class Observer:
         if known is not None and known.state is state:
             return known
         try:
-            status = await self._runtime.container_status(listed.id)
+            status = (await self._runtime.container_status(listed.id)).status
         except NotFound:
             return None
         # The status is younger than the list, and the only one that counts.

@@ -5,7 +5,7 @@ The API server's side (`agent.kube`), the runtime's side (`agent.cri`) and tests
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,30 +63,23 @@ class Events(Protocol):
         """Queue an event (`kind` Normal or Warning). Never blocks, never raises, aggregated."""
 
 
-class Executed(Protocol):
-    """What a command that ran inside a container left."""
-
-    @property
-    def exit_code(self) -> int: ...
-    @property
-    def stdout(self) -> bytes: ...
-    @property
-    def stderr(self) -> bytes: ...
-
-
 class Runtime(Protocol):
     """The part of CRI's RuntimeService that moves pods. Every call has its own deadline.
 
     Raises Retryable (runtime away or slow), NotFound, Conflict (name reserved), Permanent.
     """
 
-    async def list_pod_sandbox(self, labels: Mapping[str, str]) -> Sequence[api_pb2.PodSandbox]: ...
-    async def pod_sandbox_status(self, sandbox_id: str) -> api_pb2.PodSandboxStatus: ...
-    async def run_pod_sandbox(self, config: api_pb2.PodSandboxConfig, handler: str = "") -> str: ...
+    async def list_pod_sandbox(
+        self, filter_by: api_pb2.PodSandboxFilter | None = None
+    ) -> Sequence[api_pb2.PodSandbox]: ...
+    async def pod_sandbox_status(self, sandbox_id: str) -> api_pb2.PodSandboxStatusResponse: ...
+    async def run_pod_sandbox(self, config: api_pb2.PodSandboxConfig, runtime_handler: str = "") -> str: ...
     async def stop_pod_sandbox(self, sandbox_id: str) -> None: ...
     async def remove_pod_sandbox(self, sandbox_id: str) -> None: ...
-    async def list_containers(self, labels: Mapping[str, str]) -> Sequence[api_pb2.Container]: ...
-    async def container_status(self, container_id: str) -> api_pb2.ContainerStatus: ...
+    async def list_containers(
+        self, filter_by: api_pb2.ContainerFilter | None = None
+    ) -> Sequence[api_pb2.Container]: ...
+    async def container_status(self, container_id: str) -> api_pb2.ContainerStatusResponse: ...
     async def create_container(
         self, sandbox_id: str, config: api_pb2.ContainerConfig, sandbox_config: api_pb2.PodSandboxConfig
     ) -> str: ...
@@ -98,11 +91,14 @@ class Runtime(Protocol):
 class Images(Protocol):
     """The part of CRI's ImageService that moves pods."""
 
-    async def image_status(self, image: str) -> api_pb2.Image | None:
+    async def image_status(self, image: api_pb2.ImageSpec) -> api_pb2.Image | None:
         """None where the image is not here."""
 
     async def pull_image(
-        self, image: str, auth: api_pb2.AuthConfig | None, sandbox_config: api_pb2.PodSandboxConfig | None
+        self,
+        image: api_pb2.ImageSpec,
+        auth: api_pb2.AuthConfig | None = None,
+        sandbox_config: api_pb2.PodSandboxConfig | None = None,
     ) -> str:
         """The image's reference. Ends only with the pull: cancel it to stop waiting."""
 

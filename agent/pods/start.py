@@ -25,7 +25,7 @@ from agent.pods.knowledge import Failure, Health
 from agent.pods.machine import Machine
 from agent.pods.pod_state import PodState
 from agent.pods.probes.target import Target
-from agent.pods.references import fetch
+from agent.pods.references import Referenced, fetch
 from agent.pods.translate import container as translate
 from agent.pods.translate.context import Notice
 from agent.pods.translate.hostname import pod_hostname
@@ -33,6 +33,7 @@ from agent.pods.translate.hosts import hosts_file
 from agent.pods.volumes.layout import etc_hosts, termination_log
 
 NODE_HOSTS = Path("/etc/hosts")
+_IMAGE_WAITS = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 IMAGE_PULL_NOTICE_S = 2.0
 """ErrImagePull is shown this long before it becomes ImagePullBackOff."""
 
@@ -55,7 +56,7 @@ class ContainerStarter:
         self._count_restart(order, observed)
         try:
             container_id = order.resume_id or await self._create(container, order.attempt, about, sandbox, config)
-            await self._run(container, container_id, about, sandbox)
+            await self._run(container, order.attempt, container_id, about, sandbox)
         except Permanent as error:
             self._failed(container, about, error.reason or "RunContainerError", str(error))
         except (Conflict, NotFound) as error:
@@ -87,7 +88,7 @@ class ContainerStarter:
         node = self._node(sandbox)
         env = build_env(state.pod, container, state.referenced, node)
         self._notice(env.notices, about)
-        files = await self._files(container, dict(env.env), attempt, sandbox)
+        files = await self._files(container, dict(env.env), sandbox)
         request = translate.container_config(state.pod, container, attempt, image, env.env, files, machine.translate)
         try:
             async with machine.starts:
@@ -97,20 +98,20 @@ class ContainerStarter:
         machine.events.record(about, "Normal", "Created", f"Container created: {container.name}")
         return container_id
 
-    async def _fetch(self):  # type: ignore[no-untyped-def]
+    async def _fetch(self) -> Referenced:
         try:
             return await fetch(self._state.pod, self._machine.objects, self._machine.tokens)
         except Retryable as error:
             raise Permanent("CreateContainerConfigError", str(error)) from error
 
     async def _run(
-        self, container: Container, container_id: str, about: ObjectReference, sandbox: ObservedSandbox
+        self, container: Container, attempt: int, container_id: str, about: ObjectReference, sandbox: ObservedSandbox
     ) -> None:
         machine, state = self._machine, self._state
         async with machine.starts:
             await machine.runtime.start_container(container_id)
         machine.events.record(about, "Normal", "Started", f"Container started: {container.name}")
-        machine.log_files.link_later(state.pod, container.name, container_id)
+        await asyncio.to_thread(machine.log_files.make_link, state.pod, container.name, attempt, container_id)
         pod_ip = self._pod_ip(sandbox)
         if container.lifecycle is not None and container.lifecycle.postStart is not None:
             state.post_starting[container_id] = Health(started=False, ready=False)
@@ -124,7 +125,7 @@ class ContainerStarter:
         machine.prober.start(state.pod, container, container_id, pod_ip)
 
     async def _files(
-        self, container: Container, env: dict[str, str], attempt: int, sandbox: ObservedSandbox
+        self, container: Container, env: dict[str, str], sandbox: ObservedSandbox
     ) -> translate.ContainerFiles:
         state = self._state
         volumes = state.volume_paths or {}
@@ -136,7 +137,7 @@ class ContainerStarter:
                     state.pod, container.name, index, mount.name, volumes[mount.name], path
                 )
         last_words = termination_log(self._root, state.pod.uid, container.name, secrets.token_hex(4))
-        hosts = self._hosts_path()
+        hosts = etc_hosts(self._root, state.pod.uid)
         await asyncio.to_thread(self._write_files, container, last_words, hosts, sandbox)
         return translate.ContainerFiles(
             volumes=volumes,
@@ -145,22 +146,16 @@ class ContainerStarter:
             termination_log=last_words if container.terminationMessagePath else None,
         )
 
-    def _hosts_path(self) -> Path | None:
-        return etc_hosts(self._root, self._state.pod.uid)
-
-    def _write_files(
-        self, container: Container, last_words: Path, hosts: Path | None, sandbox: ObservedSandbox
-    ) -> None:
-        self._machine.log_files.make_folder(self._state.pod, container.name)
+    def _write_files(self, container: Container, last_words: Path, hosts: Path, sandbox: ObservedSandbox) -> None:
+        self._machine.log_files.make_container_folder(self._state.pod, container.name)
         last_words.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         last_words.touch()
         # Whoever the container runs as must be able to write its last words.
         last_words.chmod(0o666)
-        if hosts is not None:
-            name = pod_hostname(self._state.pod, self._machine.translate.cluster_domain)
-            node_hosts = NODE_HOSTS.read_text(errors="replace") if NODE_HOSTS.exists() else ""
-            hosts.write_text(hosts_file(self._state.pod, name, sandbox.ips, node_hosts))
-            hosts.chmod(0o644)
+        name = pod_hostname(self._state.pod, self._machine.translate.cluster_domain)
+        node_hosts = NODE_HOSTS.read_text(errors="replace") if NODE_HOSTS.exists() else ""
+        hosts.write_text(hosts_file(self._state.pod, name, sandbox.ips, node_hosts))
+        hosts.chmod(0o644)
 
     def _node(self, sandbox: ObservedSandbox) -> NodeContext:
         own = self._machine.node
@@ -199,6 +194,4 @@ class ContainerStarter:
 
 def _event_text(reason: str, message: str) -> str:
     """Image waits are named by their reason alone: the pull's own event told the details."""
-    return (
-        reason if reason in ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName") else message
-    )
+    return reason if reason in _IMAGE_WAITS else message

@@ -1,0 +1,235 @@
+"""Perform the planner's actions for one pod: the one place where a pod's decisions become effects.
+
+In: the actions of one plan, which do not depend on each other, and the pod as it was observed. Out: a changed machine,
+and the pod's state saying what did not work. Raises Retryable where the runtime is away: the worker looks again later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import assert_never
+
+from loguru import logger
+
+from agent.cri._generated import api_pb2
+from agent.errors import Conflict, Forbidden, NotFound, Permanent, Retryable
+from agent.model.action import (
+    Action,
+    CreateSandbox,
+    KillContainer,
+    RemoveContainer,
+    RemoveSandbox,
+    SetUpVolumes,
+    StartContainers,
+    StopSandbox,
+    TearDownVolumes,
+)
+from agent.model.objects import ObjectReference
+from agent.model.observed import ObservedPod, ObservedSandbox
+from agent.pods.cgroups import pod_cgroup_parent, remove_pod_cgroup
+from agent.pods.interrupt import Interrupt
+from agent.pods.knowledge import Failure
+from agent.pods.machine import Machine
+from agent.pods.plan_stop import MINIMUM_GRACE_S
+from agent.pods.pod_state import PodState
+from agent.pods.probes.target import Target
+from agent.pods.qos import qos_class
+from agent.pods.references import fetch, references
+from agent.pods.start import ContainerStarter
+from agent.pods.translate.sandbox import sandbox
+
+TOKEN_LIFE_USED = 0.8
+"""A token in a volume is replaced after this part of its life."""
+
+
+class Performer:
+    def __init__(self, machine: Machine, state: PodState, root: Path, interrupt: Interrupt) -> None:
+        self._machine = machine
+        self._state = state
+        self._interrupt = interrupt
+        self._starter = ContainerStarter(machine, state, root)
+        self._log = logger.bind(pod=state.pod.full_name)
+
+    async def perform(self, actions: tuple[Action, ...], observed: ObservedPod) -> None:
+        """All at the same time. Raises Retryable: one of them met a runtime that is away, the others are through."""
+        if len(actions) == 1:
+            await self._one(actions[0], observed)
+            return
+        results = await asyncio.gather(*(self._one(a, observed) for a in actions), return_exceptions=True)
+        errors = [r for r in results if isinstance(r, BaseException)]
+        for error in errors:
+            if not isinstance(error, Retryable):
+                raise error
+        if errors:
+            raise errors[0]
+
+    async def _one(self, action: Action, observed: ObservedPod) -> None:
+        match action:
+            case CreateSandbox():
+                await self._create_sandbox(action)
+            case StopSandbox():
+                await self._machine.runtime.stop_pod_sandbox(action.sandbox_id)
+            case RemoveSandbox():
+                await self._machine.runtime.remove_pod_sandbox(action.sandbox_id)
+            case SetUpVolumes():
+                await self._set_up_volumes()
+            case TearDownVolumes():
+                await self._tear_down_volumes()
+            case StartContainers():
+                await self._start_containers(action, observed)
+            case KillContainer():
+                await self._kill(action, observed)
+            case RemoveContainer():
+                await self._remove_container(action.container_id, observed)
+            case _:
+                assert_never(action)
+
+    async def refresh_volumes(self) -> None:
+        """Write what changed in the pod's ConfigMaps, Secrets, tokens and labels into its volumes."""
+        state, machine = self._state, self._machine
+        state.refresh_at = None
+        try:
+            state.referenced = await fetch(state.pod, machine.objects, machine.tokens)
+            await machine.volumes.refresh(state.pod, state.referenced, machine.node)
+        except (Retryable, Permanent) as error:
+            self._event("Warning", "FailedMount", str(error))
+            state.refresh_at = machine.monotonic() + state.next_retry("refresh")
+            return
+        state.retries.pop("refresh", None)
+        self._date_refresh()
+
+    async def remove(self, observed: ObservedPod) -> None:
+        """Take the last traces of an ended pod away: sandboxes with their containers, logs, cgroup.
+
+        Raises Retryable where something is still in use.
+        """
+        machine, pod = self._machine, self._state.pod
+        for old in observed.sandboxes:
+            await machine.runtime.remove_pod_sandbox(old.id)
+        gone = {s.id for s in observed.sandboxes}
+        for container in observed.containers:
+            if container.sandbox_id not in gone:
+                await machine.runtime.remove_container(container.id)
+        machine.observer.forget(observed)
+        await asyncio.to_thread(machine.log_files.remove_pod, pod)
+        await asyncio.to_thread(remove_pod_cgroup, pod.uid, qos_class(pod), machine.cgroup_driver, machine.cgroup_root)
+
+    def sandbox_config(self, attempt: int) -> api_pb2.PodSandboxConfig:
+        """The sandbox's configuration, the same for the same attempt. Raises Permanent."""
+        return self._translated(attempt)[0]
+
+    def _translated(self, attempt: int) -> tuple[api_pb2.PodSandboxConfig, list[tuple[str, str]]]:
+        pod, machine = self._state.pod, self._machine
+        parent = pod_cgroup_parent(pod.uid, qos_class(pod), machine.cgroup_driver, machine.cgroup_root)
+        made = sandbox(pod, attempt, parent, self._state.seen_at, machine.translate)
+        return made.config, [(notice.reason, notice.message) for notice in made.notices]
+
+    async def _create_sandbox(self, action: CreateSandbox) -> None:
+        state, machine = self._state, self._machine
+        try:
+            if action.replaces is not None:
+                self._event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+                await self._unless_gone(machine.runtime.stop_pod_sandbox(action.replaces))
+            config, notices = self._translated(action.attempt)
+            if action.attempt == 0:
+                for reason, message in notices:
+                    self._event("Warning", reason, message)
+            await asyncio.to_thread(machine.log_files.make_pod_folder, state.pod)
+            async with machine.starts:
+                state.last_sandbox_attempt = action.attempt
+                await machine.runtime.run_pod_sandbox(config)
+        except (Permanent, Conflict, NotFound, Retryable) as error:
+            wait = state.next_retry("sandbox")
+            state.pod_failure = Failure("FailedCreatePodSandBox", str(error), machine.monotonic() + wait)
+            self._event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+            return
+        state.pod_failure = None
+        state.retries.pop("sandbox", None)
+
+    async def _set_up_volumes(self) -> None:
+        state, machine = self._state, self._machine
+        pod = state.pod
+        machine.objects.retain(pod.uid, references(pod))
+        state.volumes_mounted = True
+        try:
+            state.referenced = await fetch(pod, machine.objects, machine.tokens)
+            state.volume_paths = await machine.volumes.set_up(pod, state.referenced, machine.node)
+        except (Retryable, Permanent, Forbidden) as error:
+            wait = state.next_retry("volumes")
+            state.volume_failure = Failure("FailedMount", str(error), machine.monotonic() + wait)
+            self._event("Warning", "FailedMount", str(error))
+            return
+        state.volume_failure = None
+        state.retries.pop("volumes", None)
+        self._date_refresh()
+
+    def _date_refresh(self) -> None:
+        """When the first of the pod's tokens has used up most of its life."""
+        wall, now = self._machine.wall(), self._machine.monotonic()
+        lives = [t.expires_at - wall for t in self._state.referenced.tokens.values() if hasattr(t, "expires_at")]
+        self._state.refresh_at = now + max(30.0, min(lives) * TOKEN_LIFE_USED) if lives else None
+
+    async def _tear_down_volumes(self) -> None:
+        state = self._state
+        try:
+            await self._machine.volumes.tear_down(state.pod.uid)
+        except Retryable as error:
+            self._event("Warning", "FailedUnmount", str(error))
+            raise
+        state.volumes_mounted = False
+        state.volume_paths = None
+
+    async def _start_containers(self, action: StartContainers, observed: ObservedPod) -> None:
+        into = observed.sandbox
+        assert into is not None, "the planner starts containers only in a sandbox that is up"
+        try:
+            config = self.sandbox_config(into.attempt)
+        except Permanent as error:
+            self._event("Warning", error.reason, str(error))
+            return
+        for order in action.starts:
+            # An image may take long and a hook for ever: a pod that is deleted meanwhile need not wait for them.
+            async with self._interrupt.scope() as scope:
+                await self._starter.start(order, observed, into, config)
+            if scope.interrupted:
+                return
+
+    async def _kill(self, action: KillContainer, observed: ObservedPod) -> None:
+        machine, state = self._machine, self._state
+        container = state.container(action.name)
+        about = ObjectReference.of(state.pod, f"spec.containers{{{action.name}}}")
+        grace = action.grace_s
+        async with self._interrupt.scope():
+            if container is not None:
+                target = Target(state.pod, container, action.container_id, _ip(observed.sandbox))
+                about = target.reference
+                machine.events.record(about, "Normal", "Killing", action.message)
+                grace -= round(await machine.hooks.pre_stop(target, action.grace_s))
+            else:
+                machine.events.record(about, "Normal", "Killing", action.message)
+            grace = max(grace, MINIMUM_GRACE_S if action.grace_s >= MINIMUM_GRACE_S else 0)
+            await self._unless_gone(machine.runtime.stop_container(action.container_id, grace))
+        machine.prober.stop(action.container_id)
+        state.post_starting.pop(action.container_id, None)
+
+    async def _remove_container(self, container_id: str, observed: ObservedPod) -> None:
+        await self._machine.runtime.remove_container(container_id)
+        for dead in observed.containers:
+            if dead.id == container_id:
+                files = self._machine.log_files
+                await asyncio.to_thread(files.remove_run, self._state.pod, dead.name, dead.attempt, dead.id)
+
+    async def _unless_gone(self, call: Awaitable[None]) -> None:
+        try:
+            await call
+        except NotFound as error:
+            self._log.debug("gone already: {}", error)
+
+    def _event(self, kind: str, reason: str, message: str) -> None:
+        self._machine.events.record(ObjectReference.of(self._state.pod), kind, reason, message)
+
+
+def _ip(of: ObservedSandbox | None) -> str:
+    return of.ips[0] if of is not None and of.ips else ""

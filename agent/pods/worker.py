@@ -1,0 +1,269 @@
+"""One pod's worker: observe, plan, report, perform, wait; until the pod is gone.
+
+In: the desired pod (changes of it, its end) and wakes from runtime events, probes, referenced objects and the relist.
+Out: effects by the performer, and PodUpdates. It always reads the runtime afresh before it acts: a wake is only a hint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from loguru import logger
+
+from agent.errors import EdgeletError, NotFound, Permanent, Retryable
+from agent.model.action import KillContainer, RemoveContainer, RemoveSandbox
+from agent.model.objects import ObjectReference
+from agent.model.observed import ContainerState, ObservedPod
+from agent.model.pod import ApiContainerStatus
+from agent.model.record import PodRecord
+from agent.model.status import Phase, PodStatus, timestamp, unix_seconds
+from agent.pods.interrupt import Interrupt
+from agent.pods.knowledge import Health, Stop, StopCause
+from agent.pods.machine import Machine
+from agent.pods.perform import Performer
+from agent.pods.plan import Plan, plan
+from agent.pods.pod_state import PodState
+from agent.pods.status import StatusContext, pod_status
+from agent.pods.support import unsupported
+from agent.pods.sysctls import FORBIDDEN_REASON, forbidden_sysctl
+from agent.providers.contract import PodUpdate
+
+SETTLE_S = 0.5
+"""While actions are under way a better status is expected within this time."""
+RUNTIME_AWAY_S = 1.0
+DEADLINE_EXCEEDED = "Pod was active on the node longer than the specified deadline"
+
+
+class PodWorker:
+    """`run` is the worker's life; the other methods are calls from outside and return at once."""
+
+    def __init__(
+        self,
+        record: PodRecord,
+        machine: Machine,
+        root: Path,
+        updated: Callable[[PodUpdate], None],
+        last: PodStatus | None,
+    ) -> None:
+        """`last` is the status that the record holds of the pod from before a restart."""
+        self._machine = machine
+        self._updated = updated
+        self._state = PodState(record, seen_at=timestamp(machine.wall()))
+        self._state.volumes_mounted = record.uid in machine.volumes.pods_on_disk()
+        self._interrupt = Interrupt()
+        self._performer = Performer(machine, self._state, root, self._interrupt)
+        self._wake = asyncio.Event()
+        self._status = last
+        self._observed = ObservedPod(record.uid, record.pod.metadata.namespace, record.pod.metadata.name)
+        self._refresh = False
+        self._log = logger.bind(pod=record.pod.full_name)
+        self._admit()
+
+    @property
+    def record(self) -> PodRecord:
+        return self._state.record
+
+    @property
+    def status(self) -> PodStatus | None:
+        """The status last reported."""
+        return self._status
+
+    @property
+    def observed(self) -> ObservedPod:
+        """The pod as the runtime was last read."""
+        return self._observed
+
+    def wake(self) -> None:
+        """Look at the pod now."""
+        self._wake.set()
+
+    def objects_changed(self) -> None:
+        """Something that the pod refers to changed: write it into its volumes, and try again what failed for it."""
+        self._refresh = True
+        self._state.volume_failure = None
+        for name, failure in tuple(self._state.failures.items()):
+            if failure.reason == "CreateContainerConfigError":
+                del self._state.failures[name]
+        self._wake.set()
+
+    def update(self, record: PodRecord) -> None:
+        """The desired pod changed."""
+        self._state.record = record
+        self._refresh = True
+        self._wake.set()
+
+    def stop(self, cause: StopCause, grace_s: int, reason: str = "", message: str = "") -> None:
+        """End the pod. A second call can only shorten the time that is left, and a deletion outlives all else."""
+        deadline = self._machine.monotonic() + grace_s
+        before = self._state.stop
+        if before is not None:
+            deadline = min(deadline, before.deadline)
+            if before.cause is StopCause.DELETED or before.cause is cause:
+                cause, reason, message = before.cause, before.reason, before.message
+        self._state.stop = Stop(cause, deadline, reason, message)
+        if before is None or deadline < before.deadline - 1:
+            self._interrupt.interrupt()
+        self._machine.prober.quiet(self.record.uid)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Returns when the pod is gone, with all its traces on the machine."""
+        while True:
+            self._wake.clear()
+            try:
+                if await self._step():
+                    return
+            except Retryable as error:
+                self._log.warning("{}; looking again", error)
+                await self._pause(RUNTIME_AWAY_S)
+            except (NotFound, Permanent) as error:
+                # A race (it was removed between look and act) or a refusal to stop or remove: look again, not at once.
+                self._log.warning("{}", error)
+                await self._pause(self._state.next_retry("act"))
+
+    async def _step(self) -> bool:
+        """One look and what follows from it; whether the pod is gone."""
+        machine, state = self._machine, self._state
+        self._observed = observed = await machine.observer.observe(
+            self.record.uid, self.record.pod.metadata.namespace, self.record.pod.metadata.name
+        )
+        now = machine.monotonic()
+        state.note_ends(observed, now, machine.wall())
+        self._probe(observed)
+        deadline = self._deadline(now)
+        knows = state.knowledge(machine.prober.health(self.record.uid))
+        decided = plan(self.record.pod, observed, knows, now)
+        gone = decided.done and state.stop is not None and state.stop.cause is StopCause.DELETED
+        context = StatusContext(machine.node.host_ips, machine.wall(), now)
+        self._report(pod_status(self.record.pod, observed, knows, self._status, context), decided, gone)
+        if gone:
+            await self._leave(observed)
+            return True
+        if decided.actions:
+            await self._performer.perform(decided.actions, observed)
+            state.retries.pop("act", None)
+            return False
+        if state.refresh_at is not None and now >= state.refresh_at:
+            self._refresh = True
+        if self._refresh and state.volume_paths is not None and state.stop is None:
+            self._refresh = False
+            await self._performer.refresh_volumes()
+        await self._wait(now, decided.wake_at, state.refresh_at, deadline)
+        return False
+
+    async def _leave(self, observed: ObservedPod) -> None:
+        """The API object may go; here only cleaning up is left, and it is tried until it is done."""
+        machine = self._machine
+        machine.objects.release(self.record.uid)
+        machine.prober.forget(self.record.uid)
+        while True:
+            try:
+                await self._performer.remove(observed)
+                return
+            except (Retryable, Permanent, NotFound) as error:
+                self._log.warning("cannot clean up: {}", error)
+                await asyncio.sleep(self._state.next_retry("remove"))
+            try:
+                meta = self.record.pod.metadata
+                observed = await machine.observer.observe(meta.uid, meta.namespace, meta.name)
+            except EdgeletError as error:
+                self._log.warning("cannot read the runtime: {}", error)
+
+    def _report(self, status: PodStatus, decided: Plan, gone: bool) -> None:
+        """Tell a status that changed; while actions are to follow, only if nothing better comes soon."""
+        if status == self._status and not gone:
+            return
+        self._status = status
+        minor = (RemoveContainer, RemoveSandbox)
+        busy = any(not isinstance(a, minor) for a in decided.actions)
+        killing = any(isinstance(a, KillContainer) for a in decided.actions)
+        settle = SETTLE_S if busy and not killing else 0.0
+        self._updated(PodUpdate(self.record, status, gone=gone, settle_s=settle))
+
+    def _probe(self, observed: ObservedPod) -> None:
+        """Probe what runs, also what an earlier agent started, and leave what has ended."""
+        prober, state = self._machine.prober, self._state
+        health = prober.health(self.record.uid)
+        sandbox = observed.sandbox
+        ip = self._machine.node.host_ips if self.record.pod.spec.hostNetwork else (sandbox.ips if sandbox else ())
+        for container in observed.containers:
+            running = container.state is ContainerState.RUNNING
+            if not running and container.id in health:
+                prober.stop(container.id)
+            if not running:
+                state.post_starting.pop(container.id, None)
+            elif container.id not in health and container.id not in state.post_starting and state.stop is None:
+                spec = state.container(container.name)
+                if spec is not None:
+                    age = max(0.0, self._machine.wall() - container.started_at_ns / 1e9)
+                    prober.start(
+                        self.record.pod,
+                        spec,
+                        container.id,
+                        next(iter(ip), ""),
+                        running_for_s=age,
+                        adopted=self._adopted(container.id),
+                    )
+
+    def _adopted(self, container_id: str) -> Health:
+        """What was last said of a container that an earlier agent started."""
+        said = f"containerd://{container_id}"
+        if self._status is not None:
+            own = (*self._status.containerStatuses, *self._status.initContainerStatuses)
+            for status in own:
+                if status.containerID == said:
+                    return Health(started=bool(status.started), ready=status.ready)
+        api = self.record.pod.status
+        known: tuple[ApiContainerStatus, ...] = (*api.containerStatuses, *api.initContainerStatuses)
+        for told in known:
+            if told.containerID == said:
+                return Health(started=bool(told.started), ready=told.ready)
+        return Health(started=False, ready=False)
+
+    def _deadline(self, now: float) -> float | None:
+        """activeDeadlineSeconds: end the pod when it has passed; its moment in monotonic seconds until then."""
+        seconds, state = self.record.pod.spec.activeDeadlineSeconds, self._state
+        started = self._status.startTime if self._status else self.record.pod.status.startTime
+        if seconds is None or state.stop is not None or started is None:
+            return None
+        if self._status is not None and self._status.phase.is_terminal:
+            return None
+        due = now + unix_seconds(started) + seconds - self._machine.wall()
+        if due > now:
+            return due
+        grace = self.record.pod.spec.terminationGracePeriodSeconds
+        self.stop(StopCause.FAILED, grace, "DeadlineExceeded", DEADLINE_EXCEEDED)
+        self._event("Normal", "DeadlineExceeded", DEADLINE_EXCEEDED)
+        return None
+
+    def _admit(self) -> None:
+        """Refuse what this agent does not do, by the field's name; a pod that runs already was admitted before."""
+        pod = self.record.pod
+        raw = msgspec.json.decode(self.record.raw)
+        refusals = [str(refusal) for refusal in unsupported(raw)]
+        reason = "UnsupportedField"
+        if (sysctl := forbidden_sysctl(pod)) is not None:
+            reason = FORBIDDEN_REASON
+            refusals.append(sysctl)
+        if pod.status.phase == Phase.RUNNING or (self._status is not None and self._status.phase is Phase.RUNNING):
+            return
+        if refusals:
+            self._state.refused = "; ".join(refusals)
+            self._event("Warning", reason, f"This node does not run the pod: {self._state.refused}")
+
+    def _event(self, kind: str, reason: str, message: str) -> None:
+        self._machine.events.record(ObjectReference.of(self.record.pod), kind, reason, message)
+
+    async def _wait(self, now: float, *moments: float | None) -> None:
+        due = min((m for m in moments if m is not None), default=None)
+        await self._pause(None if due is None else max(0.0, due - now))
+
+    async def _pause(self, seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
