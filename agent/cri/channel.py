@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final, Generic, TypeVar
 
 import grpc
@@ -115,7 +115,7 @@ class Streaming(Generic[Request, Response]):
         self._method = method
         self._call = call
 
-    async def __call__(self, request: Request, deadline_s: float | None = None) -> AsyncIterator[Response]:
+    async def __call__(self, request: Request, deadline_s: float | None = None) -> AsyncGenerator[Response, None]:
         call = self._call(request, timeout=deadline_s)
         try:
             async for message in call:

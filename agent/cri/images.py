@@ -5,7 +5,7 @@ Raises what `agent.cri.runtime` raises.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from agent.cri._generated import api_pb2 as pb
 from agent.cri._generated.api_pb2_grpc import ImageServiceStub
@@ -28,7 +28,7 @@ class ImageClient:
     async def list_images(self, filter_by: pb.ImageFilter | None = None) -> Sequence[pb.Image]:
         return (await self._list_images(pb.ListImagesRequest(filter=filter_by))).images
 
-    def stream_images(self, filter_by: pb.ImageFilter | None = None) -> AsyncIterator[pb.StreamImagesResponse]:
+    def stream_images(self, filter_by: pb.ImageFilter | None = None) -> AsyncGenerator[pb.StreamImagesResponse, None]:
         return self._stream_images(pb.StreamImagesRequest(filter=filter_by), CALL_DEADLINE_S)
 
     async def image_status(self, image: pb.ImageSpec) -> pb.Image | None:

@@ -6,7 +6,7 @@ Permanent as `agent.cri.faults` tells them apart; a call that the runtime does n
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final
 
 from agent.cri._generated import api_pb2 as pb
@@ -70,7 +70,7 @@ class RuntimeClient:
     async def version(self) -> pb.VersionResponse:
         """The handshake. Raises ConfigError where waiting cannot help: no access to the socket, no CRI v1 behind it."""
         try:
-            return await self._version(pb.VersionRequest(version="v1"))
+            return await self.ping()
         except Retryable:
             check_socket(self._endpoint)
             raise
@@ -79,6 +79,10 @@ class RuntimeClient:
                 raise
             hint = "it needs containerd 1.6 or later with its cri plugin not in disabled_plugins"
             raise ConfigError(f"the container runtime at {self._endpoint} does not serve CRI v1: {hint}") from refusal
+
+    async def ping(self) -> pb.VersionResponse:
+        """The shortest round trip there is."""
+        return await self._version(pb.VersionRequest(version="v1"))
 
     async def status(self, *, verbose: bool = False) -> pb.StatusResponse:
         return await self._status(pb.StatusRequest(verbose=verbose))
@@ -210,29 +214,29 @@ class RuntimeClient:
 
     # Streams: the events, and lists too long for one message (cri-api 0.36)
 
-    def container_events(self) -> AsyncIterator[pb.ContainerEventResponse]:
+    def container_events(self) -> AsyncGenerator[pb.ContainerEventResponse, None]:
         """Events from now on, until the runtime goes away (Retryable). A reader that stops reading holds it up."""
         return self._events(pb.GetEventsRequest())
 
     def stream_pod_sandboxes(
         self, filter_by: pb.PodSandboxFilter | None = None
-    ) -> AsyncIterator[pb.StreamPodSandboxesResponse]:
+    ) -> AsyncGenerator[pb.StreamPodSandboxesResponse, None]:
         return self._stream_pod_sandboxes(pb.StreamPodSandboxesRequest(filter=filter_by), CALL_DEADLINE_S)
 
     def stream_containers(
         self, filter_by: pb.ContainerFilter | None = None
-    ) -> AsyncIterator[pb.StreamContainersResponse]:
+    ) -> AsyncGenerator[pb.StreamContainersResponse, None]:
         return self._stream_containers(pb.StreamContainersRequest(filter=filter_by), CALL_DEADLINE_S)
 
     def stream_container_stats(
         self, filter_by: pb.ContainerStatsFilter | None = None
-    ) -> AsyncIterator[pb.StreamContainerStatsResponse]:
+    ) -> AsyncGenerator[pb.StreamContainerStatsResponse, None]:
         return self._stream_container_stats(pb.StreamContainerStatsRequest(filter=filter_by), CALL_DEADLINE_S)
 
     def stream_pod_sandbox_stats(
         self, filter_by: pb.PodSandboxStatsFilter | None = None
-    ) -> AsyncIterator[pb.StreamPodSandboxStatsResponse]:
+    ) -> AsyncGenerator[pb.StreamPodSandboxStatsResponse, None]:
         return self._stream_pod_sandbox_stats(pb.StreamPodSandboxStatsRequest(filter=filter_by), CALL_DEADLINE_S)
 
-    def stream_pod_sandbox_metrics(self) -> AsyncIterator[pb.StreamPodSandboxMetricsResponse]:
+    def stream_pod_sandbox_metrics(self) -> AsyncGenerator[pb.StreamPodSandboxMetricsResponse, None]:
         return self._stream_pod_sandbox_metrics(pb.StreamPodSandboxMetricsRequest(), CALL_DEADLINE_S)

@@ -1,0 +1,202 @@
+"""What happens to containers, as it happens: one stream of small frozen events, whichever source the runtime has.
+
+The source is found by asking: CRI's GetContainerEvents (containerd 1.7 and later), else containerd's own event service
+on the same socket (1.6), else Permanent "Unimplemented", and the caller must relist every second. An event is a hint to
+look at the pod. One promise is kept for both sources: when a stopped or deleted event comes out, the runtime's own
+answers show it already. The stream never reconnects: it ends with Retryable, and the caller subscribes and lists anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, TypeVar
+
+import grpc.aio
+from loguru import logger
+
+from agent.cri._generated import api_pb2 as pb
+from agent.cri._generated import event_service_pb2, event_types_pb2
+from agent.cri._generated.api_pb2_grpc import RuntimeServiceStub
+from agent.cri._generated.event_service_pb2_grpc import EventsStub
+from agent.cri.channel import RuntimeChannel, raise_if_closed
+from agent.cri.faults import UNIMPLEMENTED, fault
+from agent.cri.runtime import RuntimeClient
+from agent.errors import NotFound, Permanent, Retryable
+
+Request = TypeVar("Request")
+Message = TypeVar("Message")
+
+
+class Kind(StrEnum):
+    CREATED = "created"
+    STARTED = "started"
+    STOPPED = "stopped"
+    DELETED = "deleted"
+
+
+class Source(StrEnum):
+    """In the order in which they are tried."""
+
+    CRI = "CRI GetContainerEvents"
+    CONTAINERD = "containerd's event service"
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeEvent:
+    """`container_id` is the sandbox's own id where the event tells of a sandbox."""
+
+    kind: Kind
+    container_id: str
+    sandbox_id: str | None
+    """None where the source does not say: containerd's event service never does, CRI not once the sandbox is gone."""
+    pod_uid: str | None
+    at_ns: int
+    """Unix nanoseconds of the runtime's clock."""
+
+
+Subscribed = Callable[[Source], None]
+"""Called once the subscription holds: a list made after this misses nothing that the stream does not tell."""
+
+_CRI_KINDS: Final = {
+    pb.CONTAINER_CREATED_EVENT: Kind.CREATED,
+    pb.CONTAINER_STARTED_EVENT: Kind.STARTED,
+    pb.CONTAINER_STOPPED_EVENT: Kind.STOPPED,
+    pb.CONTAINER_DELETED_EVENT: Kind.DELETED,
+}
+_TOPICS: Final = ("/tasks/start", "/tasks/exit", "/containers/create", "/containers/delete")
+_CRI_NAMESPACE: Final = "k8s.io"
+_SETTLE_DELAYS_S: Final = (0.005,) * 10 + (0.025,) * 10 + (0.1,) * 7  # containerd 1.6 usually needs 20 to 30 ms
+
+
+async def runtime_events(
+    channel: RuntimeChannel, runtime: RuntimeClient, subscribed: Subscribed | None = None
+) -> AsyncGenerator[RuntimeEvent, None]:
+    """Events from now on. Use `contextlib.aclosing`, and keep reading: a slow reader holds the runtime itself up.
+
+    Raises Retryable when the stream breaks or ends, Permanent "Unimplemented" where the runtime has no event source.
+    """
+    for source in Source:
+
+        def live(source: Source = source) -> None:
+            logger.bind(endpoint=channel.endpoint).info("Runtime events come from {}", source)
+            if subscribed is not None:
+                subscribed(source)
+
+        try:
+            async with aclosing(_open(source, channel, runtime, live)) as events:
+                async for event in events:
+                    yield event
+        except Permanent as refusal:
+            if refusal.reason != UNIMPLEMENTED:
+                raise
+        else:
+            raise Retryable(f"the runtime at {channel.endpoint} ended the stream of events")
+    raise Permanent(UNIMPLEMENTED, f"the runtime at {channel.endpoint} serves no container events")
+
+
+def _open(
+    source: Source, channel: RuntimeChannel, runtime: RuntimeClient, live: Callable[[], None]
+) -> AsyncGenerator[RuntimeEvent, None]:
+    match source:
+        case Source.CRI:
+            events = RuntimeServiceStub(channel.grpc).GetContainerEvents(pb.GetEventsRequest())
+            return _read(source, events, from_cri, channel, runtime, live)
+        case Source.CONTAINERD:
+            filters = [f'namespace=={_CRI_NAMESPACE},topic=="{topic}"' for topic in _TOPICS]
+            envelopes = EventsStub(channel.grpc).Subscribe(event_service_pb2.SubscribeRequest(filters=filters))
+            return _read(source, envelopes, from_containerd, channel, runtime, live)
+
+
+async def _read(
+    source: Source,
+    call: grpc.aio.UnaryStreamCall[Request, Message],
+    translate: Callable[[Message], RuntimeEvent | None],
+    channel: RuntimeChannel,
+    runtime: RuntimeClient,
+    live: Callable[[], None],
+) -> AsyncGenerator[RuntimeEvent, None]:
+    try:
+        # Neither source answers before its first event. A round trip on the same connection is behind the subscription:
+        # when it is back, the runtime has subscribed us or has refused.
+        await runtime.ping()
+        if not call.done():
+            live()
+        async for message in call:
+            event = translate(message)
+            if event is not None:
+                if source is Source.CONTAINERD and event.kind in (Kind.STOPPED, Kind.DELETED):
+                    await _until_shown(runtime, event)
+                yield event
+    except grpc.aio.AioRpcError as error:
+        raise fault(source, channel.endpoint, error) from error
+    except asyncio.CancelledError:
+        raise_if_closed(source, channel.endpoint)
+        raise
+    finally:
+        call.cancel()
+
+
+def from_cri(message: pb.ContainerEventResponse) -> RuntimeEvent | None:
+    """CRI's event as ours; None for a type of a later CRI."""
+    kind = _CRI_KINDS.get(message.container_event_type)
+    if kind is None:
+        return None
+    sandbox = message.pod_sandbox_status
+    uid = sandbox.metadata.uid or None
+    return RuntimeEvent(kind, message.container_id, sandbox.id or None, uid, message.created_at)
+
+
+def from_containerd(envelope: event_service_pb2.Envelope) -> RuntimeEvent | None:
+    """containerd's event as ours; None for what does not tell of a container of CRI's."""
+    if envelope.namespace != _CRI_NAMESPACE:
+        return None
+    body = envelope.event.value
+    match envelope.topic:
+        case "/tasks/start":
+            kind, container_id = Kind.STARTED, event_types_pb2.TaskStart.FromString(body).container_id
+        case "/tasks/exit":
+            task = event_types_pb2.TaskExit.FromString(body)
+            if task.id not in ("", task.container_id):
+                return None  # a command that was run in the container ended, not the container
+            kind, container_id = Kind.STOPPED, task.container_id
+        case "/containers/create":
+            kind, container_id = Kind.CREATED, event_types_pb2.ContainerCreate.FromString(body).id
+        case "/containers/delete":
+            kind, container_id = Kind.DELETED, event_types_pb2.ContainerDelete.FromString(body).id
+        case _:
+            return None
+    at = envelope.timestamp
+    return RuntimeEvent(kind, container_id, None, None, at.seconds * 1_000_000_000 + at.nanos)
+
+
+async def _until_shown(runtime: RuntimeClient, event: RuntimeEvent) -> None:
+    """Wait until CRI shows what containerd told: its CRI plugin hears of it at the same time as we, and acts after.
+
+    A reader sent too early would see a running container, and nothing would tell it again. Waiting holds later events
+    up, but they settle in the same milliseconds. After a second the event goes out as it is: it is but a hint.
+    """
+    for delay in _SETTLE_DELAYS_S:
+        try:
+            if await _is_shown(runtime, event):
+                return
+        except Permanent:
+            return
+        await asyncio.sleep(delay)
+
+
+async def _is_shown(runtime: RuntimeClient, event: RuntimeEvent) -> bool:
+    stopped = event.kind is Kind.STOPPED
+    try:
+        container = await runtime.container_status(event.container_id)
+        return stopped and container.status.state != pb.CONTAINER_RUNNING
+    except NotFound:
+        pass
+    try:
+        sandbox = await runtime.pod_sandbox_status(event.container_id)
+        return stopped and sandbox.status.state != pb.SANDBOX_READY
+    except NotFound:
+        return True
