@@ -35,6 +35,7 @@ class Observer:
         self._last_words = last_words
         self._sandboxes: dict[str, ObservedSandbox] = {}
         self._containers: dict[str, ObservedContainer] = {}
+        self._owners: dict[str, str] = {}
 
     async def observe(self, uid: str, namespace: str, name: str) -> ObservedPod:
         """One pod, read afresh. Raises Retryable while the runtime is away."""
@@ -70,12 +71,18 @@ class Observer:
         known = self._containers.get(container_id)
         return known is not None and known.state is state
 
+    def owner(self, object_id: str) -> str | None:
+        """The UID of the pod that a sandbox or container belongs to, None where it was never seen."""
+        return self._owners.get(object_id)
+
     def forget(self, pod: ObservedPod) -> None:
         """The pod's objects were removed from the runtime."""
         for sandbox in pod.sandboxes:
             self._sandboxes.pop(sandbox.id, None)
+            self._owners.pop(sandbox.id, None)
         for container in pod.containers:
             self._containers.pop(container.id, None)
+            self._owners.pop(container.id, None)
 
     async def _pod(
         self,
@@ -109,6 +116,7 @@ class Observer:
             ips = tuple(ip for ip in (network.ip, *(more.ip for more in network.additional_ips)) if ip)
         seen = ObservedSandbox(listed.id, listed.metadata.attempt, ready, listed.created_at, ips)
         self._sandboxes[listed.id] = seen
+        self._owners[listed.id] = listed.labels[labels.POD_UID]
         return seen
 
     async def _container(self, listed: api_pb2.Container) -> ObservedContainer | None:
@@ -143,13 +151,16 @@ class Observer:
             user=_user(status),
         )
         self._containers[listed.id] = seen
+        self._owners[listed.id] = listed.labels[labels.POD_UID]
         return seen
 
     def _keep(self, sandboxes: set[str], containers: set[str]) -> None:
         for gone in self._sandboxes.keys() - sandboxes:
             del self._sandboxes[gone]
+            self._owners.pop(gone, None)
         for gone in self._containers.keys() - containers:
             del self._containers[gone]
+            self._owners.pop(gone, None)
 
 
 def _spec_image(status: api_pb2.ContainerStatus) -> str:

@@ -10,13 +10,16 @@ lacks one is asked in the older way (status polled) or the feature is refused to
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from agent.config import Settings
 from agent.model.logs import LogOptions
 from agent.model.record import PodRecord
 from agent.model.status import PodStatus
+from agent.pods.ports import Events, Objects, Tokens
+from agent.store.base import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,44 @@ class PodUpdate:
 
 
 PodUpdates = Callable[[PodUpdate], None]
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """The machine in the numbers that pods depend on."""
+
+    memory_bytes: int
+    allocatable: Mapping[str, str]
+    """Quantities by resource name: what an absent limit reads as in the downward API."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderContext:
+    """What the agent gives a provider: its class is called with this one value."""
+
+    settings: Settings
+    store: Store
+    objects: Objects
+    """ConfigMaps, Secrets and Services that pods refer to."""
+    tokens: Tokens
+    events: Events
+    facts: MachineFacts
+    node_ips: tuple[str, ...]
+    """The Node's InternalIPs, primary first."""
+    health_changed: Callable[[], None]
+    """Call it when the provider becomes able or unable to run pods: the Node says so at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the provider can run pods now."""
+
+    ready: bool
+    message: str = ""
+    network_ready: bool = True
+    network_message: str = ""
+    runtime_version: str = ""
+    """As nodeInfo.containerRuntimeVersion has it: containerd://1.6.20."""
 
 
 class Provider(Protocol):
@@ -69,6 +110,12 @@ class NotifiesPods(Protocol):
 class Runs(Protocol):
     async def run(self) -> None:
         """The provider's own work, for as long as the agent lives; cancelled at its end. Pods stay running."""
+
+
+@runtime_checkable
+class TellsHealth(Protocol):
+    async def health(self) -> Health:
+        """Whether pods can be run now, asked every few seconds; answers within a second or so, never raises ours."""
 
 
 @runtime_checkable

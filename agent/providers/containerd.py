@@ -1,0 +1,250 @@
+"""The containerd provider: one worker a pod, moved by the runtime's events, corrected by a relist.
+
+In: the provider contract's calls. Out: pods in containerd through the CRI, and their status by `notify_pods`. Only
+sandboxes and containers with our label are ever touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+
+from loguru import logger
+
+from agent.cri.channel import RuntimeChannel
+from agent.cri.events import Kind, runtime_events
+from agent.cri.images import ImageClient
+from agent.cri.runtime import RuntimeClient
+from agent.errors import NotFound, Permanent, Retryable
+from agent.model.logs import LogOptions
+from agent.model.observed import ContainerState, ObservedPod
+from agent.model.record import PodRecord
+from agent.model.status import PodStatus
+from agent.pods.knowledge import StopCause
+from agent.pods.logfiles import LogFiles
+from agent.pods.logs import logged_container, read_log
+from agent.pods.machine import Machine
+from agent.pods.status_record import StatusRecord
+from agent.pods.worker import PodWorker
+from agent.providers.containerd_machine import WorkerParts, build_machine
+from agent.providers.contract import Health, PodUpdate, PodUpdates, ProviderContext
+from agent.providers.found import found_record
+from agent.providers.runtime_health import runtime_health
+
+RELIST_S = 30.0
+"""With an event source; without one every second."""
+RELIST_BLIND_S = 1.0
+RECONNECT_S = 0.5
+_NO_NEWS = {
+    Kind.STARTED: ContainerState.RUNNING,
+    Kind.CREATED: ContainerState.CREATED,
+    Kind.STOPPED: ContainerState.EXITED,
+}
+
+
+class ContainerdProvider:
+    """Made by the agent with its `ProviderContext`; `run` must be running before pods are handed to it."""
+
+    def __init__(self, context: ProviderContext) -> None:
+        self._context = context
+        self._log_files = LogFiles.of(context.settings)
+        self._statuses = StatusRecord(context.store)
+        self._last: Mapping[str, PodStatus] = {}
+        self._workers: dict[str, PodWorker] = {}
+        self._found: dict[str, PodRecord] = {}
+        self._updates: PodUpdates = lambda _: None
+        self._open = asyncio.Event()
+        self._relist_now = asyncio.Event()
+        self._relist_s = RELIST_BLIND_S
+        self._tasks: asyncio.TaskGroup
+        self._machine: Machine
+        self._runtime: RuntimeClient
+        self._channel: RuntimeChannel
+
+    # ------------------------------------------------------------ the contract
+
+    def notify_pods(self, updates: PodUpdates) -> None:
+        self._updates = updates
+
+    async def create_pod(self, record: PodRecord) -> None:
+        await self._open.wait()
+        if record.uid in self._workers:
+            self._workers[record.uid].update(record)
+        else:
+            self._work_on(record)
+
+    async def update_pod(self, record: PodRecord) -> None:
+        await self.create_pod(record)
+
+    async def delete_pod(self, record: PodRecord) -> None:
+        await self._open.wait()
+        worker = self._workers.get(record.uid) or self._work_on(record)
+        worker.update(record)
+        asked = record.pod.metadata.deletionGracePeriodSeconds
+        worker.stop(StopCause.DELETED, record.pod.spec.terminationGracePeriodSeconds if asked is None else asked)
+
+    async def get_pod(self, namespace: str, name: str) -> PodRecord:
+        return self._find(namespace, name).record
+
+    async def get_pod_status(self, namespace: str, name: str) -> PodStatus:
+        status = self._find(namespace, name).status
+        if status is None:
+            raise NotFound(f'pod "{namespace}/{name}" has no status yet')
+        return status
+
+    async def get_pods(self) -> tuple[PodRecord, ...]:
+        await self._open.wait()
+        return (*(worker.record for worker in self._workers.values()), *self._found.values())
+
+    def get_container_logs(self, namespace: str, pod: str, container: str, options: LogOptions) -> AsyncIterator[bytes]:
+        worker = self._find(namespace, pod)
+        status = worker.status
+        if status is None:
+            raise Permanent(
+                "BadRequest", f'container "{container}" in pod "{pod}" is waiting to start: ContainerCreating'
+            )
+        container_id = logged_container(pod, container, status, options.previous)
+        seen = next((c for c in worker.observed.containers if c.id == container_id), None)
+        if seen is None:
+            raise NotFound(f'the log of container "{container}" in pod "{pod}" is gone')
+
+        def is_running() -> bool:
+            return any(c.id == container_id for c in worker.observed.running)
+
+        return read_log(self._log_files.file(worker.record.pod, container, seen.attempt), options, is_running)
+
+    async def health(self) -> Health:
+        if not self._open.is_set():
+            return Health(
+                ready=False, message=f"no contact with {self._context.settings.container_runtime_endpoint} yet"
+            )
+        return await runtime_health(self._runtime)
+
+    async def run(self) -> None:
+        self._last = await self._statuses.load()
+        async with RuntimeChannel(self._context.settings.container_runtime_endpoint) as channel:
+            self._channel, self._runtime = channel, RuntimeClient(channel)
+            async with (
+                WorkerParts(self._runtime, self._context.events, self._wake) as parts,
+                asyncio.TaskGroup() as tasks,
+            ):
+                self._tasks = tasks
+                tasks.create_task(self._statuses.run(), name="record statuses")
+                self._machine = await self._when_up(parts)
+                self._open.set()
+                tasks.create_task(self._follow_events(), name="runtime events")
+                tasks.create_task(self._relist(), name="relist")
+
+    # ------------------------------------------------------------ its own work
+
+    async def _when_up(self, parts: WorkerParts) -> Machine:
+        """Wait for the runtime, however long it takes."""
+        said = False
+        while True:
+            try:
+                await self._runtime.version()
+                machine = await build_machine(
+                    self._context, self._runtime, ImageClient(self._channel), self._log_files, parts
+                )
+                self._take_over(await machine.observer.observe_all())
+                self._context.health_changed()
+                return machine
+            except Retryable as error:
+                if not said:
+                    logger.warning("{}; waiting for it", error)
+                said = True
+                await asyncio.sleep(RECONNECT_S)
+
+    def _take_over(self, observed: Mapping[str, ObservedPod]) -> None:
+        """Pods that the runtime has and nobody has named yet: desired ones are named soon, the rest are orphans."""
+        self._found = {uid: found_record(pod) for uid, pod in observed.items() if uid not in self._workers}
+
+    def _work_on(self, record: PodRecord) -> PodWorker:
+        self._found.pop(record.uid, None)
+        worker = PodWorker(
+            record, self._machine, self._context.settings.root_dir, self._updated, self._last.get(record.uid)
+        )
+        self._workers[record.uid] = worker
+        self._tasks.create_task(self._live(worker), name=f"pod {record.pod.full_name}")
+        return worker
+
+    async def _live(self, worker: PodWorker) -> None:
+        await worker.run()
+        uid = worker.record.uid
+        del self._workers[uid]
+        self._statuses.forget(uid)
+
+    def _updated(self, update: PodUpdate) -> None:
+        self._statuses.put(update.record.uid, update.status)
+        self._updates(update)
+
+    def _wake(self, uid: str) -> None:
+        if worker := self._workers.get(uid):
+            worker.wake()
+
+    def objects_changed(self, uid: str) -> None:
+        """Something that this pod refers to changed."""
+        if worker := self._workers.get(uid):
+            worker.objects_changed()
+
+    def _find(self, namespace: str, name: str) -> PodWorker:
+        found = [
+            worker
+            for worker in self._workers.values()
+            if (worker.record.pod.metadata.namespace, worker.record.pod.metadata.name) == (namespace, name)
+        ]
+        if not found:
+            raise NotFound(f'pod "{name}" not found')
+        return max(found, key=lambda worker: worker.record.pod.metadata.creationTimestamp or "")
+
+    async def _follow_events(self) -> None:
+        while True:
+            try:
+                async with aclosing(
+                    runtime_events(self._channel, self._runtime, lambda _: self._subscribed())
+                ) as events:
+                    async for event in events:
+                        known = _NO_NEWS.get(event.kind)
+                        if known is None or not self._machine.observer.knows(event.container_id, known):
+                            uid = event.pod_uid or self._machine.observer.owner(event.container_id)
+                            if uid is not None:
+                                self._wake(uid)
+            except Permanent as error:
+                logger.warning("{}: looking at all containers every {} s instead", error, RELIST_BLIND_S)
+                return
+            except Retryable as error:
+                logger.warning("runtime events ended: {}", error)
+                self._relist_s = RELIST_BLIND_S
+                self._context.health_changed()
+                await asyncio.sleep(RECONNECT_S)
+
+    def _subscribed(self) -> None:
+        """What happened before is not told: look at everything once."""
+        self._relist_s = RELIST_S
+        self._relist_now.set()
+        self._context.health_changed()
+
+    async def _relist(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._relist_s):
+                    await self._relist_now.wait()
+            except TimeoutError:
+                pass
+            self._relist_now.clear()
+            try:
+                observed = await self._machine.observer.observe_all()
+            except (Retryable, Permanent) as error:
+                logger.debug("relist: {}", error)
+                continue
+            for uid, worker in self._workers.items():
+                if _differs(worker.observed, observed.get(uid)):
+                    worker.wake()
+            self._take_over(observed)
+
+
+def _differs(last: ObservedPod, now: ObservedPod | None) -> bool:
+    if now is None:
+        return bool(last.sandboxes or last.containers)
+    return last.sandboxes != now.sandboxes or last.containers != now.containers

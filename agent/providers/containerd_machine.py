@@ -1,0 +1,94 @@
+"""Build what the pod workers share, once the runtime answers. The containerd provider's composition, no behaviour."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from agent.cri.images import ImageClient
+from agent.cri.runtime import RuntimeClient
+from agent.pods.cgroups import CgroupDriver
+from agent.pods.downward import NodeContext
+from agent.pods.hooks import Hooks
+from agent.pods.last_words import last_words
+from agent.pods.logfiles import LogFiles
+from agent.pods.machine import Machine
+from agent.pods.observe import Observer
+from agent.pods.ports import Events, Wake
+from agent.pods.probes.attempt import Attempts
+from agent.pods.probes.http import HttpGetter
+from agent.pods.probes.prober import Prober
+from agent.pods.translate.context import ResolvConf, TranslateContext
+from agent.pods.translate.dns import parse_resolv_conf
+from agent.pods.volumes.pod_volumes import PodVolumes
+from agent.providers.contract import ProviderContext
+from agent.providers.runtime_health import cgroup_driver
+
+
+class WorkerParts:
+    """Parts of the machine that own tasks or connections: open as long as the provider runs."""
+
+    def __init__(self, runtime: RuntimeClient, events: Events, wake: Wake) -> None:
+        self._runtime = runtime
+        self._events = events
+        self._wake = wake
+        self._stack = AsyncExitStack()
+        self.prober: Prober
+        self.hooks: Hooks
+
+    async def __aenter__(self) -> Self:
+        http = await self._stack.enter_async_context(HttpGetter())
+        tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
+        self.prober = Prober(tasks, Attempts(self._runtime, http), self._events, self._wake)
+        self.hooks = Hooks(self._runtime, http, self._events)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        self.prober.close()
+        return await self._stack.__aexit__(kind, error, trace)
+
+
+async def build_machine(
+    context: ProviderContext, runtime: RuntimeClient, images: ImageClient, log_files: LogFiles, parts: WorkerParts
+) -> Machine:
+    """Raises Retryable while the runtime does not answer."""
+    settings = context.settings
+    return Machine(
+        runtime=runtime,
+        images=images,
+        observer=Observer(runtime, settings.node_name, last_words),
+        objects=context.objects,
+        tokens=context.tokens,
+        events=context.events,
+        volumes=PodVolumes(settings.root_dir),
+        prober=parts.prober,
+        hooks=parts.hooks,
+        log_files=log_files,
+        translate=TranslateContext(
+            node_name=settings.node_name,
+            memory_capacity_bytes=context.facts.memory_bytes,
+            node_ips=context.node_ips,
+            cluster_dns=settings.cluster_dns,
+            cluster_domain=settings.cluster_domain,
+            resolv_conf=await asyncio.to_thread(_resolv_conf, context),
+            pod_logs_dir=str(log_files.pods),
+        ),
+        node=NodeContext(settings.node_name, context.node_ips, allocatable=context.facts.allocatable),
+        cgroup_driver=CgroupDriver(settings.cgroup_driver) if settings.cgroup_driver else await cgroup_driver(runtime),
+        cgroup_root=settings.cgroup_root,
+        starts=asyncio.Semaphore(settings.parallel_starts),
+        pulls=asyncio.Semaphore(settings.registry_pull_limit),
+    )
+
+
+def _resolv_conf(context: ProviderContext) -> ResolvConf | None:
+    if context.settings.resolv_conf is None:
+        return None
+    try:
+        return parse_resolv_conf(context.settings.resolv_conf.read_text(errors="replace"))
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,21 @@
+"""A pod that is only in the runtime: enough of a record to end it well.
+
+In: what was observed by our labels. Out: a PodRecord with names and UID, and containers by name.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from agent.model.observed import ObservedPod
+from agent.model.pod import Container, ObjectMeta, Pod, PodSpec
+from agent.model.record import PodRecord
+
+
+def found_record(observed: ObservedPod) -> PodRecord:
+    names = dict.fromkeys(c.name for c in observed.containers)
+    pod = Pod(
+        metadata=ObjectMeta(name=observed.name, namespace=observed.namespace, uid=observed.uid),
+        spec=PodSpec(containers=tuple(Container(name=name) for name in names)),
+    )
+    return PodRecord(pod, msgspec.json.encode(pod))
