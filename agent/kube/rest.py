@@ -37,8 +37,13 @@ MERGE_PATCH: Final = "application/merge-patch+json"
 Params = Mapping[str, str]
 
 
+class _Cause(msgspec.Struct):
+    field: str = ""
+
+
 class _Details(msgspec.Struct):
     retryAfterSeconds: int = 0
+    causes: tuple[_Cause, ...] = ()
 
 
 class _Status(msgspec.Struct):
@@ -242,6 +247,9 @@ def error_of(status: int, answer: bytes, headers: Mapping[str, str], what: str) 
         case 404:
             return NotFound(message)
         case 409:
+            return Conflict(message)
+        case 422 if said.details and any(cause.field == "metadata.uid" for cause in said.details.causes):
+            # A patch's precondition: releases differ in whether they call it a conflict or an immutable field.
             return Conflict(message)
         case 410:
             return Gone(message)

@@ -169,7 +169,7 @@ async def list_watch(
         failures += 1
         if failures % RELIST_AFTER_FAILURES == 0:
             version = ""
-        if not isinstance(failure, Retryable) and str(failure) != said:
+        if not isinstance(failure, Retryable | Gone) and str(failure) != said:
             # The network's errors are said by Api, for all watches together.
             said = str(failure)
             log.warning("cannot watch {}: {}", path, failure)
