@@ -1,0 +1,199 @@
+"""A containerd of our own: root, state, socket, CNI network and bridge inside one workspace, never the machine's.
+
+Two generations are in the field and both are tried: the distribution's (1.6 on Debian 12), and 2.x built from source.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from enum import StrEnum
+from pathlib import Path
+
+from hack import binaries, images
+from hack.processes import Daemon
+from hack.workspace import Workspace
+
+CAP_SYS_RESOURCE = 24
+CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"), Path("/usr/libexec/cni"))
+
+
+class Generation(StrEnum):
+    """Which containerd: the one that the distribution installed, or the one built here."""
+
+    DISTRIBUTION = "1.6"
+    BUILT = "2"
+
+
+class Containerd:
+    """`start` returns when it serves CRI and has the test images; `stop` leaves containers running, as a crash does."""
+
+    def __init__(self, workspace: Workspace, generation: Generation, bridge_index: int = 0) -> None:
+        self.generation = generation
+        self.folder = workspace.folder / f"containerd-{generation}"
+        self.socket = self.folder / "containerd.sock"
+        self.endpoint = f"unix://{self.socket}"
+        self.bridge = workspace.bridge(bridge_index)
+        self.gateway = workspace.gateway(bridge_index)
+        self.cgroup = workspace.cgroup
+        self._subnet = workspace.subnet(bridge_index)
+        self._binary = _binary(generation)
+        self._imported = False
+        self.folder.mkdir(parents=True)
+        # containerd finds its shim on PATH; the built one must find its own generation.
+        path = f"{self._binary.parent}:{os.environ['PATH']}"
+        self._daemon = Daemon(
+            "containerd", [self._binary, "--config", self._write_config()], self.folder, env={"PATH": path}
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._daemon.pid
+
+    @property
+    def log(self) -> Path:
+        return self._daemon.log
+
+    def start(self) -> None:
+        """Raises DaemonError."""
+        self._daemon.start()
+        self._daemon.wait_ready(self._serves_cri, 30)
+        if not self._imported:
+            for archive in images.archives():
+                self.ctr("images", "import", str(archive))
+            self._imported = True
+
+    def stop(self) -> None:
+        self._daemon.stop()
+
+    def kill(self) -> None:
+        self._daemon.kill()
+
+    def ctr(self, *args: str) -> str:
+        """containerd's own client, in the namespace that CRI uses. Raises CalledProcessError."""
+        return _run(["ctr", "--address", str(self.socket), "--namespace", "k8s.io", *args])
+
+    def crictl(self, *args: str, stdin: str | None = None) -> str:
+        """Standard output. Raises CalledProcessError."""
+        return _run([*self._crictl_command(), *args], stdin)
+
+    def remove_all_pods(self) -> None:
+        """Through CRI, so that addresses and host ports are given back."""
+        subprocess.run(
+            [*self._crictl_command(), "rmp", "--all", "--force"], check=False, capture_output=True, timeout=120
+        )
+
+    def _crictl_command(self) -> list[str]:
+        endpoints = [f"--runtime-endpoint={self.endpoint}", f"--image-endpoint={self.endpoint}"]
+        # A config file that is not there is an error, an empty one is not: the machine's own must not matter.
+        return [str(binaries.find("crictl")), "--config=/dev/null", *endpoints, "--timeout=30s"]
+
+    def _serves_cri(self) -> bool:
+        return self.socket.exists() and subprocess.run(
+            [*self._crictl_command(), "version"], check=False, capture_output=True
+        ).returncode == 0  # fmt: skip
+
+    def _write_config(self) -> Path:
+        network = {
+            "cniVersion": "0.4.0",
+            "name": self.bridge,
+            "plugins": [
+                {
+                    "type": "bridge",
+                    "bridge": self.bridge,
+                    "isGateway": True,
+                    "hairpinMode": True,
+                    "ipam": {
+                        "type": "host-local",
+                        "ranges": [[{"subnet": self._subnet}]],
+                        "routes": [{"dst": "0.0.0.0/0"}],
+                        "dataDir": str(self.folder / "addresses"),
+                    },
+                },
+                {"type": "portmap", "capabilities": {"portMappings": True}},
+            ],
+        }
+        (self.folder / "cni").mkdir()
+        (self.folder / "cni" / "10-test.conflist").write_text(json.dumps(network))
+        config = self.folder / "config.toml"
+        template = CONFIG_1 if self.generation is Generation.DISTRIBUTION else CONFIG_2
+        config.write_text(
+            template.format(
+                folder=self.folder,
+                socket=self.socket,
+                pause=images.PAUSE,
+                cni=_cni_plugins(),
+                restrict=str(_lacks_sys_resource()).lower(),
+            )
+        )
+        return config
+
+
+CONFIG_1 = """\
+version = 2
+root = "{folder}/root"
+state = "{folder}/state"
+[grpc]
+  address = "{socket}"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{folder}/opt"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pause}"
+  restrict_oom_score_adj = {restrict}
+  netns_mounts_under_state_dir = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{cni}"
+    conf_dir = "{folder}/cni"
+"""
+CONFIG_2 = """\
+version = 3
+root = "{folder}/root"
+state = "{folder}/state"
+[grpc]
+  address = "{socket}"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{folder}/opt"
+[plugins."io.containerd.nri.v1.nri"]
+  disable = true  # its socket is the machine's
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "{pause}"
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = {restrict}
+  netns_mounts_under_state_dir = true
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ["{cni}"]
+    conf_dir = "{folder}/cni"
+"""
+
+
+def _binary(generation: Generation) -> Path:
+    if generation is Generation.BUILT:
+        binaries.find("containerd-shim-runc-v2")
+        return binaries.find("containerd")
+    found = shutil.which("containerd")
+    if found is None:
+        raise FileNotFoundError("no containerd on this machine: hack/packages.sh installs it")
+    return Path(found)
+
+
+def _cni_plugins() -> Path:
+    for folder in CNI_FOLDERS:
+        if (folder / "bridge").exists():
+            return folder
+    raise FileNotFoundError(f"no CNI plugins in {', '.join(map(str, CNI_FOLDERS))}: hack/packages.sh installs them")
+
+
+def _lacks_sys_resource() -> bool:
+    [effective] = [
+        int(line.split()[1], 16)
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("CapEff:")
+    ]
+    return not effective >> CAP_SYS_RESOURCE & 1
+
+
+def _run(command: list[str], stdin: str | None = None) -> str:
+    done = subprocess.run(command, input=stdin, check=False, capture_output=True, text=True, timeout=120)
+    if done.returncode != 0:
+        raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
+    return done.stdout

@@ -1,0 +1,1 @@
+"""What the integration tests share: the agent as a process, and waiting."""

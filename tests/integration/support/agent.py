@@ -1,0 +1,137 @@
+"""The agent as a user runs it: a process of its own, with its own folders, joined to a test's runtime and cluster."""
+
+import json
+import re
+import signal
+import socket
+import ssl
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hack.control_plane import ControlPlane
+from hack.processes import Daemon
+from hack.runtime import Containerd
+from tests.integration.support.waiting import wait_until
+
+
+class Agent:
+    """One `edgelet run`. Killed or terminated, it can be started again on the same folders."""
+
+    def __init__(
+        self,
+        folder: Path,
+        node: str,
+        runtime: Containerd,
+        control_plane: ControlPlane | None,
+        flags: Sequence[str] = (),
+        manifests: Path | None = None,
+    ) -> None:
+        """Without a control plane it runs the manifests in `manifests`. `flags` come last, so they win."""
+        self.node = node
+        self.folder = folder
+        self.root_dir = folder / "root"
+        self.pod_logs_dir = folder / "pod-logs"
+        self.container_log_links_dir = folder / "container-logs"
+        self.port = _free_port()
+        self._control_plane = control_plane
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [
+            *(sys.executable, "-m", "agent", "run"),
+            f"--nodename={node}",
+            f"--root-dir={self.root_dir}",
+            f"--container-runtime-endpoint={runtime.endpoint}",
+            "--node-ip=127.0.0.1",
+            f"--port={self.port}",
+            f"--pod-logs-dir={self.pod_logs_dir}",
+            f"--container-log-links-dir={self.container_log_links_dir}",
+            f"--cgroup-root={runtime.cgroup}",
+            "--log-level=debug",
+        ]
+        if control_plane is not None:
+            command.append(f"--kubeconfig={control_plane.node_kubeconfig(node)}")
+        if manifests is not None:
+            command.append(f"--pod-manifest-path={manifests}")
+        # A kubeconfig or settings of the developer's own must not reach the agent.
+        environment = {"KUBECONFIG": "", "DEFAULT_NODE_NAME": "", "VKUBELET_POD_IP": ""}
+        self._daemon = Daemon("agent", [*command, *flags], folder, env=environment)
+
+    @property
+    def pid(self) -> int:
+        return self._daemon.pid
+
+    @property
+    def running(self) -> bool:
+        return self._daemon.running
+
+    @property
+    def log(self) -> Path:
+        """Every start appends to the same file."""
+        return self._daemon.log
+
+    def start(self) -> None:
+        self._daemon.start()
+
+    def wait_ready(self, timeout: float = 30) -> None:
+        """Until its Node is Ready; standalone: until it answers /healthz. Raises when it ends before."""
+        self._daemon.wait_ready(self._is_ready, timeout)
+
+    def kill9(self) -> None:
+        self._daemon.kill()
+
+    def terminate(self, timeout: float = 30) -> int:
+        """SIGTERM as systemd would send; the exit code."""
+        self._daemon.signal(signal.SIGTERM)
+        return self._daemon.wait(timeout)
+
+    def stop(self) -> None:
+        """The end of a test: SIGTERM, then SIGKILL."""
+        self._daemon.stop()
+
+    def node_object(self) -> dict[str, Any]:
+        assert self._control_plane is not None, "a standalone agent has no Node"
+        return dict(json.loads(self._control_plane.kubectl("get", "node", self.node, "--output=json")))
+
+    def delete_node(self) -> None:
+        """Nothing where there is none."""
+        if self._control_plane is not None:
+            self._control_plane.kubectl("delete", "node", self.node, "--ignore-not-found", "--wait=false", check=False)
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        """A condition of the Node; empty where it has none of the kind."""
+        conditions = self.node_object().get("status", {}).get("conditions", [])
+        return next((condition for condition in conditions if condition["type"] == kind), {})
+
+    def wait_logged(self, pattern: str, timeout: float = 10) -> None:
+        wait_until(lambda: re.search(pattern, self.log.read_text()), timeout, what=f"{pattern!r} in the agent's log")
+
+    def _is_ready(self) -> bool:
+        if self._control_plane is None:
+            return self._healthz()
+        nodes = json.loads(self._control_plane.kubectl("get", "nodes", "--output=json"))["items"]
+        conditions = [
+            c for node in nodes if node["metadata"]["name"] == self.node for c in node["status"]["conditions"]
+        ]
+        return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+    def _healthz(self) -> bool:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # a self-signed certificate, on loopback
+        try:
+            urllib.request.urlopen(f"https://127.0.0.1:{self.port}/healthz", context=context, timeout=2).close()
+        except urllib.error.HTTPError as answer:
+            return answer.code in (401, 403)  # it serves; who may ask is another matter
+        except OSError:
+            return False
+        return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
