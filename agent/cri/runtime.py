@@ -6,6 +6,7 @@ Permanent as `agent.cri.faults` tells them apart; a call that the runtime does n
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final
 
@@ -165,9 +166,12 @@ class RuntimeClient:
 
     # Commands in containers
 
-    async def exec_sync(self, container_id: str, command: Sequence[str], timeout_s: int) -> pb.ExecSyncResponse:
-        """Run a command to its end. Raises Retryable when `timeout_s` seconds (0: no limit) were not enough."""
-        request = pb.ExecSyncRequest(container_id=container_id, cmd=command, timeout=timeout_s)
+    async def exec_sync(
+        self, container_id: str, command: Sequence[str], timeout_s: float | None = None
+    ) -> pb.ExecSyncResponse:
+        """Run a command to its end. Raises Retryable when `timeout_s` seconds (None: no limit) were not enough."""
+        # The CRI counts whole seconds, and 0 is no limit.
+        request = pb.ExecSyncRequest(container_id=container_id, cmd=command, timeout=math.ceil(timeout_s or 0))
         return await self._exec_sync.within(timeout_s + CALL_DEADLINE_S if timeout_s else None, request)
 
     async def exec(

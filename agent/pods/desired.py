@@ -41,13 +41,20 @@ class _Order:
 class DesiredPods:
     """The desired set. One owner runs `run`; sources call upsert, remove and replace_all in order."""
 
-    def __init__(self, store: Store, changed: Callable[[DesiredChange], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        changed: Callable[[DesiredChange], None],
+        origins: frozenset[Origin] = frozenset({Origin.API}),
+    ) -> None:
+        """`origins` are those that name pods on this node."""
+        self._unheard = set(origins)
         self._store = store
         self._changed = changed
         self._pods: dict[str, PodRecord] = {}
         self._orders: asyncio.Queue[_Order] = asyncio.Queue()
         self.verified = asyncio.Event()
-        """Set once a complete list from the API server was taken over: what is not in it is an orphan."""
+        """Set once a complete list of every origin was taken over: what is in none of them is an orphan."""
 
     async def load(self) -> None:
         """Read the record at the start and hand on every pod in it."""
@@ -92,7 +99,8 @@ class DesiredPods:
             for order in orders:
                 changes.update(self._resolve(order, changes))
             await self._commit(changes)
-            if any(order.replace is not None and order.replace[0] is Origin.API for order in orders):
+            self._unheard -= {order.replace[0] for order in orders if order.replace is not None}
+            if not self._unheard:
                 self.verified.set()
 
     def _resolve(self, order: _Order, pending: dict[str, PodRecord | None]) -> dict[str, PodRecord | None]:

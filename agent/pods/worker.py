@@ -59,6 +59,8 @@ class PodWorker:
         self._status = last
         self._observed = ObservedPod(record.uid, record.pod.metadata.namespace, record.pod.metadata.name)
         self._refresh = False
+        self.gone = asyncio.Event()
+        """Set when `run` has ended: another pod may take the name."""
         self._log = logger.bind(pod=record.pod.full_name)
         self._admit()
 
@@ -115,6 +117,7 @@ class PodWorker:
             self._wake.clear()
             try:
                 if await self._step():
+                    self.gone.set()
                     return
             except Retryable as error:
                 self._log.warning("{}; looking again", error)

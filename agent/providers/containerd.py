@@ -21,6 +21,7 @@ from agent.model.logs import LogOptions
 from agent.model.observed import ContainerState, ObservedPod
 from agent.model.record import PodRecord
 from agent.model.status import PodStatus
+from agent.node.ports import NodeImage, RuntimeHealth
 from agent.pods.knowledge import StopCause
 from agent.pods.logfiles import LogFiles
 from agent.pods.logs import logged_container, read_log
@@ -28,9 +29,9 @@ from agent.pods.machine import Machine
 from agent.pods.status_record import StatusRecord
 from agent.pods.worker import PodWorker
 from agent.providers.containerd_machine import WorkerParts, build_machine
-from agent.providers.contract import Health, PodUpdate, PodUpdates, ProviderContext
+from agent.providers.contract import PodUpdate, PodUpdates, ProviderContext
 from agent.providers.found import found_record
-from agent.providers.runtime_health import runtime_health
+from agent.providers.runtime_health import HealthReader
 
 RELIST_S = 30.0
 """With an event source; without one every second."""
@@ -60,6 +61,8 @@ class ContainerdProvider:
         self._tasks: asyncio.TaskGroup
         self._machine: Machine
         self._runtime: RuntimeClient
+        self._images: ImageClient
+        self._health: HealthReader
         self._channel: RuntimeChannel
 
     # ------------------------------------------------------------ the contract
@@ -114,17 +117,19 @@ class ContainerdProvider:
 
         return read_log(self._log_files.file(worker.record.pod, container, seen.attempt), options, is_running)
 
-    async def health(self) -> Health:
+    async def health(self) -> RuntimeHealth:
         if not self._open.is_set():
-            return Health(
-                ready=False, message=f"no contact with {self._context.settings.container_runtime_endpoint} yet"
-            )
-        return await runtime_health(self._runtime)
+            return RuntimeHealth(down=f"{self._context.settings.container_runtime_endpoint} has not answered yet")
+        return await self._health.health()
+
+    async def images(self) -> tuple[NodeImage, ...]:
+        return await self._health.images() if self._open.is_set() else ()
 
     async def run(self) -> None:
         self._last = await self._statuses.load()
         async with RuntimeChannel(self._context.settings.container_runtime_endpoint) as channel:
-            self._channel, self._runtime = channel, RuntimeClient(channel)
+            self._channel, self._runtime, self._images = channel, RuntimeClient(channel), ImageClient(channel)
+            self._health = HealthReader(self._runtime, self._images)
             async with (
                 WorkerParts(self._runtime, self._context.events, self._wake) as parts,
                 asyncio.TaskGroup() as tasks,
@@ -144,9 +149,7 @@ class ContainerdProvider:
         while True:
             try:
                 await self._runtime.version()
-                machine = await build_machine(
-                    self._context, self._runtime, ImageClient(self._channel), self._log_files, parts
-                )
+                machine = await build_machine(self._context, self._runtime, self._images, self._log_files, parts)
                 self._take_over(await machine.observer.observe_all())
                 self._context.health_changed()
                 return machine
@@ -162,14 +165,18 @@ class ContainerdProvider:
 
     def _work_on(self, record: PodRecord) -> PodWorker:
         self._found.pop(record.uid, None)
+        older = self._newest(record.pod.metadata.namespace, record.pod.metadata.name)
         worker = PodWorker(
             record, self._machine, self._context.settings.root_dir, self._updated, self._last.get(record.uid)
         )
         self._workers[record.uid] = worker
-        self._tasks.create_task(self._live(worker), name=f"pod {record.pod.full_name}")
+        self._tasks.create_task(self._live(worker, older), name=f"pod {record.pod.full_name}")
         return worker
 
-    async def _live(self, worker: PodWorker) -> None:
+    async def _live(self, worker: PodWorker, older: PodWorker | None) -> None:
+        # Two pods of one name must not run together: the new one waits for the end of the old.
+        if older is not None:
+            await older.gone.wait()
         await worker.run()
         uid = worker.record.uid
         del self._workers[uid]
@@ -189,14 +196,17 @@ class ContainerdProvider:
             worker.objects_changed()
 
     def _find(self, namespace: str, name: str) -> PodWorker:
-        found = [
-            worker
-            for worker in self._workers.values()
-            if (worker.record.pod.metadata.namespace, worker.record.pod.metadata.name) == (namespace, name)
-        ]
-        if not found:
+        if (worker := self._newest(namespace, name)) is None:
             raise NotFound(f'pod "{name}" not found')
-        return max(found, key=lambda worker: worker.record.pod.metadata.creationTimestamp or "")
+        return worker
+
+    def _newest(self, namespace: str, name: str) -> PodWorker | None:
+        """The worker of the newest pod of that name: they are kept in the order in which they came."""
+        for worker in reversed(self._workers.values()):
+            meta = worker.record.pod.metadata
+            if (meta.namespace, meta.name) == (namespace, name):
+                return worker
+        return None
 
     async def _follow_events(self) -> None:
         while True:

@@ -18,6 +18,7 @@ from agent.config import Settings
 from agent.model.logs import LogOptions
 from agent.model.record import PodRecord
 from agent.model.status import PodStatus
+from agent.node.ports import NodeImage, RuntimeHealth
 from agent.pods.ports import Events, Objects, Tokens
 from agent.store.base import Store
 
@@ -63,18 +64,6 @@ class ProviderContext:
     """Call it when the provider becomes able or unable to run pods: the Node says so at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
-    """Whether the provider can run pods now."""
-
-    ready: bool
-    message: str = ""
-    network_ready: bool = True
-    network_message: str = ""
-    runtime_version: str = ""
-    """As nodeInfo.containerRuntimeVersion has it: containerd://1.6.20."""
-
-
 class Provider(Protocol):
     """What every provider has."""
 
@@ -114,8 +103,17 @@ class Runs(Protocol):
 
 @runtime_checkable
 class TellsHealth(Protocol):
-    async def health(self) -> Health:
-        """Whether pods can be run now, asked every few seconds; answers within a second or so, never raises ours."""
+    async def health(self) -> RuntimeHealth:
+        """Whether pods can be run now; the Node's Ready condition follows it. Never raises."""
+
+    async def images(self) -> tuple[NodeImage, ...]:
+        """What the Node's status lists as its images; those last seen where they cannot be asked for. Never raises."""
+
+
+@runtime_checkable
+class HearsOfObjects(Protocol):
+    def objects_changed(self, pod_uid: str) -> None:
+        """A ConfigMap, Secret or Service that this pod refers to changed."""
 
 
 @runtime_checkable

@@ -6,37 +6,74 @@ import asyncio
 
 import msgspec
 
+from agent.cri._generated import api_pb2
+from agent.cri.images import ImageClient
 from agent.cri.runtime import RuntimeClient
 from agent.errors import ConfigError, NotFound, Permanent, Retryable
+from agent.node.ports import NodeImage, RuntimeCondition, RuntimeHandler, RuntimeHealth
 from agent.pods.cgroups import CgroupDriver
-from agent.providers.contract import Health
 
 ANSWER_S = 5.0
 """A runtime that does not answer for this long cannot run pods."""
 
 
-async def runtime_health(runtime: RuntimeClient) -> Health:
-    """Never raises ours: a runtime that cannot be asked is not ready."""
-    try:
-        async with asyncio.timeout(ANSWER_S):
-            status, version = await asyncio.gather(runtime.status(), runtime.version())
-    except TimeoutError:
-        return Health(ready=False, message=f"the container runtime did not answer within {ANSWER_S:g} s")
-    except (Retryable, Permanent, NotFound, ConfigError) as error:
-        return Health(ready=False, message=f"container runtime is down: {error}")
-    found = {condition.type: condition for condition in status.status.conditions}
-    own, network = found.get("RuntimeReady"), found.get("NetworkReady")
-    return Health(
-        ready=own is not None and own.status,
-        message=f"{own.reason}: {own.message}" if own is not None and not own.status else "",
-        network_ready=network is not None and network.status,
-        network_message=(
-            f"container runtime network not ready: NetworkReady=false reason:{network.reason} message:{network.message}"
-            if network is not None and not network.status
-            else ""
-        ),
-        runtime_version=f"{version.runtime_name}://{version.runtime_version}",
-    )
+class HealthReader:
+    """Remembers the runtime's name and version, which a Node keeps while its runtime is down."""
+
+    def __init__(self, runtime: RuntimeClient, images: ImageClient) -> None:
+        self._runtime = runtime
+        self._images = images
+        self._name = ""
+        self._version = ""
+        self._version_is_stale = False
+        self._seen: tuple[NodeImage, ...] = ()
+
+    async def health(self) -> RuntimeHealth:
+        """Never raises ours: a runtime that cannot be asked is down."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                answer = await self._runtime.status()
+                if not self._version or self._version_is_stale:
+                    version = await self._runtime.version()
+                    self._name, self._version = version.runtime_name, version.runtime_version
+        except TimeoutError:
+            return self._down(f"it did not answer within {ANSWER_S:g} s")
+        except (Retryable, Permanent, NotFound, ConfigError) as error:
+            return self._down(str(error))
+        self._version_is_stale = False
+        conditions = {condition.type: condition for condition in answer.status.conditions}
+        return RuntimeHealth(
+            runtime=_condition(conditions.get("RuntimeReady")),
+            network=_condition(conditions.get("NetworkReady")),
+            name=self._name,
+            version=self._version,
+            handlers=tuple(
+                RuntimeHandler(h.name, h.features.recursive_read_only_mounts, h.features.user_namespaces)
+                for h in answer.runtime_handlers
+            ),
+            supplemental_groups_policy=(
+                answer.features.supplemental_groups_policy if answer.HasField("features") else None
+            ),
+        )
+
+    async def images(self) -> tuple[NodeImage, ...]:
+        try:
+            listed = await self._images.list_images()
+        except (Retryable, Permanent, NotFound):
+            return self._seen
+        self._seen = tuple(NodeImage((*image.repo_digests, *image.repo_tags), image.size) for image in listed)
+        return self._seen
+
+    def _down(self, why: str) -> RuntimeHealth:
+        # It may come back as a newer one.
+        self._version_is_stale = True
+        return RuntimeHealth(down=why, name=self._name, version=self._version)
+
+
+def _condition(told: api_pb2.RuntimeCondition | None) -> RuntimeCondition:
+    if told is None:
+        return RuntimeCondition(ready=False, reason="Unknown", message="the runtime does not say")
+    return RuntimeCondition(told.status, told.reason, told.message)
 
 
 class _Options(msgspec.Struct):
