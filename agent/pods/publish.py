@@ -142,7 +142,7 @@ def status_patch(uid: str, status: PodStatus) -> bytes:
             condition.setdefault(name, None)
     for addresses in ("podIPs", "hostIPs"):
         if addresses in body:
-            body[addresses].insert(0, {"$patch": "replace"})
+            body[addresses] = [{"$patch": "replace"}, *body[addresses]]
     for name in ("reason", "message"):
         body.setdefault(name, None)
     return msgspec.json.encode({"metadata": {"uid": uid}, "status": body})
