@@ -57,6 +57,7 @@ class PodWorker:
         self._performer = Performer(machine, self._state, root, self._interrupt)
         self._wake = asyncio.Event()
         self._status = last
+        self._told = False
         self._observed = ObservedPod(record.uid, record.pod.metadata.namespace, record.pod.metadata.name)
         self._refresh = False
         self.gone = asyncio.Event()
@@ -177,9 +178,10 @@ class PodWorker:
 
     def _report(self, status: PodStatus, decided: Plan, gone: bool) -> None:
         """Tell a status that changed; while actions are to follow, only if nothing better comes soon."""
-        if status == self._status and not gone:
+        if status == self._status and self._told and not gone:
             return
         self._status = status
+        self._told = True
         minor = (RemoveContainer, RemoveSandbox)
         busy = any(not isinstance(a, minor) for a in decided.actions)
         killing = any(isinstance(a, KillContainer) for a in decided.actions)
