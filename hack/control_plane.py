@@ -31,7 +31,7 @@ AUDIT_POLICY = {
 
 
 class ControlPlane:
-    """`start` returns when pods can be created. `cut_off` and `reconnect` play a partition, for every client at once."""
+    """`start` returns when pods can be created. `cut_off` and `reconnect` play a partition, for all clients at once."""
 
     def __init__(self, folder: Path, advertise: str = "127.0.0.1") -> None:
         """`advertise`: an address of this machine at which nodes and pods reach the API server."""

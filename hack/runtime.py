@@ -28,7 +28,10 @@ class Generation(StrEnum):
 class Containerd:
     """`start` returns when it serves CRI and has the test images; `stop` leaves containers running, as a crash does."""
 
-    def __init__(self, workspace: Workspace, generation: Generation, bridge_index: int = 0) -> None:
+    def __init__(
+        self, workspace: Workspace, generation: Generation, bridge_index: int = 0, masquerade: bool = False
+    ) -> None:
+        """`masquerade`: pods reach the world, through rules in the machine's iptables."""
         self.generation = generation
         self.folder = workspace.folder / f"containerd-{generation}"
         self.socket = self.folder / "containerd.sock"
@@ -36,6 +39,7 @@ class Containerd:
         self.bridge = workspace.bridge(bridge_index)
         self.gateway = workspace.gateway(bridge_index)
         self.cgroup = workspace.cgroup
+        self._masquerade = masquerade
         self._subnet = workspace.subnet(bridge_index)
         self._binary = _binary(generation)
         self._imported = False
@@ -102,6 +106,7 @@ class Containerd:
                     "type": "bridge",
                     "bridge": self.bridge,
                     "isGateway": True,
+                    "ipMasq": self._masquerade,
                     "hairpinMode": True,
                     "ipam": {
                         "type": "host-local",

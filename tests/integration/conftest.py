@@ -12,10 +12,10 @@ from typing import Protocol
 
 import pytest
 
+from hack.agent import Agent
 from hack.control_plane import ControlPlane
 from hack.runtime import Containerd, Generation
 from hack.workspace import Workspace
-from tests.integration.support.agent import Agent
 from tests.integration.support.waiting import wait_until
 
 FAILED = pytest.StashKey[bool]()

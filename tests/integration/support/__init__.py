@@ -1,1 +1,1 @@
-"""What the integration tests share: the agent as a process, and waiting."""
+"""What the integration tests share: waiting for what becomes true."""

@@ -1,7 +1,6 @@
-"""The agent as a user runs it: a process of its own, with its own folders, joined to a test's runtime and cluster."""
+"""The agent as a user runs it: a process with folders of its own, joined to a local runtime and control plane."""
 
 import json
-import re
 import signal
 import socket
 import ssl
@@ -15,7 +14,6 @@ from typing import Any
 from hack.control_plane import ControlPlane
 from hack.processes import Daemon
 from hack.runtime import Containerd
-from tests.integration.support.waiting import wait_until
 
 
 class Agent:
@@ -104,9 +102,6 @@ class Agent:
         """A condition of the Node; empty where it has none of the kind."""
         conditions = self.node_object().get("status", {}).get("conditions", [])
         return next((condition for condition in conditions if condition["type"] == kind), {})
-
-    def wait_logged(self, pattern: str, timeout: float = 10) -> None:
-        wait_until(lambda: re.search(pattern, self.log.read_text()), timeout, what=f"{pattern!r} in the agent's log")
 
     def _is_ready(self) -> bool:
         if self._control_plane is None:

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Set this machine up and run the agent in the foreground: joined to the cluster of config/config.yaml, or alone with the
+# manifests of config/manifests. Arguments go to `edgelet run`.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+
+if [ "$(id -u)" != 0 ]; then echo "error: running containers needs root: sudo make run" >&2; exit 2; fi
+demo=()
+if ! [ -e config/config.yaml ] && [ -z "${KUBECONFIG:-}" ]; then demo=(--demo-image); fi
+scripts/install-containerd.sh "${demo[@]}"
+hack/venv.sh run
+exec .venv/bin/edgelet run "$@"
