@@ -59,7 +59,10 @@ class RuntimeEvent:
 
 
 Subscribed = Callable[[Source], None]
-"""Called once the subscription holds: a list made after this misses nothing that the stream does not tell."""
+"""Called when a subscription holds: what a list made from now on does not show, the stream will tell.
+
+Called again in the rare case that a source refuses late and the next one takes over: list again.
+"""
 
 _CRI_KINDS: Final = {
     pb.CONTAINER_CREATED_EVENT: Kind.CREATED,
@@ -69,6 +72,7 @@ _CRI_KINDS: Final = {
 }
 _TOPICS: Final = ("/tasks/start", "/tasks/exit", "/containers/create", "/containers/delete")
 _CRI_NAMESPACE: Final = "k8s.io"
+_REFUSAL_S: Final = 0.02
 _SETTLE_DELAYS_S: Final = (0.005,) * 10 + (0.025,) * 10 + (0.1,) * 7  # containerd 1.6 usually needs 20 to 30 ms
 
 
@@ -120,10 +124,7 @@ async def _read(
     live: Callable[[], None],
 ) -> AsyncGenerator[RuntimeEvent, None]:
     try:
-        # Neither source answers before its first event. A round trip on the same connection is behind the subscription:
-        # when it is back, the runtime has subscribed us or has refused.
-        await runtime.ping()
-        if not call.done():
+        if await _holds(call, runtime):
             live()
         async for message in call:
             event = translate(message)
@@ -138,6 +139,19 @@ async def _read(
         raise
     finally:
         call.cancel()
+
+
+async def _holds(call: grpc.aio.UnaryStreamCall[Request, Message], runtime: RuntimeClient) -> bool:
+    """Neither source answers before its first event: wait a round trip of another call, and a moment for a refusal."""
+    refused = asyncio.Event()
+    call.add_done_callback(lambda _: refused.set())
+    await runtime.ping()
+    try:
+        async with asyncio.timeout(_REFUSAL_S):
+            await refused.wait()
+    except TimeoutError:
+        return True
+    return False
 
 
 def from_cri(message: pb.ContainerEventResponse) -> RuntimeEvent | None:
