@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -12,6 +13,23 @@ from agent.model.pod import K8sStruct, ObjectMeta, Pod
 
 ObjectKind = Literal["configmaps", "secrets", "serviceaccounts"]
 """Plural resource names (core/v1) of what a pod may refer to by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectKey:
+    """A namespaced object that a pod refers to."""
+
+    kind: ObjectKind
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bound service-account token. `expires_at` is in Unix seconds."""
+
+    token: str
+    expires_at: float
 
 
 class ConfigMap(K8sStruct, frozen=True):

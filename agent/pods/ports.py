@@ -6,29 +6,13 @@ The API server's side (`agent.kube`), the runtime's side (`agent.cri`) and tests
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from agent.cri._generated import api_pb2
-from agent.model.objects import ObjectKind, ObjectReference, Service
+from agent.model.objects import ObjectKey as ObjectKey
+from agent.model.objects import ObjectReference, Service
+from agent.model.objects import Token as Token
 from agent.model.pod import Pod
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A bound service-account token. `expires_at` is in Unix seconds."""
-
-    token: str
-    expires_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectKey:
-    """A namespaced object that a pod refers to."""
-
-    kind: ObjectKind
-    namespace: str
-    name: str
 
 
 class Objects(Protocol):
