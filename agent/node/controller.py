@@ -1,0 +1,279 @@
+"""Keep the Node object true: register it, report its status, renew its lease, make it again when somebody deletes it.
+
+In: the machine, word of the runtime, and a watch of the own Node. Out: requests to the API server, with no more rights
+than a node's own identity has. A status is sent when it changes and at the latest every five minutes. Existing labels,
+taints, capacities of others and conditions of others are left alone. Nothing here ever touches a pod.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from loguru import logger
+
+from agent.clock import Clock
+from agent.config import Settings
+from agent.errors import EdgeletError, Forbidden, NotFound
+from agent.kube.rest import Api
+from agent.kube.watch import Listed, Removed, Upserted, list_watch
+from agent.model.objects import ObjectReference
+from agent.node import status
+from agent.node.backoff import Backoff
+from agent.node.facts import MachineFacts, read_facts
+from agent.node.lease import LeaseKeeper
+from agent.node.ports import Events, NodeImage, Runtime, RuntimeHealth
+from agent.node.pressure import Pressure, SteadyPressure, pressure, read_signals
+
+NODES = "/api/v1/nodes"
+LOOK_EVERY_S = 10.0
+REPORT_EVERY_S = 300.0
+READ_IMAGES_EVERY_S = 30.0
+LEAVE_WITHIN_S = 3.0
+IMAGE_DIR = Path("/var/lib/containerd")
+
+Json = dict[str, Any]
+Configure = Callable[[Json], Awaitable[None]]
+"""A provider's `configure_node`: it may change the Node before it is sent."""
+
+
+class NodeController:
+    """`run` is the one task of it; `poke` and `leave` may be called from anywhere on the loop."""
+
+    def __init__(
+        self,
+        api: Api,
+        settings: Settings,
+        runtime: Runtime,
+        events: Events,
+        clock: Clock,
+        *,
+        configure: Configure | None = None,
+        read_machine: Callable[[Path], MachineFacts] = read_facts,
+        read_pressure: Callable[[Path, MachineFacts], Pressure] | None = None,
+    ) -> None:
+        self._api = api
+        self._settings = settings
+        self._runtime = runtime
+        self._events = events
+        self._clock = clock
+        self._configure = configure
+        self._read_machine = read_machine
+        self._read_pressure = read_pressure or _pressure_now
+        self._path = f"{NODES}/{settings.node_name}"
+        self._known: Json | None = None
+        """The Node as the API server last showed it; None: it has none, as far as we know."""
+        self._sent: Json | None = None
+        """The status that the API server last took from us."""
+        self._sent_at = 0.0
+        self._health = RuntimeHealth()
+        self._pressure = SteadyPressure()
+        self._images: tuple[NodeImage, ...] = ()
+        self._images_read_at: float | None = None
+        self._leaving = ""
+        self._look = asyncio.Event()
+        self._registered = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled. Never ends because of the API server: the node's pods run without it."""
+        self._events.record(self._reference(), "Normal", "Starting", "Starting edgelet.")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_status(), name="node-status")
+            tasks.create_task(self._tick(), name="node-tick")
+            tasks.create_task(self._keep_lease(), name="node-lease")
+            tasks.create_task(self._watch(), name="node-watch")
+
+    def poke(self) -> None:
+        """Look again now: the runtime went away or came back."""
+        self._look.set()
+
+    async def registered(self) -> None:
+        """Return once the API server has the Node (now or from before)."""
+        await self._registered.wait()
+
+    @property
+    def uid(self) -> str:
+        """The Node's UID, empty until it is registered."""
+        return str(self._known["metadata"]["uid"]) if self._known else ""
+
+    async def leave(self, message: str = "edgelet was stopped; its pods keep running") -> None:
+        """Say on the Node why the agent goes: an event, and Ready's reason. Call it after `run` was cancelled.
+
+        Gives up in silence after three seconds: without an API server there is nobody to tell.
+        """
+        self._leaving = message
+        self._events.record(self._reference(), "Normal", "AgentStopping", message)
+        try:
+            async with asyncio.timeout(LEAVE_WITHIN_S):
+                if self._known is not None:
+                    await self._report()
+        except (EdgeletError, TimeoutError) as error:
+            logger.info("the API server was not told of the stop: {}", error or "no answer in time")
+
+    async def _tick(self) -> None:
+        while True:
+            await self._clock.sleep(LOOK_EVERY_S)
+            self._look.set()
+
+    async def _keep_lease(self) -> None:
+        await self._registered.wait()
+        await LeaseKeeper(self._api, self._settings.node_name, lambda: self.uid, self._clock).run()
+
+    async def _keep_status(self) -> None:
+        backoff = Backoff()
+        said = ""
+        while True:
+            self._look.clear()  # before reading: a poke that comes meanwhile counts
+            try:
+                if self._known is None:
+                    await self._register()
+                await self._report()
+            except EdgeletError as error:
+                if isinstance(error, NotFound) and self._known is not None:
+                    self._gone()
+                    continue
+                if str(error) != said:
+                    said = str(error)
+                    logger.warning("the node's status was not reported: {}{}", error, _advice(error))
+                await self._clock.sleep(backoff.next())
+            else:
+                said = ""
+                backoff.reset()
+                await self._look.wait()
+
+    async def _register(self) -> None:
+        """Find the Node and give it our labels, or make it."""
+        node = await self._wanted([])
+        try:
+            known: Json = msgspec.json.decode(await self._api.get(self._path))
+        except NotFound:
+            # Conflict: somebody made it in between; the caller's next round finds it.
+            self._know(await self._api.post(NODES, msgspec.json.encode(node)))
+            self._taken(node["status"], [])
+            logger.info("registered node {}", self._settings.node_name)
+        else:
+            missing = _missing_metadata(node["metadata"], known["metadata"])
+            if missing:
+                known = msgspec.json.decode(
+                    await self._api.patch(self._path, msgspec.json.encode({"metadata": missing}))
+                )
+            self._known = known
+            self._sent = None
+            self._tell_of_reboot(known, node)
+            logger.info("found node {} in the API server", self._settings.node_name)
+        self._registered.set()
+
+    async def _report(self) -> None:
+        """Send the status where there is news in it, or where it is due."""
+        if self._known is None:
+            return
+        known = self._known.get("status") or {}
+        before = known.get("conditions") or []
+        wanted = (await self._wanted(before))["status"]
+        due = self._clock.monotonic() - self._sent_at >= REPORT_EVERY_S
+        if not (due or status.changed(wanted, self._sent) or status.disturbed(wanted, known)):
+            return
+        body = msgspec.json.encode(status.status_patch(wanted, known))
+        self._know(await self._api.patch(f"{self._path}/status", body))
+        self._taken(wanted, before)
+
+    async def _wanted(self, conditions_before: list[Json]) -> Json:
+        facts = await asyncio.to_thread(self._read_machine, self._settings.root_dir)
+        reading = await asyncio.to_thread(self._read_pressure, self._settings.root_dir, facts)
+        await self._ask_runtime()
+        observed = status.Observed(
+            facts=facts,
+            health=self._health,
+            pressure=self._pressure.after(reading, self._clock.monotonic()),
+            images=self._images,
+            leaving=self._leaving,
+        )
+        node = status.node(observed, self._settings, conditions_before, self._clock.wall())
+        if self._configure is not None:
+            await self._configure(node)
+        return node
+
+    async def _ask_runtime(self) -> None:
+        """A runtime that is down keeps its name, version and images of before."""
+        now = self._clock.monotonic()
+        try:
+            self._health = await self._runtime.health()
+            if self._images_read_at is None or now - self._images_read_at >= READ_IMAGES_EVERY_S:
+                self._images = await self._runtime.images()
+                self._images_read_at = now
+        except EdgeletError as error:
+            self._health = replace(self._health, down=str(error))
+
+    def _know(self, answer: bytes) -> None:
+        self._known = msgspec.json.decode(answer)
+
+    def _taken(self, sent: Json, before: list[Json]) -> None:
+        """The API server took this status: remember it, and tell what turned."""
+        self._sent, self._sent_at = sent, self._clock.monotonic()
+        for reason, message in status.turned(before, sent["conditions"]):
+            self._events.record(self._reference(), "Normal", reason, f"Node {self._settings.node_name}: {message}")
+            logger.info("{}: {}", reason, message)
+
+    def _tell_of_reboot(self, known: Json, node: Json) -> None:
+        before = ((known.get("status") or {}).get("nodeInfo") or {}).get("bootID")
+        now = node["status"]["nodeInfo"]["bootID"]
+        if before and now and before != now:
+            message = f"The machine of node {self._settings.node_name} was rebooted, boot id: {now}"
+            self._events.record(self._reference(), "Warning", "Rebooted", message)
+
+    def _reference(self) -> ObjectReference:
+        # Before it is registered a Node is referred to by its name, as kubelets always did; kubectl looks for both.
+        return ObjectReference(kind="Node", name=self._settings.node_name, uid=self.uid or self._settings.node_name)
+
+    async def _watch(self) -> None:
+        """See the own Node go, or change under our hands."""
+        await self._registered.wait()
+        selector = f"metadata.name={self._settings.node_name}"
+        async with aclosing(list_watch(self._api, NODES, selector, sleep=self._clock.sleep)) as changes:
+            async for change in changes:
+                match change:
+                    case Listed(items=()) if self._is_news(change.resource_version):
+                        self._gone()
+                    case Removed(object=gone) if gone.meta.uid == self.uid:
+                        self._gone()
+                    case Listed(items=(found,)) | Upserted(object=found) if self._is_news(found.meta.resourceVersion):
+                        self._know(found.raw)
+                        self._look.set()
+
+    def _gone(self) -> None:
+        if self._known is not None:
+            logger.warning("node {} was deleted in the API server: making it again", self._settings.node_name)
+        self._known = None
+        self._look.set()
+
+    def _is_news(self, resource_version: str) -> bool:
+        """The watch lags behind our own writes, whose answers we have already."""
+        known = self._known["metadata"].get("resourceVersion", "") if self._known else ""
+        if not (known.isdigit() and resource_version.isdigit()):
+            return resource_version != known
+        return int(resource_version) > int(known)
+
+
+def _pressure_now(root_dir: Path, facts: MachineFacts) -> Pressure:
+    return pressure(read_signals(root_dir, IMAGE_DIR, facts.pid_max))
+
+
+def _missing_metadata(wanted: Json, known: Json) -> Json:
+    """Our labels and annotations that the Node lacks or has otherwise; whatever else it has stays."""
+    missing: Json = {}
+    for field in ("labels", "annotations"):
+        found = known.get(field) or {}
+        if lacking := {name: value for name, value in wanted[field].items() if found.get(name) != value}:
+            missing[field] = lacking
+    return missing
+
+
+def _advice(error: EdgeletError) -> str:
+    if isinstance(error, Forbidden):
+        return " (a node's credential is good for the Node of its own name only: see --nodename)"
+    return ""
