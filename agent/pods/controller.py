@@ -68,6 +68,10 @@ class PodController:
             self._given.discard(uid)
         self._publish(update)
 
+    def knows(self, uid: str) -> bool:
+        """Whether the provider has this pod from here: whatever becomes of it is under way."""
+        return uid in self._given
+
     async def _bring(self, uid: str) -> None:
         delay = RETRY_INITIAL_S
         try:

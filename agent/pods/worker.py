@@ -94,6 +94,8 @@ class PodWorker:
 
     def update(self, record: PodRecord) -> None:
         """The desired pod changed."""
+        if record.pod.metadata.generation != self._state.pod.metadata.generation:
+            self._say_ignored(record)
         self._state.record = record
         self._refresh = True
         self._wake.set()
@@ -258,6 +260,13 @@ class PodWorker:
         if refusals:
             self._state.refused = "; ".join(refusals)
             self._event("Warning", reason, f"This node does not run the pod: {self._state.refused}")
+
+    def _say_ignored(self, record: PodRecord) -> None:
+        """A pod that runs goes on; what was added to it and is not done here is said, once."""
+        before = {str(refusal) for refusal in unsupported(msgspec.json.decode(self._state.record.raw))}
+        now = [str(refusal) for refusal in unsupported(msgspec.json.decode(record.raw))]
+        if added := [refusal for refusal in now if refusal not in before]:
+            self._event("Warning", "UnsupportedField", f"This node does not do this: {'; '.join(added)}")
 
     def _event(self, kind: str, reason: str, message: str) -> None:
         self._machine.events.record(ObjectReference.of(self.record.pod), kind, reason, message)

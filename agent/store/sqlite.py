@@ -1,7 +1,7 @@
 """The record in one SQLite file: WAL, one writer thread, full sync, a checksum on every row.
 
 Writes that arrive while a commit is under way join the next one, so a burst of pods costs few fsyncs. A row whose
-checksum does not hold, and a file that SQLite cannot read, are set aside with a message, never trusted and never a
+checksum does not hold is dropped, a file that SQLite cannot read is set aside, both with a message and neither a
 reason not to start: what was lost comes back from the runtime and the API server.
 """
 
@@ -143,7 +143,7 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise Retryable(f"cannot read the record {self._path}: {error}") from error
         for key in bad:
-            logger.error("record {}: row {} is corrupt and was set aside", self._path, key)
+            logger.error("record {}: row {} is corrupt and was dropped", self._path, key)
         return found
 
     # ------------------------------------------------------------ on the writer's thread

@@ -1,0 +1,251 @@
+"""The composition root: the only place that makes adapters, wires them, and owns their tasks and the staged stop.
+
+In: the settings. Out: an agent that runs until it is told to stop (SIGTERM, SIGINT). A task that dies ends the agent;
+pods keep running either way. Order of the start: the record, then what acts on it, then the API server's word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from loguru import logger
+
+from agent import __version__
+from agent.clock import SystemClock
+from agent.config import Settings
+from agent.errors import ConfigError
+from agent.kube.credentials import Credentials
+from agent.kube.events import EventRecorder, LoggedEvents
+from agent.kube.objects import RecordedObjects, ReferencedObjects
+from agent.kube.pods_api import PodsApi
+from agent.kube.rest import Api
+from agent.kube.tokens import ServiceAccountTokens, StandaloneTokens
+from agent.model.record import Origin, PodRecord
+from agent.model.status import PodStatus
+from agent.node.controller import NodeController
+from agent.node.facts import read_facts
+from agent.node.status import allocatable, node_ips
+from agent.pods.controller import PodController
+from agent.pods.desired import DesiredPods
+from agent.pods.ports import Events, Objects, Tokens
+from agent.pods.publish import PodUpdateLike, Publisher
+from agent.pods.sources import follow_api, follow_manifests
+from agent.providers import registry
+from agent.providers.contract import (
+    ConfiguresNode,
+    HearsOfObjects,
+    MachineFacts,
+    NotifiesPods,
+    Provider,
+    ProviderContext,
+    Runs,
+    TellsHealth,
+)
+from agent.server.http import KubeletServer
+from agent.store.base import Store
+from agent.store.sqlite import SqliteStore
+
+DRAIN_S = 3.0
+"""At the stop, for the Node's last word and for events that wait."""
+SWEEP_S = 60.0
+
+Job = tuple[str, Coroutine[Any, Any, None]]
+
+
+async def run(settings: Settings) -> None:
+    """Run the agent until it is told to stop. Raises ConfigError for wrong settings, or the error that ended it."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        agent = await _build(settings, stack)
+        async with asyncio.TaskGroup() as tasks:
+            life = tasks.create_task(agent.live(), name="agent")
+            await stop.wait()
+            logger.info("stopping; pods keep running")
+            await agent.leave()
+            life.cancel()
+
+
+@dataclass(slots=True)
+class _ApiSide:
+    """What talks to the API server, or stands in its place where there is none."""
+
+    objects: Objects
+    tokens: Tokens
+    events: Events
+    api: Api | None = None
+    jobs: list[Job] = field(default_factory=list)
+    drain: Callable[[], Coroutine[Any, Any, None]] | None = None
+
+
+class Agent:
+    """All parts of a running agent, wired."""
+
+    def __init__(self, settings: Settings, store: Store, side: _ApiSide) -> None:
+        self._settings = settings
+        self._side = side
+        facts = read_facts(settings.root_dir)
+        context = ProviderContext(
+            settings=settings,
+            store=store,
+            objects=side.objects,
+            tokens=side.tokens,
+            events=side.events,
+            facts=MachineFacts(facts.memory_bytes, allocatable(facts, settings)),
+            node_ips=node_ips(facts, settings),
+            health_changed=self._health_changed,
+        )
+        self._provider = _make_provider(settings.provider, context)
+        self._publisher = Publisher(PodsApi(side.api), self._finalized) if side.api else None
+        self._controller = PodController(self._provider, side.events, self._publish)
+        self._provider.notify_pods(self._controller.pod_updated)
+        self._desired = DesiredPods(store, self._controller.desired_changed, _origins(settings))
+        self._statuses: dict[str, PodStatus] = {}
+        configure = self._provider.configure_node if isinstance(self._provider, ConfiguresNode) else None
+        self._node = (
+            NodeController(side.api, settings, self._provider, side.events, SystemClock(), configure=configure)
+            if side.api
+            else None
+        )
+        ca = side.api.access.cluster_ca if side.api else None
+        self._server = KubeletServer(settings, self._provider, self, ca, context.node_ips)
+
+    async def live(self) -> None:
+        """Everything, until cancelled or until a part fails."""
+        where = f"node {self._settings.node_name}" if self._side.api else "standalone"
+        logger.info("edgelet {} starts as {}, pid {}", __version__, where, os.getpid())
+        async with asyncio.TaskGroup() as tasks:
+            for name, job in self._jobs():
+                tasks.create_task(job, name=name)
+            # The groups that pods' tasks go into are open after one turn of the loop.
+            await asyncio.sleep(0)
+            await self._desired.load()
+            for name, job in self._sources():
+                tasks.create_task(job, name=name)
+            # What exists now lives as long as the agent: collecting it again and again only costs time.
+            gc.freeze()
+
+    async def leave(self) -> None:
+        """Say why the Node goes, and send the events that wait. Takes a few seconds at most."""
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                if self._node is not None:
+                    await self._node.leave()
+                if self._side.drain is not None:
+                    await self._side.drain()
+        except TimeoutError:
+            logger.warning("the API server did not take the last word within {:g} s", DRAIN_S)
+
+    def with_status(self) -> Iterable[tuple[PodRecord, PodStatus | None]]:
+        """The pods of this node with their status, for the kubelet API."""
+        for record in self._desired.all():
+            yield record, self._statuses.get(record.uid)
+
+    def objects_changed(self, pod_uid: str) -> None:
+        if isinstance(self._provider, HearsOfObjects):
+            self._provider.objects_changed(pod_uid)
+
+    def _jobs(self) -> Iterable[Job]:
+        yield from self._side.jobs
+        yield "pods", self._controller.run()
+        yield "desired pods", self._desired.run()
+        if self._publisher is not None:
+            yield "statuses", self._publisher.run()
+        if self._node is not None:
+            yield "node", self._node.run()
+        if isinstance(self._provider, Runs):
+            yield "provider", self._provider.run()
+        if self._side.api is not None:
+            yield "kubelet API", self._server.run()
+
+    def _sources(self) -> Iterable[Job]:
+        if self._side.api is not None:
+            yield "pods of the API server", follow_api(self._side.api, self._settings.node_name, self._desired)
+        if self._settings.pod_manifest_path is not None:
+            folder = self._settings.pod_manifest_path
+            yield "manifests", follow_manifests(folder, self._settings.node_name, self._desired)
+        yield "orphans", self._sweep()
+
+    def _publish(self, update: PodUpdateLike) -> None:
+        uid = update.record.uid
+        self._statuses[uid] = update.status
+        if update.gone:
+            del self._statuses[uid]
+        if self._publisher is not None and update.record.origin is Origin.API:
+            self._publisher.publish(update)
+
+    def _finalized(self, uid: str) -> None:
+        self._desired.remove(uid)
+
+    def _health_changed(self) -> None:
+        if self._node is not None:
+            self._node.poke()
+
+    async def _sweep(self) -> None:
+        """End what runs here and nobody wants: only once every origin has told all its pods."""
+        await self._desired.verified.wait()
+        while True:
+            for record in await self._provider.get_pods():
+                if self._desired.get(record.uid) is None and not self._controller.knows(record.uid):
+                    logger.bind(pod=record.pod.full_name).warning("nobody wants this pod any more: ending it")
+                    await self._provider.delete_pod(record)
+            await asyncio.sleep(SWEEP_S)
+
+
+class _Notifying(Provider, NotifiesPods, TellsHealth):
+    """What the agent asks of every provider today."""
+
+
+def _make_provider(name: str, context: ProviderContext) -> _Notifying:
+    made: Any = registry.find(name)(context)
+    for part, method in ((NotifiesPods, "notify_pods"), (TellsHealth, "health")):
+        if not isinstance(made, part):
+            raise ConfigError(f"--provider: {name!r} has no method {method}")
+    wired: _Notifying = made
+    return wired
+
+
+def _origins(settings: Settings) -> frozenset[Origin]:
+    origins = {Origin.API} if settings.kubeconfig else set()
+    return frozenset(origins | ({Origin.FILE} if settings.pod_manifest_path else set()))
+
+
+async def _build(settings: Settings, stack: AsyncExitStack) -> Agent:
+    store = await SqliteStore.open(settings.root_dir.absolute() / "record.db")
+    stack.push_async_callback(store.close)
+    agent: Agent
+
+    def wake(pod_uid: str) -> None:
+        agent.objects_changed(pod_uid)
+
+    if settings.kubeconfig is None:
+        side = _ApiSide(RecordedObjects(store), StandaloneTokens(), LoggedEvents())
+    else:
+        api = Api(await Credentials.load(settings.kubeconfig))
+        stack.push_async_callback(api.close)
+        side = _cluster_side(settings, api, store, wake)
+    agent = Agent(settings, store, side)
+    return agent
+
+
+def _cluster_side(settings: Settings, api: Api, store: Store, wake: Callable[[str], None]) -> _ApiSide:
+    clock = SystemClock()
+    objects = ReferencedObjects(api, store, wake, clock)
+    events = EventRecorder(api, settings.node_name, clock)
+    return _ApiSide(
+        objects=objects,
+        tokens=ServiceAccountTokens(api, store, clock),
+        events=events,
+        api=api,
+        jobs=[("referenced objects", objects.run()), ("events", events.run())],
+        drain=events.drain,
+    )

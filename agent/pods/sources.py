@@ -1,0 +1,61 @@
+"""Where desired pods come from: the API server's list and watch, and a folder of manifests.
+
+In: the two streams. Out: orders to the desired set, in the order in which they came. What cannot be read is said and
+left as it was; it never takes a pod away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import aclosing
+from pathlib import Path
+
+import msgspec
+from loguru import logger
+
+from agent.kube.rest import Api
+from agent.kube.watch import Listed, RawObject, Removed, Upserted, list_watch
+from agent.model.record import Origin, PodRecord
+from agent.pods.desired import DesiredPods
+from agent.pods.manifests import watch_manifests
+
+
+async def follow_api(api: Api, node_name: str, desired: DesiredPods) -> None:
+    """This node's pods in the API server, for as long as the agent lives."""
+    async with aclosing(list_watch(api, "/api/v1/pods", f"spec.nodeName={node_name}")) as events:
+        async for event in events:
+            match event:
+                case Listed():
+                    desired.replace_all(Origin.API, _records(event.items, desired))
+                case Upserted():
+                    if (record := _record(event.object)) is not None:
+                        desired.upsert(record)
+                case Removed():
+                    desired.remove(event.object.meta.uid)
+                case _:
+                    continue
+
+
+async def follow_manifests(folder: Path, node_name: str, desired: DesiredPods) -> None:
+    """The static pods of a folder, for as long as the agent lives. Raises ConfigError where it is not a folder."""
+    known = [record for record in desired.all() if record.origin is Origin.FILE]
+    async with aclosing(watch_manifests(folder, node_name, known)) as sets:
+        async for manifests in sets:
+            desired.replace_all(Origin.FILE, manifests.pods)
+
+
+def _records(objects: Iterable[RawObject], desired: DesiredPods) -> Iterable[PodRecord]:
+    """A pod that cannot be read stays as it is known, for the list does have it."""
+    for raw in objects:
+        record = _record(raw) or desired.get(raw.meta.uid)
+        if record is not None:
+            yield record
+
+
+def _record(found: RawObject) -> PodRecord | None:
+    try:
+        return PodRecord.decode(found.raw, Origin.API)
+    except msgspec.ValidationError as error:
+        log = logger.bind(pod=f"{found.meta.namespace}/{found.meta.name}")
+        log.error("the API server's pod is not readable: {}", error)
+        return None
