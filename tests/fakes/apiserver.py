@@ -416,6 +416,8 @@ def _merged(old: Any, change: Any) -> Any:
             result.pop(name, None)
         elif name in ("conditions", "podIPs", "hostIPs") and isinstance(value, list):
             result[name] = _merged_list(result.get(name, []), value, "type" if name == "conditions" else "ip")
+        elif isinstance(value, list) and {"$patch": "replace"} in value:
+            result[name] = [item for item in value if item != {"$patch": "replace"}]
         else:
             result[name] = _merged(result.get(name), value)
     return result
