@@ -141,6 +141,8 @@ class RuntimeChannel:
 
     def __init__(self, endpoint: str) -> None:
         socket_path(endpoint)
+        # gRPC's own lines on stderr (a GOAWAY, say) repeat what its errors tell. Read when the first channel is made.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         self.endpoint: Final = endpoint
         self.grpc: Final[grpc.aio.Channel] = grpc.aio.insecure_channel(endpoint, options=_OPTIONS)
 

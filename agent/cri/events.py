@@ -25,7 +25,7 @@ from agent.cri._generated.event_service_pb2_grpc import EventsStub
 from agent.cri.channel import RuntimeChannel, raise_if_closed
 from agent.cri.faults import UNIMPLEMENTED, fault
 from agent.cri.runtime import RuntimeClient
-from agent.errors import NotFound, Permanent, Retryable
+from agent.errors import Permanent, Retryable
 
 Request = TypeVar("Request")
 Message = TypeVar("Message")
@@ -203,14 +203,10 @@ async def _until_shown(runtime: RuntimeClient, event: RuntimeEvent) -> None:
 
 
 async def _is_shown(runtime: RuntimeClient, event: RuntimeEvent) -> bool:
+    """Lists, for containerd writes an error into its log whenever the status of what is not there is asked."""
     stopped = event.kind is Kind.STOPPED
-    try:
-        container = await runtime.container_status(event.container_id)
-        return stopped and container.status.state != pb.CONTAINER_RUNNING
-    except NotFound:
-        pass
-    try:
-        sandbox = await runtime.pod_sandbox_status(event.container_id)
-        return stopped and sandbox.status.state != pb.SANDBOX_READY
-    except NotFound:
-        return True
+    for container in await runtime.list_containers(pb.ContainerFilter(id=event.container_id)):
+        return stopped and container.state != pb.CONTAINER_RUNNING
+    for sandbox in await runtime.list_pod_sandbox(pb.PodSandboxFilter(id=event.container_id)):
+        return stopped and sandbox.state != pb.SANDBOX_READY
+    return True

@@ -1,6 +1,7 @@
 """Turn gRPC's errors into ours, in one place, so that callers branch on a class and never on a message.
 
-containerd wraps many failures as UNKNOWN; the few that carry a decision are told apart here by their text.
+containerd answers many failures with UNKNOWN, and each generation with other codes; the few that carry a decision are
+told apart here by their text.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def fault(method: str, endpoint: str, error: grpc.aio.AioRpcError) -> EdgeletErr
             return Conflict(f"{method}: {details}")
         case grpc.StatusCode.UNIMPLEMENTED:
             return Permanent(UNIMPLEMENTED, f"the runtime at {endpoint} does not serve {method}: {details}")
-        case grpc.StatusCode.UNKNOWN if _NAME_IS_TAKEN in details:
+        case grpc.StatusCode.UNKNOWN | grpc.StatusCode.FAILED_PRECONDITION if _NAME_IS_TAKEN in details:
             return Conflict(f"{method}: {details}")
         case grpc.StatusCode.UNKNOWN if _STILL_STARTING in details:  # containerd 1.6; later ones say UNAVAILABLE
             return Retryable(f"{method}: the runtime is still starting")

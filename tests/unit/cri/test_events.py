@@ -118,9 +118,9 @@ async def test_containerd_s_word_of_an_exit_is_held_back_until_cri_shows_it(rig:
     container_id = await rig.container(await rig.sandbox())
     await rig.runtime.start_container(container_id)
     async with listening(rig) as listener:
-        asked = len(rig.fake.called("ContainerStatus"))
+        asked = len(rig.fake.called("ListContainers"))
         rig.fake.tell_exit(container_id)
-        await rig.fake.reached("ContainerStatus", asked + 2)
+        await rig.fake.reached("ListContainers", asked + 2)
         assert listener.seen.empty()
         rig.fake.record_exit(container_id, 4)
         [event] = await listener.take(1)

@@ -25,6 +25,7 @@ from tests.unit.cri.conftest import Rig
             'failed to reserve container name "a_b_c_d_0": name "a_b_c_d_0" is reserved for "0123"',
             Conflict,
         ),
+        (grpc.StatusCode.FAILED_PRECONDITION, 'name "a_b_c_0" is reserved for "0123"', Conflict),  # containerd 2
         (grpc.StatusCode.UNKNOWN, "failed to create containerd task: no such device", Permanent),
         (grpc.StatusCode.INVALID_ARGUMENT, "bad mount", Permanent),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "message larger than max", Permanent),
