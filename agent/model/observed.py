@@ -74,3 +74,8 @@ class ObservedPod:
     @property
     def running(self) -> tuple[ObservedContainer, ...]:
         return tuple(c for c in self.containers if c.state is ContainerState.RUNNING)
+
+    @property
+    def alive(self) -> tuple[ObservedContainer, ...]:
+        """What runs, and what may run for all that the runtime knows."""
+        return tuple(c for c in self.containers if c.state in (ContainerState.RUNNING, ContainerState.UNKNOWN))

@@ -66,6 +66,8 @@ class Knowledge:
     health: Mapping[str, Health] = field(default_factory=dict)
     """By container ID."""
     stop: Stop | None = None
+    ended: bool = False
+    """The pod's status said before that it succeeded or failed: nothing of it runs again, whatever is left of it."""
     refused: str = ""
     """Not empty: the pod uses what this node does not support; nothing of it is run."""
     last_sandbox_attempt: int = -1

@@ -45,7 +45,7 @@ def plan(pod: Pod, observed: ObservedPod, knows: Knowledge, now: float) -> Plan:
         return Plan(*plan_stop(pod, observed, volumes_mounted=mounted, deadline=knows.stop.deadline, now=now))
     if knows.refused:
         return Plan()
-    if is_finished(pod, observed):
+    if knows.ended or is_finished(pod, observed):
         # Sidecars may still run: they end like those of a deleted pod, and dead containers stay for their logs.
         deadline = now + pod.spec.terminationGracePeriodSeconds
         return Plan(*plan_stop(pod, observed, volumes_mounted=knows.volumes_mounted, deadline=deadline, now=now))
@@ -56,6 +56,10 @@ def _plan_running(pod: Pod, observed: ObservedPod, knows: Knowledge, now: float)
     wakes = _Wakes()
     actions: list[Action] = []
     sandbox = observed.sandbox
+    # What still runs in a sandbox that is dead or replaced ends as any container does, before its sandbox is stopped:
+    # a new one of the same name must not run beside it.
+    if strays := _strays(pod, observed):
+        return Plan(strays)
     # Two sandboxes of one pod must never be up together: the older ones go first.
     stale = tuple(StopSandbox(s.id) for s in observed.sandboxes[1:] if s.ready)
     if stale:
@@ -67,10 +71,9 @@ def _plan_running(pod: Pod, observed: ObservedPod, knows: Knowledge, now: float)
             attempt = max(sandbox.attempt if sandbox else -1, knows.last_sandbox_attempt) + 1
             actions.append(CreateSandbox(attempt, replaces=sandbox.id if sandbox else None))
         return Plan(tuple(actions), wakes.next)
-    actions += _kills(pod, observed, sandbox)
+    actions += _kills(pod, observed, sandbox, knows)
     actions += _dead_weight(observed)
     if knows.volumes_ready:
-        actions += _unhealthy(pod, observed, sandbox, knows)
         starts = _starts(pod, observed, sandbox, knows, now, wakes)
         if starts:
             actions.append(StartContainers(tuple(starts)))
@@ -82,17 +85,17 @@ def _starts(
 ) -> list[ContainerStart]:
     """Init containers in order, sidecars when their turn has come, main containers when all of those are through."""
     starts: list[ContainerStart] = []
-    main_began = any(_current(observed, sandbox, c.name) for c in pod.spec.containers)
-    for container in pod.spec.initContainers:
+    begun = _begun(pod, observed, sandbox)
+    for index, container in enumerate(pod.spec.initContainers):
         current = _current(observed, sandbox, container.name)
         if container.is_sidecar:
             if start := _start(container, observed, current, knows, now, wakes, restart=True):
                 starts.append(start)
             running = current is not None and current.state is ContainerState.RUNNING
-            if not main_began and not (running and current and knows.health.get(current.id, NO_HEALTH).started):
+            if index >= begun and not (running and current and knows.health.get(current.id, NO_HEALTH).started):
                 return starts
             continue
-        if main_began or (current and current.state is ContainerState.EXITED and current.exit_code == 0):
+        if index < begun or (current and current.state is ContainerState.EXITED and current.exit_code == 0):
             continue
         restart = pod.spec.restartPolicy != "Never"
         if start := _start(container, observed, current, knows, now, wakes, restart=restart):
@@ -100,15 +103,14 @@ def _starts(
         return starts
     for container in pod.spec.containers:
         current = _current(observed, sandbox, container.name)
-        # A success in an earlier sandbox stands too: a new sandbox does not run a finished container again.
+        # An end in an earlier sandbox stands too: a new sandbox does not run a finished container again.
         newest = current or observed.newest(container.name)
-        succeeded = newest is not None and newest.state is ContainerState.EXITED and newest.exit_code == 0
-        if newest is not current and newest is not None and pod.spec.restartPolicy == "Never":
-            continue
-        if newest is not current and succeeded and pod.spec.restartPolicy == "OnFailure":
-            continue
+        ended = newest is not None and newest.state is ContainerState.EXITED
+        succeeded = ended and newest is not None and newest.exit_code == 0
         restart = pod.spec.restartPolicy == "Always" or (pod.spec.restartPolicy == "OnFailure" and not succeeded)
-        if start := _start(container, observed, current, knows, now, wakes, restart=restart):
+        if ended and not restart:
+            continue
+        if start := _start(container, observed, current, knows, now, wakes, restart=True):
             starts.append(start)
     return starts
 
@@ -146,34 +148,47 @@ def _start(
     return ContainerStart(container.name, newest.attempt + 1 if newest else 0)
 
 
-def _kills(pod: Pod, observed: ObservedPod, sandbox: ObservedSandbox) -> list[Action]:
-    """Containers whose spec changed (only the image can), and those whose state the runtime has lost."""
+def _begun(pod: Pod, observed: ObservedPod, sandbox: ObservedSandbox) -> int:
+    """How far the pod has come in this sandbox: init containers before this index are through, sidecars among them
+    hold nobody up any more. A trace of a later container proves it where an earlier one was removed.
+    """
+    if any(_current(observed, sandbox, c.name) for c in pod.spec.containers):
+        return len(pod.spec.initContainers)
+    traces = (i for i, c in enumerate(pod.spec.initContainers) if _current(observed, sandbox, c.name))
+    return max(traces, default=0)
+
+
+def _strays(pod: Pod, observed: ObservedPod) -> tuple[Action, ...]:
+    sandbox = observed.sandbox
+    home = sandbox.id if sandbox is not None and sandbox.ready else None
+    grace = pod.spec.terminationGracePeriodSeconds
+    return tuple(
+        KillContainer(c.id, c.name, grace, f"Container {c.name} runs in a dead sandbox, stopping it")
+        for c in observed.running
+        if c.sandbox_id != home
+    )
+
+
+def _kills(pod: Pod, observed: ObservedPod, sandbox: ObservedSandbox, knows: Knowledge) -> list[Action]:
+    """Containers whose state the runtime has lost, whose image changed, or whose probe or postStart hook failed."""
     kills: list[Action] = []
     specs = {c.name: c for c in (*pod.spec.initContainers, *pod.spec.containers)}
-    grace = pod.spec.terminationGracePeriodSeconds
-    for container in observed.containers:
-        spec = specs.get(container.name)
-        if spec is None or container.sandbox_id != sandbox.id:
+    ends_by_itself = {c.name for c in pod.spec.initContainers if not c.is_sidecar}
+    pod_grace = pod.spec.terminationGracePeriodSeconds
+    for container in observed.alive:
+        name, spec = container.name, specs.get(container.name)
+        if container.sandbox_id != sandbox.id or spec is None:
             continue
-        if container.state is ContainerState.UNKNOWN:
-            kills.append(
-                KillContainer(
-                    container.id, spec.name, 0, f"Container {spec.name} is in an unknown state, restarting it"
-                )
-            )
-        elif container.state is ContainerState.RUNNING and container.spec_hash != spec_hash(spec):
-            message = f"Container {spec.name} definition changed, will be restarted"
-            kills.append(KillContainer(container.id, spec.name, grace, message))
-    return kills
-
-
-def _unhealthy(pod: Pod, observed: ObservedPod, sandbox: ObservedSandbox, knows: Knowledge) -> list[Action]:
-    kills: list[Action] = []
-    for container in observed.running:
         health = knows.health.get(container.id, NO_HEALTH)
-        if container.sandbox_id == sandbox.id and health.failed:
-            grace = pod.spec.terminationGracePeriodSeconds if health.grace_s is None else health.grace_s
-            kills.append(KillContainer(container.id, container.name, grace, health.failed))
+        if container.state is ContainerState.UNKNOWN:
+            message = f"Container {name} is in an unknown state, restarting it"
+            kills.append(KillContainer(container.id, name, 0, message))
+        elif name not in ends_by_itself and container.spec_hash != spec_hash(spec):
+            message = f"Container {name} definition changed, will be restarted"
+            kills.append(KillContainer(container.id, name, pod_grace, message))
+        elif health.failed:
+            grace = pod_grace if health.grace_s is None else health.grace_s
+            kills.append(KillContainer(container.id, name, grace, health.failed))
     return kills
 
 
@@ -182,8 +197,13 @@ def _dead_weight(observed: ObservedPod) -> list[Action]:
     seen: dict[str, int] = {}
     removals: list[Action] = []
     for container in observed.containers:
-        seen[container.name] = seen.get(container.name, 0) + 1
-        if seen[container.name] > 2 and container.state is ContainerState.EXITED:
+        newer = seen.get(container.name, 0)
+        if newer and container.state is ContainerState.CREATED:
+            # Made in a sandbox that died before it could start: it has neither an end nor a log.
+            removals.append(RemoveContainer(container.id))
+            continue
+        seen[container.name] = newer + 1
+        if newer >= 2 and container.state is ContainerState.EXITED:
             removals.append(RemoveContainer(container.id))
     used = {c.sandbox_id for c in observed.containers}
     removals += [RemoveSandbox(s.id) for s in observed.sandboxes[1:] if not s.ready and s.id not in used]

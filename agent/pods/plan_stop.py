@@ -22,11 +22,11 @@ def plan_stop(
     """(actions, moment to look again, all down). Containers that the spec does not name end with the main ones."""
     grace = max(MINIMUM_GRACE_S, math.ceil(deadline - now))
     sidecars = [c.name for c in pod.spec.initContainers if c.is_sidecar]
-    running = observed.running
-    ending = [c for c in running if c.name not in sidecars]
-    if not ending and running:
-        last = max(sidecars.index(c.name) for c in running)
-        ending = [c for c in running if c.name == sidecars[last]]
+    alive = observed.alive
+    ending = [c for c in alive if c.name not in sidecars]
+    if not ending and alive:
+        last = max(sidecars.index(c.name) for c in alive)
+        ending = [c for c in alive if c.name == sidecars[last]]
     if ending:
         kills = (KillContainer(c.id, c.name, grace, f"Stopping container {c.name}") for c in ending)
         return tuple(kills), None, False
