@@ -32,7 +32,7 @@ def conditions(
     containers_ready = _containers_ready(pod, phase, inits, mains)
     wanted = (
         PodCondition(type="PodReadyToStartContainers", status=_bool(usable)),
-        _initialized(pod, phase, inits),
+        _initialized(pod, phase, inits, mains),
         _ready(pod, containers_ready),
         containers_ready,
         PodCondition(type="PodScheduled", status="True"),
@@ -41,15 +41,19 @@ def conditions(
     return tuple(_dated(c, before.get(c.type), pod.metadata.generation, wall) for c in wanted)
 
 
-def _initialized(pod: Pod, phase: Phase, inits: tuple[ContainerStatus, ...]) -> PodCondition:
+def _initialized(
+    pod: Pod, phase: Phase, inits: tuple[ContainerStatus, ...], mains: tuple[ContainerStatus, ...]
+) -> PodCondition:
     if phase is Phase.SUCCEEDED:
         return PodCondition(type="Initialized", status="True", reason="PodCompleted")
-    incomplete: list[str] = []
-    for spec, status in zip(pod.spec.initContainers, inits, strict=True):
-        done = bool(status.started) if spec.is_sidecar else status.ready
-        if not done and not (spec.is_sidecar and phase.is_terminal):
-            incomplete.append(spec.name)
-    if incomplete and phase in (Phase.PENDING, Phase.FAILED):
+    # Once a main container has run, the pod was initialized, whatever became of its init containers since.
+    begun = any(s.state.running or s.state.terminated or s.lastState.terminated for s in mains)
+    incomplete = [
+        spec.name
+        for spec, status in zip(pod.spec.initContainers, inits, strict=True)
+        if not (status.started if spec.is_sidecar else status.ready)
+    ]
+    if incomplete and not begun:
         message = f"containers with incomplete status: {_names(incomplete)}"
         return PodCondition(type="Initialized", status="False", reason="ContainersNotInitialized", message=message)
     return PodCondition(type="Initialized", status="True")
@@ -76,12 +80,14 @@ def _ready(pod: Pod, containers_ready: PodCondition) -> PodCondition:
             type="Ready", status="False", reason=containers_ready.reason, message=containers_ready.message
         )
     gates = {c.type: c.status for c in pod.status.conditions}
+    faults: list[str] = []
     for gate in pod.spec.readinessGates:
-        if gates.get(gate.conditionType) != "True":
-            missing = gate.conditionType not in gates
-            fault = "does not exist" if missing else 'has the status of "False", instead of "True"'
-            message = f'corresponding condition of pod readiness gate "{gate.conditionType}" {fault}.'
-            return PodCondition(type="Ready", status="False", reason="ReadinessGatesNotReady", message=message)
+        status = gates.get(gate.conditionType)
+        if status != "True":
+            fault = "has no condition" if status is None else f"is {status}"
+            faults.append(f"readiness gate {gate.conditionType} {fault}")
+    if faults:
+        return PodCondition(type="Ready", status="False", reason="ReadinessGatesNotReady", message=", ".join(faults))
     return PodCondition(type="Ready", status="True")
 
 

@@ -1,0 +1,158 @@
+"""Write the statuses of a pod's containers: what each does now, what it did before, and why it waits.
+
+In: the pod, what the runtime has of it, the worker's knowledge, and the status written before (for containers that the
+runtime has no more). Out: ContainerStatuses in the spec's order. No I/O; reasons are the kubelet's.
+"""
+
+from __future__ import annotations
+
+from agent.model.observed import ContainerState, ObservedContainer, ObservedPod
+from agent.model.pod import Container, Pod
+from agent.model.status import ContainerStatus, PodStatus, Running, State, Terminated, Waiting, timestamp
+from agent.pods.backoff import ready_at
+from agent.pods.knowledge import NO_HEALTH, Failure, Knowledge
+
+MESSAGES_LIMIT_BYTES = 12 * 1024
+"""Of all termination messages of a pod together; each container has an equal share."""
+LOST = Terminated(
+    exitCode=137,
+    reason="ContainerStatusUnknown",
+    message="The container was running when it was last seen, and the runtime cannot tell what became of it",
+)
+
+_Statuses = tuple[ContainerStatus, ...]
+
+
+def container_statuses(
+    pod: Pod, observed: ObservedPod, knows: Knowledge, previous: PodStatus | None, now: float, *, finished: bool
+) -> tuple[_Statuses, _Statuses]:
+    """(init containers, main containers). `finished`: none of them will be started again."""
+    final = finished or knows.ended or knows.stop is not None
+    before = {s.name: s for s in (*previous.initContainerStatuses, *previous.containerStatuses)} if previous else {}
+    share = MESSAGES_LIMIT_BYTES // max(1, len(pod.spec.initContainers) + len(pod.spec.containers))
+    writer = _Writer(pod, observed, knows, now, final, share)
+    inits = tuple(writer.status(c, before.get(c.name), init=True) for c in pod.spec.initContainers)
+    mains = tuple(writer.status(c, before.get(c.name), init=False) for c in pod.spec.containers)
+    return inits, mains
+
+
+class _Writer:
+    def __init__(
+        self, pod: Pod, observed: ObservedPod, knows: Knowledge, now: float, final: bool, message_limit: int
+    ) -> None:
+        self._pod = pod
+        self._observed = observed
+        self._knows = knows
+        self._now = now
+        self._final = final
+        self._message_limit = message_limit
+
+    def status(self, spec: Container, before: ContainerStatus | None, *, init: bool) -> ContainerStatus:
+        history = [c for c in self._observed.containers if c.name == spec.name]
+        if not history:
+            return self._absent(spec, before, init=init)
+        newest = history[0]
+        ended_before = next((c for c in history[1:] if c.state is ContainerState.EXITED), None)
+        last = State(terminated=self._terminated(ended_before)) if ended_before else State()
+        runs_to_end = init and not spec.is_sidecar
+        ready, started = False, False
+        match newest.state:
+            case ContainerState.RUNNING:
+                health = self._knows.health.get(newest.id, NO_HEALTH)
+                state = State(running=Running(startedAt=_time(newest.started_at_ns)))
+                started = health.started
+                ready = started and health.ready and not runs_to_end
+            case ContainerState.EXITED:
+                state = State(terminated=self._terminated(newest))
+                # An init container that did its work counts as ready.
+                ready = runs_to_end and newest.exit_code == 0
+                if self._will_restart(spec, newest, init=init) and (waiting := self._restart_wait(spec, newest)):
+                    state, last = State(waiting=waiting), state
+            case ContainerState.UNKNOWN if newest.started_at_ns:
+                state = State(terminated=LOST)
+            case _:
+                state = State(waiting=self._waiting(self._knows.failures.get(spec.name), initializing=False))
+        return ContainerStatus(
+            name=spec.name,
+            state=state,
+            lastState=last,
+            image=newest.image,
+            imageID=newest.image_id,
+            ready=ready,
+            restartCount=newest.attempt,
+            started=started,
+            containerID=f"containerd://{newest.id}",
+        )
+
+    def _absent(self, spec: Container, before: ContainerStatus | None, *, init: bool) -> ContainerStatus:
+        """The runtime has no such container: it was never made, or somebody removed it."""
+        last, count = State(), 0
+        if before is not None:
+            last, count = before.lastState, before.restartCount
+            if before.state.terminated is not None:
+                if self._final or (init and not spec.is_sidecar):
+                    return before
+                last = before.state
+            elif before.state.running is not None:
+                last, count = State(terminated=LOST), count + (not self._final)
+        initializing = not init and bool(self._pod.spec.initContainers)
+        waiting = self._waiting(self._knows.failures.get(spec.name), initializing=initializing)
+        return ContainerStatus(
+            name=spec.name,
+            image=spec.image,
+            state=State(waiting=waiting),
+            lastState=last,
+            restartCount=count,
+            started=False,
+        )
+
+    def _will_restart(self, spec: Container, newest: ObservedContainer, *, init: bool) -> bool:
+        if self._final:
+            return False
+        if spec.is_sidecar:
+            return True
+        policy = self._pod.spec.restartPolicy
+        if init:
+            return newest.exit_code != 0 and policy != "Never"
+        return policy == "Always" or (policy == "OnFailure" and newest.exit_code != 0)
+
+    def _restart_wait(self, spec: Container, newest: ObservedContainer) -> Waiting | None:
+        """Why an ended container is not running again yet; None where its restart is under way."""
+        if failure := self._knows.failures.get(spec.name):
+            return Waiting(reason=failure.reason, message=failure.message)
+        backoff = self._knows.backoffs.get(spec.name)
+        ended_at = self._knows.ended_at.get(newest.id, self._now)
+        if backoff is None or self._now >= ready_at(backoff, ended_at):
+            return None
+        meta = self._pod.metadata
+        name = f"{meta.name}_{meta.namespace}({meta.uid})"
+        message = f"back-off {_duration(backoff.delay_s)} restarting failed container={spec.name} pod={name}"
+        return Waiting(reason="CrashLoopBackOff", message=message)
+
+    def _waiting(self, failure: Failure | None, *, initializing: bool) -> Waiting:
+        if self._knows.refused:
+            return Waiting(reason="UnsupportedField", message=self._knows.refused)
+        if failure is not None:
+            return Waiting(reason=failure.reason, message=failure.message)
+        return Waiting(reason="PodInitializing" if initializing else "ContainerCreating")
+
+    def _terminated(self, container: ObservedContainer) -> Terminated:
+        message = container.message.encode()[: self._message_limit].decode(errors="ignore")
+        return Terminated(
+            exitCode=container.exit_code,
+            reason=container.reason or ("Completed" if container.exit_code == 0 else "Error"),
+            message=message,
+            startedAt=_time(container.started_at_ns),
+            finishedAt=_time(container.finished_at_ns),
+            containerID=f"containerd://{container.id}",
+        )
+
+
+def _time(unix_ns: int) -> str | None:
+    return timestamp(unix_ns / 1e9) if unix_ns else None
+
+
+def _duration(seconds: float) -> str:
+    """As Go prints it: 10s, 2m40s."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
