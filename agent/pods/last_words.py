@@ -1,6 +1,6 @@
 """A container's termination message: what it wrote to its terminationMessagePath, or the tail of its log.
 
-In: the CRI status of a container that has ended. Out: text, at most 4096 bytes of the file, or 80 lines and 2048 bytes
+In: the CRI status of a container that has ended. Out: text, the last 4096 bytes of the file, or 80 lines and 2048 bytes
 of the log where the policy is FallbackToLogsOnError, the file is empty and the container failed.
 """
 
@@ -35,6 +35,8 @@ def _read(file: str, log: str) -> str:
     if file:
         try:
             with Path(file).open("rb") as stream:
+                size = stream.seek(0, 2)
+                stream.seek(max(0, size - FILE_LIMIT_BYTES))
                 if written := stream.read(FILE_LIMIT_BYTES):
                     return written.decode(errors="replace")
         except FileNotFoundError:

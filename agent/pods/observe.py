@@ -132,7 +132,7 @@ class Observer:
         state = _STATES[status.state]
         message = status.message
         if state is ContainerState.EXITED:
-            message = await self._last_words(status) or message
+            message = ": ".join(part for part in (message, await self._last_words(status)) if part)
         seen = ObservedContainer(
             id=listed.id,
             name=listed.labels[labels.CONTAINER_NAME],
