@@ -75,16 +75,16 @@ class Publisher:
         outgoing.news.set()
         if uid not in self._active:
             self._active.add(uid)
-            self._tasks.create_task(self._publish_pod(uid, outgoing), name=f"publish {update.record.pod.full_name}")
+            self._tasks.create_task(self._publish_pod(uid), name=f"publish {update.record.pod.full_name}")
 
     def forget(self, uid: str) -> None:
         """The pod is desired no more: nobody asks for its status."""
         self._outgoing.pop(uid, None)
 
-    async def _publish_pod(self, uid: str, outgoing: _Outgoing) -> None:
+    async def _publish_pod(self, uid: str) -> None:
         delay = RETRY_INITIAL_S
         try:
-            while uid in self._outgoing:
+            while outgoing := self._outgoing.get(uid):
                 outgoing.news.clear()
                 await self._settle(outgoing)
                 update = outgoing.update
@@ -96,7 +96,7 @@ class Publisher:
                     delay = min(delay * 2, RETRY_MAXIMUM_S)
                     continue
                 delay = RETRY_INITIAL_S
-                if outgoing.update is update:
+                if outgoing.update is update and self._outgoing.get(uid) is outgoing:
                     return
         finally:
             self._active.discard(uid)
@@ -112,25 +112,42 @@ class Publisher:
                     outgoing.news.clear()
 
     async def _send(self, outgoing: _Outgoing, update: PodUpdateLike) -> None:
-        meta = update.record.pod.metadata
-        log = logger.bind(pod=update.record.pod.full_name)
+        uid, ends = update.record.uid, update.gone and update.record.is_terminating
         try:
             if update.status != outgoing.sent:
-                await self._api.patch_pod_status(meta.namespace, meta.name, status_patch(meta.uid, update.status))
-                outgoing.sent = update.status
-            if update.gone and update.record.is_terminating:
-                await self._api.delete_pod(meta.namespace, meta.name, meta.uid)
+                await self._patch(outgoing, update)
+            if ends:
+                await self._delete(update)
         except (NotFound, Conflict) as error:
-            log.debug("status has no reader: {}", error)
-            self.forget(meta.uid)
+            logger.bind(pod=update.record.pod.full_name).debug("status has no reader: {}", error)
+            self._drop(uid, outgoing)
+        if ends:
+            self._drop(uid, outgoing)
+            self._finalized(uid)
+
+    async def _patch(self, outgoing: _Outgoing, update: PodUpdateLike) -> None:
+        meta = update.record.pod.metadata
+        try:
+            await self._api.patch_pod_status(meta.namespace, meta.name, status_patch(meta.uid, update.status))
         except Forbidden as error:
             raise Retryable(f"the API server refuses the status: {error}", after=RETRY_MAXIMUM_S) from error
         except Permanent as error:
-            log.error("the API server refuses the status: {}", error)
+            # The same status would be refused again; the next one may not be, and an ended pod must go all the same.
+            logger.bind(pod=update.record.pod.full_name).error("the API server refuses the status: {}", error)
             return
-        if update.gone:
-            self.forget(meta.uid)
-            self._finalized(meta.uid)
+        outgoing.sent = update.status
+
+    async def _delete(self, update: PodUpdateLike) -> None:
+        meta = update.record.pod.metadata
+        try:
+            await self._api.delete_pod(meta.namespace, meta.name, meta.uid)
+        except Permanent as error:
+            logger.bind(pod=update.record.pod.full_name).error("the API server refuses the last DELETE: {}", error)
+            raise Retryable(f"the API server refuses the DELETE: {error}", after=RETRY_MAXIMUM_S) from error
+
+    def _drop(self, uid: str, outgoing: _Outgoing) -> None:
+        if self._outgoing.get(uid) is outgoing:
+            del self._outgoing[uid]
 
 
 def status_patch(uid: str, status: PodStatus) -> bytes:
