@@ -7,14 +7,17 @@ backoff, and statuses to publish. One task a pod, so that a slow pod holds nobod
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from loguru import logger
 
-from agent.errors import Permanent, Retryable
+from agent.errors import NotFound, Permanent, Retryable
 from agent.model.objects import ObjectReference
 from agent.model.record import PodRecord
+from agent.model.status import Phase, PodStatus
 from agent.pods.desired import DesiredChange
 from agent.pods.ports import Events
 from agent.pods.publish import PodUpdateLike
@@ -37,9 +40,14 @@ class PodController:
         self._events = events
         self._publish = publish
         self._orders: dict[str, DesiredChange] = {}
-        self._busy: set[str] = set()
+        self._busy: dict[str, asyncio.Event] = {}
+        """By UID: a task brings its orders; the event says that a new one came."""
         self._given: set[str] = set()
+        """The provider was told of these pods, perhaps without success: it must hear of their end."""
+        self._created: set[str] = set()
         self._removed: set[str] = set()
+        self._ended: set[str] = set()
+        """Their end was told and their objects are about to go: echoes of it must not bring them back."""
         self._tasks: asyncio.TaskGroup
 
     async def run(self) -> None:
@@ -51,8 +59,10 @@ class PodController:
         record = change.record or change.was
         assert record is not None
         self._orders[record.uid] = change
-        if record.uid not in self._busy:
-            self._busy.add(record.uid)
+        if busy := self._busy.get(record.uid):
+            busy.set()
+        else:
+            self._busy[record.uid] = asyncio.Event()
             self._tasks.create_task(self._bring(record.uid), name=f"bring {record.pod.full_name}")
 
     def pod_updated(self, update: PodUpdateLike) -> None:
@@ -61,12 +71,17 @@ class PodController:
         if uid in self._removed:
             # Gone from the API or its manifest: its end has no reader.
             if update.gone:
-                self._removed.discard(uid)
-                self._given.discard(uid)
+                self._forget(uid)
             return
         if update.gone:
-            self._given.discard(uid)
+            self._forget(uid)
+            self._ended.add(uid)
         self._publish(update)
+
+    def _forget(self, uid: str) -> None:
+        self._removed.discard(uid)
+        self._given.discard(uid)
+        self._created.discard(uid)
 
     def knows(self, uid: str) -> bool:
         """Whether the provider has this pod from here: whatever becomes of it is under way."""
@@ -76,32 +91,61 @@ class PodController:
         delay = RETRY_INITIAL_S
         try:
             while change := self._orders.pop(uid, None):
+                self._busy[uid].clear()
                 try:
                     await self._call(uid, change)
                     delay = RETRY_INITIAL_S
-                except (Retryable, Permanent) as error:
+                except (Retryable, Permanent, NotFound) as error:
                     self._say_failed(change, str(error))
                     self._orders.setdefault(uid, change)
-                    await asyncio.sleep(delay)
+                    # A pod that can't be created may be deleted meanwhile: that order does not wait.
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(delay):
+                            await self._busy[uid].wait()
                     delay = min(delay * 2, RETRY_MAXIMUM_S)
         finally:
-            self._busy.discard(uid)
+            del self._busy[uid]
 
     async def _call(self, uid: str, change: DesiredChange) -> None:
         record = change.record
         if record is None:
             assert change.was is not None
+            self._ended.discard(uid)
             if uid in self._given:
                 self._removed.add(uid)
-                await self._provider.delete_pod(change.was)
+                await self._delete(change.was)
+        elif uid in self._ended:
+            return
         elif record.is_terminating:
             self._given.add(uid)
-            await self._provider.delete_pod(record)
-        elif uid in self._given:
-            await self._provider.update_pod(record)
+            await self._delete(record)
+        elif uid in self._created:
+            try:
+                await self._provider.update_pod(record)
+            except NotFound:
+                # It lost the pod: made again, it is as desired.
+                self._created.discard(uid)
+                await self._create(record)
         else:
-            self._given.add(uid)
-            await self._provider.create_pod(record)
+            await self._create(record)
+
+    async def _create(self, record: PodRecord) -> None:
+        self._given.add(record.uid)
+        await self._provider.create_pod(record)
+        self._created.add(record.uid)
+
+    async def _delete(self, record: PodRecord) -> None:
+        try:
+            await self._provider.delete_pod(record)
+        except NotFound:
+            # Nobody else will tell the end of a pod that its provider does not have.
+            said = record.pod.status.phase
+            lost = "The provider does not have the pod any more"
+            status = PodStatus(phase=Phase.FAILED, reason="NotFound", message=lost)
+            if said in (Phase.SUCCEEDED, Phase.FAILED):
+                was = record.pod.status
+                status = PodStatus(phase=Phase(said), reason=was.reason, message=was.message)
+            self.pod_updated(_Lost(record, status))
 
     def _say_failed(self, change: DesiredChange, message: str) -> None:
         record = change.record or change.was
@@ -110,3 +154,13 @@ class PodController:
         reason = "ProviderDeleteFailed" if deleting else "ProviderCreateFailed"
         logger.bind(pod=record.pod.full_name).warning("{}: {}", reason, message)
         self._events.record(ObjectReference.of(record.pod), "Warning", reason, message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """The end of a pod that its provider does not know."""
+
+    record: PodRecord
+    status: PodStatus
+    gone: bool = True
+    settle_s: float = 0.0
