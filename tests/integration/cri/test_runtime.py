@@ -47,7 +47,7 @@ async def test_a_pod_lives_and_dies_as_its_config_says(
     sandbox = (await runtime.pod_sandbox_status(sandbox_id)).status
     assert sandbox.state == pb.SANDBOX_READY
     assert sandbox.network.ip
-    container_id = await runtime.create_container(sandbox_id, shell("echo hello; exit 3"), config)
+    container_id = await runtime.create_container(sandbox_id, shell("echo hello; sleep 0.2; exit 3"), config)
     assert (await runtime.container_status(container_id)).status.state == pb.CONTAINER_CREATED
     await runtime.start_container(container_id)
     status = await ended(runtime, container_id)
