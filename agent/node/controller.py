@@ -35,6 +35,9 @@ LOOK_EVERY_S = 10.0
 REPORT_EVERY_S = 300.0
 READ_IMAGES_EVERY_S = 30.0
 LEAVE_WITHIN_S = 3.0
+PATIENCE_S = 1.5
+"""The first word about a runtime that is not there yet waits this long: an agent that starts again beside a running
+runtime must not turn its Node NotReady for the moment until it has connected."""
 IMAGE_DIR = Path("/var/lib/containerd")
 
 Json = dict[str, Any]
@@ -73,8 +76,9 @@ class NodeController:
         self._sent_at = 0.0
         self._health = RuntimeHealth()
         self._pressure = SteadyPressure()
-        self._images: tuple[NodeImage, ...] = ()
+        self._images: tuple[NodeImage, ...] | None = None
         self._images_read_at: float | None = None
+        self._patient = True
         self._leaving = ""
         self._look = asyncio.Event()
         self._registered = asyncio.Event()
@@ -85,6 +89,7 @@ class NodeController:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_status(), name="node-status")
             tasks.create_task(self._tick(), name="node-tick")
+            tasks.create_task(self._be_patient(), name="node-patience")
             tasks.create_task(self._keep_lease(), name="node-lease")
             tasks.create_task(self._watch(), name="node-watch")
 
@@ -102,9 +107,9 @@ class NodeController:
         return str(self._known["metadata"]["uid"]) if self._known else ""
 
     async def leave(self, message: str = "edgelet was stopped; its pods keep running") -> None:
-        """Say on the Node why the agent goes: an event, and Ready's reason. Call it after `run` was cancelled.
+        """Say on the Node why the agent goes: an event, and Ready's reason. `run` may still go on, or be over.
 
-        Gives up in silence after three seconds: without an API server there is nobody to tell.
+        Gives up after three seconds: without an API server there is nobody to tell.
         """
         self._leaving = message
         self._events.record(self._reference(), "Normal", "AgentStopping", message)
@@ -120,6 +125,20 @@ class NodeController:
             await self._clock.sleep(LOOK_EVERY_S)
             self._look.set()
 
+    async def _be_patient(self) -> None:
+        await self._clock.sleep(PATIENCE_S)
+        self._patient = False
+        self._look.set()
+
+    async def _runtime_settled(self) -> None:
+        """Return once the runtime answers, or patience is over."""
+        while True:
+            self._look.clear()
+            await self._ask_runtime()
+            if not self._health.down or not self._patient:
+                return
+            await self._look.wait()
+
     async def _keep_lease(self) -> None:
         await self._registered.wait()
         await LeaseKeeper(self._api, self._settings.node_name, lambda: self.uid, self._clock).run()
@@ -127,6 +146,7 @@ class NodeController:
     async def _keep_status(self) -> None:
         backoff = Backoff()
         said = ""
+        await self._runtime_settled()
         while True:
             self._look.clear()  # before reading: a poke that comes meanwhile counts
             try:
@@ -203,6 +223,8 @@ class NodeController:
         now = self._clock.monotonic()
         try:
             self._health = await self._runtime.health()
+            if self._health.down:
+                return
             if self._images_read_at is None or now - self._images_read_at >= READ_IMAGES_EVERY_S:
                 self._images = await self._runtime.images()
                 self._images_read_at = now

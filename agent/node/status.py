@@ -46,7 +46,8 @@ class Observed:
     facts: MachineFacts
     health: RuntimeHealth
     pressure: Pressure
-    images: tuple[NodeImage, ...] = ()
+    images: tuple[NodeImage, ...] | None = None
+    """None: not known yet, and left as the Node has them."""
     leaving: str = ""
     """Why the agent is about to stop; empty while it is not."""
 
@@ -89,8 +90,9 @@ def status(observed: Observed, settings: Settings, conditions_before: list[Json]
             {"type": "Hostname", "address": settings.node_name},
         ],
         "nodeInfo": _node_info(observed),
-        "images": _images(observed.images),
     }
+    if observed.images is not None:
+        built["images"] = _images(observed.images)
     if settings.port:
         built["daemonEndpoints"] = {"kubeletEndpoint": {"Port": settings.port}}
     if observed.health.handlers:

@@ -164,6 +164,36 @@ async def test_a_runtime_that_goes_away_shows_at_once_and_its_return_too(lab: La
     assert [reason for reason in lab.events.reasons if "Ready" in reason] == ["NodeReady", "NodeNotReady", "NodeReady"]
 
 
+async def test_an_agent_that_starts_again_does_not_turn_its_node_not_ready_while_it_connects(lab: Lab) -> None:
+    async with lab.running():
+        await lab.until(lambda: lab.lease)
+    since = [one["lastTransitionTime"] for one in lab.node["status"]["conditions"]]
+    lab.runtime.error = Retryable("has not answered yet")
+    lab.make()
+    async with lab.running():
+        await lab.quiet()
+        assert lab.reports == 0
+        lab.runtime.error = None
+        await lab.clock.advance(1)
+        lab.controller.poke()
+        await lab.until(lambda: lab.reports == 1)
+    assert lab.ready[0] == "True"
+    assert [one["lastTransitionTime"] for one in lab.node["status"]["conditions"]] == since
+
+
+async def test_a_runtime_that_is_down_from_the_start_is_told_after_a_moment_and_the_images_of_before_stay(
+    lab: Lab,
+) -> None:
+    async with lab.running():
+        await lab.until(lambda: lab.lease)
+    lab.runtime.error = Retryable("no socket")
+    lab.make()
+    async with lab.running():
+        await lab.clock.advance(1.5)
+        await lab.until(lambda: lab.ready[0] == "False")
+    assert lab.node["status"]["images"][0]["sizeBytes"] == 4_000_000
+
+
 async def test_without_a_poke_a_change_is_seen_within_ten_seconds(lab: Lab) -> None:
     async with lab.running():
         await lab.until(lambda: lab.ready[0] == "True")
