@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hack.control_plane import ControlPlane
+from hack.paths import REPOSITORY
 from hack.processes import Daemon
 from hack.runtime import Containerd
 
@@ -53,41 +54,41 @@ class Agent:
             command.append(f"--kubeconfig={control_plane.node_kubeconfig(node)}")
         if manifests is not None:
             command.append(f"--pod-manifest-path={manifests}")
-        # A kubeconfig or settings of the developer's own must not reach the agent.
-        environment = {"KUBECONFIG": "", "DEFAULT_NODE_NAME": "", "VKUBELET_POD_IP": ""}
-        self._daemon = Daemon("agent", [*command, *flags], folder, env=environment)
+        # A kubeconfig of the developer's own, in the environment or in config/, must not reach the agent.
+        environment = {"KUBECONFIG": "", "PYTHONPATH": str(REPOSITORY)}
+        self.daemon = Daemon("agent", [*command, *flags], folder, env=environment, working_folder=folder)
 
     @property
     def pid(self) -> int:
-        return self._daemon.pid
+        return self.daemon.pid
 
     @property
     def running(self) -> bool:
-        return self._daemon.running
+        return self.daemon.running
 
     @property
     def log(self) -> Path:
         """Every start appends to the same file."""
-        return self._daemon.log
+        return self.daemon.log
 
     def start(self) -> None:
-        self._daemon.start()
+        self.daemon.start()
 
     def wait_ready(self, timeout: float = 30) -> None:
         """Until its Node is Ready; standalone: until it answers /healthz. Raises when it ends before."""
-        self._daemon.wait_ready(self._is_ready, timeout)
+        self.daemon.wait_ready(self._is_ready, timeout)
 
     def kill9(self) -> None:
-        self._daemon.kill()
+        self.daemon.kill()
 
     def terminate(self, timeout: float = 30) -> int:
         """SIGTERM as systemd would send; the exit code."""
-        self._daemon.signal(signal.SIGTERM)
-        return self._daemon.wait(timeout)
+        self.daemon.signal(signal.SIGTERM)
+        return self.daemon.wait(timeout)
 
     def stop(self) -> None:
         """The end of a test: SIGTERM, then SIGKILL."""
-        self._daemon.stop()
+        self.daemon.stop()
 
     def node_object(self) -> dict[str, Any]:
         assert self._control_plane is not None, "a standalone agent has no Node"

@@ -21,6 +21,6 @@ import sys
 if "%d.%d" % sys.version_info[:2] not in "${PYTHONS[*]}".split():
     sys.exit("error: edgelet.pyz runs on Python ${PYTHONS[*]}, this is %d.%d" % sys.version_info[:2])
 PY
-.venv/bin/shiv --quiet --compressed --reproducible --site-packages "$work/site" --console-script edgelet \
+.venv/bin/shiv --compressed --reproducible --site-packages "$work/site" --console-script edgelet \
   --preamble "$work/preamble.py" --python '/usr/bin/env python3' --output-file dist/edgelet.pyz
-ls -lh dist | awk 'NR > 1 { print "dist/" $9, $5 }'
+(cd dist && du -h -- *)

@@ -21,12 +21,18 @@ class Daemon:
     """One child in a session of its own (Ctrl-C reaches only the parent, which then stops its children in order)."""
 
     def __init__(
-        self, name: str, command: Sequence[str | Path], folder: Path, env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        folder: Path,
+        env: Mapping[str, str] | None = None,
+        working_folder: Path | None = None,
     ) -> None:
         self.name = name
         self.command = [str(part) for part in command]
         self.log = folder / f"{name}.log"
         self._pid_file = folder / f"{name}.pid"
+        self._working_folder = working_folder
         self._env = {**os.environ, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -53,6 +59,7 @@ class Daemon:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,
+                cwd=self._working_folder,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

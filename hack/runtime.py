@@ -46,32 +46,32 @@ class Containerd:
         self.folder.mkdir(parents=True)
         # containerd finds its shim on PATH; the built one must find its own generation.
         path = f"{self._binary.parent}:{os.environ['PATH']}"
-        self._daemon = Daemon(
+        self.daemon = Daemon(
             "containerd", [self._binary, "--config", self._write_config()], self.folder, env={"PATH": path}
         )
 
     @property
     def pid(self) -> int:
-        return self._daemon.pid
+        return self.daemon.pid
 
     @property
     def log(self) -> Path:
-        return self._daemon.log
+        return self.daemon.log
 
     def start(self) -> None:
         """Raises DaemonError."""
-        self._daemon.start()
-        self._daemon.wait_ready(self._serves_cri, 30)
+        self.daemon.start()
+        self.daemon.wait_ready(self._serves_cri, 30)
         if not self._imported:
             for archive in images.archives():
                 self.ctr("images", "import", str(archive))
             self._imported = True
 
     def stop(self) -> None:
-        self._daemon.stop()
+        self.daemon.stop()
 
     def kill(self) -> None:
-        self._daemon.kill()
+        self.daemon.kill()
 
     def ctr(self, *args: str) -> str:
         """containerd's own client, in the namespace that CRI uses. Raises CalledProcessError."""
