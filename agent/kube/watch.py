@@ -30,6 +30,7 @@ RELIST_AFTER_FAILURES = 5
 """A server restored from a backup refuses our resourceVersion without saying Gone."""
 SHORTEST_WATCH_S = 1.0
 """A server or proxy that ends watches sooner, and without a change in them, is not asked again at once."""
+SAID_AFTER_FAILURES = 4
 LINE_LIMIT_BYTES = 64 * 2**20
 
 
@@ -169,8 +170,8 @@ async def list_watch(
         failures += 1
         if failures % RELIST_AFTER_FAILURES == 0:
             version = ""
-        if not isinstance(failure, Retryable | Gone) and str(failure) != said:
-            # The network's errors are said by Api, for all watches together.
+        if failures >= SAID_AFTER_FAILURES and not isinstance(failure, Retryable | Gone) and str(failure) != said:
+            # The network's errors are said by Api, for all watches together; an authorizer may just be late.
             said = str(failure)
             log.warning("cannot watch {}: {}", path, failure)
         if connected:

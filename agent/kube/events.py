@@ -1,0 +1,148 @@
+"""Events, as a kubelet posts them: queued at once, correlated, told to the API server when it listens.
+
+In: what happened to which object. Out: v1 Events by POST, and by PATCH of the count for what happened before. Nothing
+waits for this and nothing fails by it: while the API server is away a bounded queue waits, and what it had to drop is
+said in the log once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import msgspec
+from loguru import logger
+
+from agent.clock import Clock, rfc3339
+from agent.errors import Conflict, NotFound, Permanent, Retryable
+from agent.kube.correlate import Correlator, Event
+from agent.kube.rest import Api
+from agent.model.objects import ObjectReference
+
+COMPONENT = "kubelet"
+"""Users and the upstream tests filter by it."""
+QUEUE_LIMIT = 1000
+RETRY_INITIAL_S = 0.5
+RETRY_MAXIMUM_S = 30.0
+
+
+class EventRecorder:
+    """Fits `agent.pods.ports.Events`. One owner runs `run`; `record` works before that too."""
+
+    def __init__(self, api: Api, node_name: str, clock: Clock) -> None:
+        self._api = api
+        self._node = node_name
+        self._clock = clock
+        self._correlator = Correlator()
+        self._queue: deque[Event] = deque()
+        self._news = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._dropped = 0
+        self._last_name = 0
+
+    def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None:
+        """Queue an event (`kind` Normal or Warning). Never blocks, never raises."""
+        _log(about, kind, reason, message)
+        event = self._correlator.observe(about, kind, reason, message, self._clock.wall(), self._clock.monotonic())
+        if event is None or event.queued:
+            return
+        event.queued = True
+        if len(self._queue) >= QUEUE_LIMIT:
+            self._queue.popleft().queued = False
+            self._dropped += 1
+        self._queue.append(event)
+        self._idle.clear()
+        self._news.set()
+
+    async def run(self) -> None:
+        """Post, one after the other, for ever."""
+        delay = RETRY_INITIAL_S
+        while True:
+            while self._queue:
+                event = self._queue.popleft()
+                # Before the request: what happens meanwhile is queued again.
+                event.queued = False
+                try:
+                    await self._tell(event)
+                except Retryable as error:
+                    if not event.queued:
+                        event.queued = True
+                        self._queue.appendleft(event)
+                    await self._clock.sleep(max(delay, error.after or 0.0))
+                    delay = min(delay * 2, RETRY_MAXIMUM_S)
+                    continue
+                delay = RETRY_INITIAL_S
+            if self._dropped:
+                logger.warning("{} events were dropped while the API server was away", self._dropped)
+                self._dropped = 0
+            self._idle.set()
+            self._news.clear()
+            await self._news.wait()
+
+    async def drain(self) -> None:
+        """Return once everything queued is told; the caller sets the deadline, `run` must be running."""
+        await self._idle.wait()
+
+    async def _tell(self, event: Event) -> None:
+        namespace = event.about.namespace or "default"
+        path = f"/api/v1/namespaces/{namespace}/events"
+        try:
+            if event.posted:
+                try:
+                    await self._api.patch(f"{path}/{event.name}", self._counted(event))
+                    return
+                except NotFound:
+                    # The API server forgets events after an hour: say it anew, with its count.
+                    event.posted, event.name = False, ""
+            event.name = event.name or self._new_name(event.about.name)
+            try:
+                await self._api.post(path, self._body(event, namespace))
+            except Conflict:
+                # An earlier POST went through and only its answer was lost.
+                logger.debug("event {}/{} exists already", namespace, event.name)
+            event.posted = True
+        except (NotFound, Permanent) as error:
+            # Its namespace is gone or going.
+            logger.debug("event {} of {}/{} is refused: {}", event.reason, namespace, event.about.name, error)
+
+    def _new_name(self, about: str) -> str:
+        """The object's name and nanoseconds in hexadecimal; never the same twice."""
+        self._last_name = max(int(self._clock.wall() * 1e9), self._last_name + 1)
+        return f"{about}.{self._last_name:016x}"
+
+    def _counted(self, event: Event) -> bytes:
+        return msgspec.json.encode(
+            {"count": event.count, "lastTimestamp": rfc3339(event.last_at), "message": event.message}
+        )
+
+    def _body(self, event: Event, namespace: str) -> bytes:
+        return msgspec.json.encode(
+            {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"name": event.name, "namespace": namespace},
+                "involvedObject": {"apiVersion": event.about.apiVersion, **msgspec.to_builtins(event.about)},
+                "type": event.kind,
+                "reason": event.reason,
+                "message": event.message,
+                "source": {"component": COMPONENT, "host": self._node},
+                "reportingComponent": COMPONENT,
+                "reportingInstance": self._node,
+                "firstTimestamp": rfc3339(event.first_at),
+                "lastTimestamp": rfc3339(event.last_at),
+                "count": event.count,
+            }
+        )
+
+
+class LoggedEvents:
+    """Standalone: the log is the only reader."""
+
+    def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None:
+        _log(about, kind, reason, message, level="INFO")
+
+
+def _log(about: ObjectReference, kind: str, reason: str, message: str, level: str = "DEBUG") -> None:
+    name = f"{about.namespace}/{about.name}" if about.namespace else about.name
+    logger.bind(**{about.kind.lower(): name}).log("WARNING" if kind == "Warning" else level, "{}: {}", reason, message)

@@ -1,0 +1,166 @@
+"""Bound service-account tokens: asked for, kept, renewed in time, and kept over a cut.
+
+In: a pod, an audience and a life. Out: a token that the API server made for exactly that pod. One request serves all
+volumes that want the same token until 80 % of its life (24 h at most) is over. Every token is in the record, so that a
+pod starts without a network; a token that has ended while the API server is away is handed out with a warning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime
+from urllib.parse import quote
+
+import msgspec
+from loguru import logger
+
+from agent.clock import Clock
+from agent.errors import Forbidden, NotFound, Retryable
+from agent.kube.authorize import authorized
+from agent.kube.rest import CALL_TIMEOUT_S, JSON, Api
+from agent.model.objects import Token
+from agent.model.pod import Pod
+from agent.store.base import Delete, Store
+
+PREFIX = "tokens/"
+RENEW_AT = 0.8
+RENEW_AFTER_S = 24 * 3600.0
+RETRY_PAUSE_S = 10.0
+FALLBACK_TIMEOUT_S = 2.0
+"""How long a pod waits for a newer token while there is an older one."""
+
+
+class _RequestSpec(msgspec.Struct):
+    expirationSeconds: int = 3600
+
+
+class _RequestStatus(msgspec.Struct):
+    token: str
+    expirationTimestamp: datetime
+
+
+class _TokenRequest(msgspec.Struct):
+    spec: _RequestSpec
+    status: _RequestStatus
+
+
+class _Recorded(msgspec.Struct, frozen=True):
+    token: str
+    expires_at: float
+    life_s: float
+
+
+@dataclass(slots=True)
+class _Held:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    last: _Recorded | None = None
+    renew_at: float = 0.0
+    """Monotonic: a clock that jumps moves neither this nor the token's end."""
+    read: bool = False
+
+
+class ServiceAccountTokens:
+    """Fits `agent.pods.ports.Tokens`."""
+
+    def __init__(self, api: Api, store: Store, clock: Clock) -> None:
+        self._api = api
+        self._store = store
+        self._clock = clock
+        self._held: dict[str, _Held] = {}
+
+    async def token(self, pod: Pod, audience: str, expiration_s: int) -> Token:
+        """Raises Retryable, Forbidden or NotFound (no such service account) where there is no token at all."""
+        account = pod.spec.serviceAccountName or "default"
+        key = f"{PREFIX}{pod.uid}/{account}/{quote(audience, safe='')}/{expiration_s}"
+        held = self._held.setdefault(key, _Held())
+        async with held.lock:
+            if not held.read:
+                await self._read(key, held)
+            if held.last is None or self._clock.monotonic() >= held.renew_at:
+                await self._renew(key, held, pod, account, audience, expiration_s)
+            assert held.last is not None
+            return Token(held.last.token, held.last.expires_at)
+
+    async def forget(self, pod_uid: str) -> None:
+        """The pod is gone: its tokens too."""
+        prefix = f"{PREFIX}{pod_uid}/"
+        for key in [key for key in self._held if key.startswith(prefix)]:
+            del self._held[key]
+        if rows := await self._store.list(prefix):
+            await self._store.batch([Delete(row.key) for row in rows])
+
+    async def keep_only(self, pod_uids: frozenset[str]) -> None:
+        """Forget the tokens of pods that went while the agent was down."""
+        recorded = {row.key.removeprefix(PREFIX).split("/")[0] for row in await self._store.list(PREFIX)}
+        for uid in recorded - pod_uids:
+            await self.forget(uid)
+
+    async def _read(self, key: str, held: _Held) -> None:
+        row = await self._store.get(key)
+        held.read = True
+        if row is None:
+            return
+        try:
+            held.last = msgspec.json.decode(row.value, type=_Recorded)
+        except msgspec.DecodeError as error:
+            logger.error("record row {} is not a token and is replaced: {}", row.key, error)
+            return
+        # Its age is known by the wall clock only; a wrong one costs a request too many or a late renewal.
+        left = held.last.expires_at - self._clock.wall()
+        held.renew_at = self._clock.monotonic() + left - (1 - RENEW_AT) * held.last.life_s
+
+    async def _renew(self, key: str, held: _Held, pod: Pod, account: str, audience: str, expiration_s: int) -> None:
+        log = logger.bind(pod=pod.full_name)
+        try:
+            made = await self._request(pod, account, audience, expiration_s, spare=held.last is not None)
+        except (Retryable, Forbidden) as error:
+            if held.last is None:
+                raise
+            if held.last.expires_at <= self._clock.wall():
+                if isinstance(error, Forbidden):
+                    raise
+                log.warning("the token of {} has ended and no newer one can be had: {}", account, error)
+            held.renew_at = self._clock.monotonic() + RETRY_PAUSE_S
+            return
+        await self._store.put(key, msgspec.json.encode(made))
+        held.last = made
+        held.renew_at = self._clock.monotonic() + min(RENEW_AT * made.life_s, RENEW_AFTER_S)
+
+    async def _request(self, pod: Pod, account: str, audience: str, expiration_s: int, spare: bool) -> _Recorded:
+        if spare and not self._api.reachable:
+            raise Retryable("the API server does not answer")
+        meta = pod.metadata
+        body = msgspec.json.encode(
+            {
+                "apiVersion": "authentication.k8s.io/v1",
+                "kind": "TokenRequest",
+                "spec": {
+                    # Empty: the API server's own audience.
+                    "audiences": [audience] if audience else [],
+                    "expirationSeconds": expiration_s,
+                    "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": meta.name, "uid": meta.uid},
+                },
+            }
+        )
+        path = f"/api/v1/namespaces/{meta.namespace}/serviceaccounts/{account}/token"
+        timeout_s = FALLBACK_TIMEOUT_S if spare else CALL_TIMEOUT_S
+
+        async def post() -> bytes:
+            return await self._api.request("POST", path, body=body, content_type=JSON, timeout_s=timeout_s)
+
+        # A server whose cache lags behind knows a pod that was just bound no more than its authorizer does.
+        answer = await authorized(post, self._clock.sleep, NotFound)
+        try:
+            made = msgspec.json.decode(answer, type=_TokenRequest)
+        except msgspec.DecodeError as error:
+            raise Retryable(f"POST {path}: the answer is no token: {error}") from error
+        ends = made.status.expirationTimestamp.timestamp()
+        return _Recorded(made.status.token, ends, float(made.spec.expirationSeconds))
+
+
+class StandaloneTokens:
+    """Without an API server nobody can issue a token."""
+
+    async def token(self, pod: Pod, audience: str, expiration_s: int) -> Token:  # noqa: ARG002
+        raise NotFound("no API server to issue service-account tokens: the node runs standalone")
