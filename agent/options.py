@@ -74,7 +74,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "node_ip", "node-ip", form.node_ips, "ADDRESS",
         "the Node's InternalIP: one address, or one IPv4 and one IPv6 with a comma between",
-        key="nodeIP", env="VKUBELET_POD_IP", many=True, default="the address of the default route",
+        key="nodeIP", env="VKUBELET_POD_IP", default="the address of the default route",
     ),
     Option("node_labels", "node-labels", form.labels, "KEY=VALUE,...", "labels of the Node", many=True),
     Option(

@@ -78,6 +78,13 @@ def test_run_starts_the_agent_with_what_was_given(started: list[Settings]) -> No
     assert settings.root_dir == Path("/srv/edge")
 
 
+def test_lists_add_up_and_of_other_flags_the_last_one_counts(started: list[Settings]) -> None:
+    given = ["--cluster-dns=10.0.0.1", "--cluster-dns=10.0.0.2", "--node-ip=10.0.0.3", "--node-ip=10.0.0.4"]
+    assert main(["run", "--nodename", "a", *given]) == 0
+    assert started[0].cluster_dns == ("10.0.0.1", "10.0.0.2")
+    assert started[0].node_ip == "10.0.0.4"
+
+
 def test_a_switch_may_be_given_a_value(started: list[Settings]) -> None:
     assert main(["run", "--disable-taint=false", "--nodename", "a"]) == 0
     assert started[0].disable_taint is False
