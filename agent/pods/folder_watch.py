@@ -21,7 +21,9 @@ class Happened(IntFlag):
 
     WRITTEN = int(flags.MODIFY)
     CLOSED = int(flags.CLOSE_WRITE)
-    CAME = int(flags.CREATE | flags.MOVED_TO)
+    MADE = int(flags.CREATE)
+    """Perhaps to be written now; a link comes without ever being closed."""
+    MOVED_IN = int(flags.MOVED_TO)
     WENT = int(flags.DELETE | flags.MOVED_FROM)
     FOLDER_WENT = int(flags.DELETE_SELF | flags.MOVE_SELF | flags.IGNORED | flags.UNMOUNT)
     UNKNOWN = int(flags.Q_OVERFLOW)

@@ -179,6 +179,7 @@ async def test_the_settings_own_authority_wins(
         assert await api.get("/healthz") == (200, "ok")
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 async def test_old_tls_is_not_spoken(settings: Settings, authority: Authority, admin: Path) -> None:
     async with served(settings, Silent(), authority.pem, admin) as api:
         context = client_context(admin)
