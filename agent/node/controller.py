@@ -239,7 +239,8 @@ class NodeController:
         self._sent, self._sent_at = sent, self._clock.monotonic()
         for reason, message in status.turned(before, sent["conditions"]):
             self._events.record(self._reference(), "Normal", reason, f"Node {self._settings.node_name}: {message}")
-            logger.info("{}: {}", reason, message)
+            if before or reason == "NodeReady":  # a new Node's other conditions are no news
+                logger.info("{}: {}", reason, message)
 
     def _tell_of_reboot(self, known: Json, node: Json) -> None:
         before = ((known.get("status") or {}).get("nodeInfo") or {}).get("bootID")
