@@ -95,7 +95,7 @@ class _Writer:
                 last = before.state
             elif before.state.running is not None:
                 last, count = State(terminated=LOST), count + (not self._final)
-        initializing = not init and bool(self._pod.spec.initContainers)
+        initializing = bool(self._pod.spec.initContainers)
         waiting = self._waiting(self._knows.failures.get(spec.name), initializing=initializing)
         return ContainerStatus(
             name=spec.name,
