@@ -28,6 +28,7 @@ import yaml
 from loguru import logger
 
 from agent.errors import ConfigError, Retryable
+from agent.kube import oidc
 
 LOOK_AGAIN_S = 60.0
 """How often files are looked at for a change; a rotated certificate is valid long before the old one ends."""
@@ -164,9 +165,14 @@ async def _load_with(kube_config: Any, kubeconfig: str) -> tuple[Access, Fingerp
             loader = kube_config.KubeConfigLoader(
                 config_dict=merger.config,
                 config_base_path=None,
-                config_persister=lambda _: _persist(merger.config_files),
                 temp_file_path=folder,
             )
+
+            async def refresh(provider: Any) -> None:
+                await oidc.refresh(provider["config"].value)
+                _persist(merger.config_files)
+
+            loader._refresh_oidc = refresh
             # A plain Configuration() would copy a default that other code may have set.
             configuration = type.__call__(kube_config.Configuration)
             await loader.load_and_set(configuration)
@@ -195,12 +201,7 @@ async def _read_dynamic(kube_config: Any, user: dict[str, Any], read: Any) -> tu
         if configuration.api_key or getattr(loader, "cert_file", None):
             return loader, configuration, ""
         problem = said[-1] if said else "the exec plugin gave no credential"
-    except (kube_config.ConfigException, *_MALFORMED) as error:
-        problem = _one_line(error)
-    except Exception as error:
-        # aiohttp's errors of the identity provider; anything else is no problem of the network.
-        if not type(error).__module__.startswith("aiohttp"):
-            raise
+    except (Retryable, kube_config.ConfigException, *_MALFORMED) as error:
         problem = _one_line(error)
     without: dict[str, Any] = {key: user.pop(key) for key in ("exec", "auth-provider") if key in user}
     loader, configuration = await read()

@@ -198,7 +198,7 @@ class FakeApiServer:
             http.method,
             http.path,
             dict(http.query),
-            json.loads(raw) if raw else None,
+            json.loads(raw) if raw and http.content_type.endswith("json") else None,
             http.content_type,
             http.headers.get("Authorization", ""),
         )
