@@ -1,5 +1,8 @@
+import socket
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from agent.node.facts import default_addresses, go_architecture, hugepages, nearest_existing, os_image, read_facts
@@ -74,3 +77,19 @@ def test_there_is_always_an_address() -> None:
 
 def test_a_folder_that_is_not_there_yet_counts_as_its_parent(tmp_path: Path) -> None:
     assert nearest_existing(tmp_path / "a/b") == tmp_path
+
+
+def test_without_a_default_route_the_first_address_that_is_not_loopback_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unreachable(self: socket.socket, address: object) -> None:
+        raise OSError("Network is unreachable")
+
+    def interfaces(*addresses: str) -> dict[str, list[SimpleNamespace]]:
+        return {f"if{n}": [SimpleNamespace(family=socket.AF_INET, address=one)] for n, one in enumerate(addresses)}
+
+    monkeypatch.setattr(socket.socket, "connect", unreachable)
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: interfaces("127.0.0.1", "169.254.7.7", "10.8.0.5"))
+    assert default_addresses() == ("10.8.0.5",)
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: interfaces("127.0.0.1"))
+    assert default_addresses() == ("127.0.0.1",)

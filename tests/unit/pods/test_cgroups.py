@@ -85,3 +85,37 @@ def test_a_cgroup_with_a_living_process_is_left_whole(tmp_path: Path) -> None:
 def test_a_uid_cannot_lead_to_another_cgroup() -> None:
     with pytest.raises(ValueError, match="UID"):
         pod_cgroup_parent("/../../system.slice", QosClass.GUARANTEED, CgroupDriver.CGROUPFS)
+
+
+def test_systemd_is_asked_to_stop_the_pods_slice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "systemctl").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    (programs / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/bin:/usr/bin")
+    mount = tmp_path / "cgroup"
+    pod = mount / pod_cgroup_path(UID, QosClass.BURSTABLE, CgroupDriver.SYSTEMD)
+    pod.mkdir(parents=True)
+    (mount / "cgroup.controllers").touch()
+
+    remove_pod_cgroup(UID, QosClass.BURSTABLE, CgroupDriver.SYSTEMD, mount=mount)
+    remove_pod_cgroup(UID, QosClass.BURSTABLE, CgroupDriver.SYSTEMD, mount=mount)
+
+    assert (tmp_path / "asked").read_text() == "stop kubepods-burstable-pod0c1e_22.slice\n"
+    assert not pod.exists()
+    assert pod.parent.is_dir()
+
+
+def test_without_systemctl_the_folders_are_removed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "cgroup.controllers").touch()
+    pod = tmp_path / pod_cgroup_path(UID, QosClass.GUARANTEED, CgroupDriver.SYSTEMD)
+    pod.mkdir(parents=True)
+    remove_pod_cgroup(UID, QosClass.GUARANTEED, CgroupDriver.SYSTEMD, mount=tmp_path)
+    assert not pod.exists()
+
+
+def test_a_machine_without_cgroups_has_none_to_remove(tmp_path: Path) -> None:
+    remove_pod_cgroup(UID, QosClass.BURSTABLE, CgroupDriver.CGROUPFS, mount=tmp_path / "none")
