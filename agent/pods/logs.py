@@ -253,16 +253,13 @@ def tail_start(fd: int, size: int, lines: int) -> int:
         start = max(0, position - BLOCK_BYTES)
         block = os.pread(fd, position - start, start) + head
         position = start
-        cut = 0 if start == 0 else block.find(b"\n") + 1
-        if start > 0 and cut == 0:
-            head = block
-            continue
-        head = block[:cut]
+        cut = 0 if start == 0 else block.find(b"\n") + 1 or len(block)
+        head = block[:cut] if cut <= LONGEST_LINE_BYTES else b""  # no line: what a power cut left
         ends = [match.end() for match in _LINE_END.finditer(block, cut)]
-        if first and len(block) > cut:
-            # The end of the file: a last line that is still partial is a line all the same.
+        if first and (end := block.rfind(b"\n") + 1) > cut:
+            # The end of the file: a last line that is still partial is a line all the same; one torn is none.
             first = False
-            if ends and ends[-1] == len(block):
+            if ends and ends[-1] == end:
                 wanted += 1
         if len(ends) >= wanted:
             return start + ends[-wanted]

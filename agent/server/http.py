@@ -30,7 +30,7 @@ from agent.server.log_query import INVALID, log_options
 from agent.server.ports import Pods, PodStatuses
 
 CERTIFICATE_CHECK_S = 3600.0
-STOP_S = 0.5
+STOP_S = 0.2
 """Time for requests under way when the agent stops: a follower of a log would stay for ever."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -112,11 +112,12 @@ async def test_limit_bytes_counts_timestamps_and_ends_a_follower(tmp_path: Path)
 
 @pytest.mark.parametrize("block", [1, 7, 64, 4096])
 @pytest.mark.parametrize("wanted", [0, 1, 2, 3, 4, 9])
+@pytest.mark.parametrize("torn", ["", "2026-01-02T03"])
 async def test_tail_counts_the_containers_lines_whatever_the_block(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, wanted: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, wanted: int, torn: str
 ) -> None:
     monkeypatch.setattr(logs, "BLOCK_BYTES", block)
-    log = write(tmp_path / "0.log", line("one"), line("tw", tag="P"), line("o"), line(""), line("four"))
+    log = write(tmp_path / "0.log", line("one"), line("tw", tag="P"), line("o"), line(""), line("four"), torn)
     lines = [b"one\n", b"two\n", b"\n", b"four\n"]
     assert await shown(log, tail_lines=wanted) == b"".join(lines[max(0, len(lines) - wanted) :])
 
@@ -134,6 +135,24 @@ async def test_the_tail_of_a_long_log_is_read_from_its_end(tmp_path: Path) -> No
         file.seek(0, os.SEEK_END)
         file.write(("\n" + line("a") + line("b") + line("c")).encode())
     assert await shown(log, tail_lines=2) == b"b\nc\n"
+
+
+async def test_a_long_stretch_that_is_no_line_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(logs, "LONGEST_LINE_BYTES", 1024)
+    log = write(tmp_path / "0.log", line("a"), line("b"), "\0" * 9000 + "\n", line("c"))
+    assert await shown(log, tail_lines=2) == b"b\nc\n"
+    assert await shown(log) == b"a\nb\nc\n"
+
+
+async def test_a_file_moved_away_is_followed_until_the_next_one_is_there(tmp_path: Path) -> None:
+    log = write(tmp_path / "0.log", line("a"))
+    async with Follower(log) as follower:
+        await follower.until(b"a\n")
+        log.rename(tmp_path / "0.log.1")
+        await asyncio.sleep(0.05)
+        write(log, line("b"))
+        await follower.until(b"a\nb\n")
 
 
 async def test_an_empty_log_shows_nothing(tmp_path: Path) -> None:
