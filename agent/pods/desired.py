@@ -82,7 +82,10 @@ class DesiredPods:
     def upsert(self, record: PodRecord) -> None:
         self._orders.put_nowait(_Order(upsert=record))
 
-    def remove(self, uid: str) -> None:
+    def remove(self, uid: str, last: PodRecord | None = None) -> None:
+        """`last` is the pod's last state, where it is known: it says how much time the pod has for its end."""
+        if last is not None and uid in self._pods:
+            self._pods[uid] = last
         self._orders.put_nowait(_Order(remove=uid))
 
     def replace_all(self, origin: Origin, records: Iterable[PodRecord]) -> None:

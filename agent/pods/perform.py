@@ -32,6 +32,7 @@ from agent.pods.cgroups import pod_cgroup_parent, remove_pod_cgroup
 from agent.pods.interrupt import Interrupt
 from agent.pods.knowledge import Failure
 from agent.pods.machine import Machine
+from agent.pods.on_disk import on_disk
 from agent.pods.plan_stop import MINIMUM_GRACE_S
 from agent.pods.pod_state import PodState
 from agent.pods.probes.target import Target
@@ -113,7 +114,8 @@ class Performer:
             if container.sandbox_id not in gone:
                 await machine.runtime.remove_container(container.id)
         machine.observer.forget(observed)
-        await asyncio.to_thread(machine.log_files.remove_pod, pod)
+        with on_disk("cannot remove the logs"):
+            await asyncio.to_thread(machine.log_files.remove_pod, pod)
         await asyncio.to_thread(remove_pod_cgroup, pod.uid, qos_class(pod), machine.cgroup_driver, machine.cgroup_root)
 
     def sandbox_config(self, attempt: int) -> api_pb2.PodSandboxConfig:
@@ -136,7 +138,8 @@ class Performer:
             if action.attempt == 0:
                 for reason, message in notices:
                     self._event("Warning", reason, message)
-            await asyncio.to_thread(machine.log_files.make_pod_folder, state.pod)
+            with on_disk("cannot make the log folder"):
+                await asyncio.to_thread(machine.log_files.make_pod_folder, state.pod)
             async with machine.starts:
                 state.last_sandbox_attempt = action.attempt
                 await machine.runtime.run_pod_sandbox(config)
@@ -219,7 +222,8 @@ class Performer:
         for dead in observed.containers:
             if dead.id == container_id:
                 files = self._machine.log_files
-                await asyncio.to_thread(files.remove_run, self._state.pod, dead.name, dead.attempt, dead.id)
+                with on_disk("cannot remove the log"):
+                    await asyncio.to_thread(files.remove_run, self._state.pod, dead.name, dead.attempt, dead.id)
 
     async def _unless_gone(self, call: Awaitable[None]) -> None:
         try:

@@ -31,7 +31,7 @@ async def follow_api(api: Api, node_name: str, desired: DesiredPods) -> None:
                     if (record := _record(event.object)) is not None:
                         desired.upsert(record)
                 case Removed():
-                    desired.remove(event.object.meta.uid)
+                    desired.remove(event.object.meta.uid, _record(event.object))
                 case _:
                     continue
 

@@ -11,6 +11,8 @@ import secrets
 from dataclasses import replace
 from pathlib import Path
 
+from loguru import logger
+
 from agent.cri._generated import api_pb2
 from agent.errors import Conflict, NotFound, Permanent, Retryable
 from agent.model.action import ContainerStart
@@ -23,6 +25,7 @@ from agent.pods.env import build_env
 from agent.pods.image_pull import ensure_image
 from agent.pods.knowledge import Failure, Health
 from agent.pods.machine import Machine
+from agent.pods.on_disk import on_disk
 from agent.pods.pod_state import PodState
 from agent.pods.probes.target import Target
 from agent.pods.references import Referenced, fetch
@@ -88,7 +91,10 @@ class ContainerStarter:
         node = self._node(sandbox)
         env = build_env(state.pod, container, state.referenced, node)
         self._notice(env.notices, about)
-        files = await self._files(container, dict(env.env), sandbox)
+        try:
+            files = await self._files(container, dict(env.env), sandbox)
+        except Retryable as error:
+            raise Permanent("CreateContainerConfigError", str(error)) from error
         request = translate.container_config(state.pod, container, attempt, image, env.env, files, machine.translate)
         try:
             async with machine.starts:
@@ -111,7 +117,11 @@ class ContainerStarter:
         async with machine.starts:
             await machine.runtime.start_container(container_id)
         machine.events.record(about, "Normal", "Started", f"Container started: {container.name}")
-        await asyncio.to_thread(machine.log_files.make_link, state.pod, container.name, attempt, container_id)
+        try:
+            await asyncio.to_thread(machine.log_files.make_link, state.pod, container.name, attempt, container_id)
+        except OSError as error:
+            # The log is there; only who looks for it by its link misses it.
+            logger.bind(pod=state.pod.full_name, container=container.name).warning("no link to the log: {}", error)
         pod_ip = self._pod_ip(sandbox)
         if container.lifecycle is not None and container.lifecycle.postStart is not None:
             state.post_starting[container_id] = Health(started=False, ready=False)
@@ -138,7 +148,8 @@ class ContainerStarter:
                 )
         last_words = termination_log(self._root, state.pod.uid, container.name, secrets.token_hex(4))
         hosts = etc_hosts(self._root, state.pod.uid)
-        await asyncio.to_thread(self._write_files, container, last_words, hosts, sandbox)
+        with on_disk("cannot write the container's files"):
+            await asyncio.to_thread(self._write_files, container, last_words, hosts, sandbox)
         return translate.ContainerFiles(
             volumes=volumes,
             sub_paths=sub_paths,
