@@ -79,6 +79,11 @@ class PodWorker:
         """The pod as the runtime was last read."""
         return self._observed
 
+    @property
+    def is_ending(self) -> bool:
+        """It was told to take everything of the pod away."""
+        return self._state.stop is not None and self._state.stop.cause is StopCause.DELETED
+
     def wake(self) -> None:
         """Look at the pod now."""
         self._wake.set()

@@ -72,13 +72,19 @@ class ContainerdProvider:
 
     async def create_pod(self, record: PodRecord) -> None:
         await self._open.wait()
-        if record.uid in self._workers:
-            self._workers[record.uid].update(record)
-        else:
+        worker = self._workers.get(record.uid)
+        if worker is not None and worker.is_ending:
+            await worker.gone.wait()
+            worker = None
+        if worker is None:
             self._work_on(record)
+        else:
+            worker.update(record)
 
     async def update_pod(self, record: PodRecord) -> None:
-        await self.create_pod(record)
+        await self._open.wait()
+        if worker := self._workers.get(record.uid):
+            worker.update(record)
 
     async def delete_pod(self, record: PodRecord) -> None:
         await self._open.wait()
