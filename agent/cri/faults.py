@@ -6,6 +6,8 @@ told apart here by their text.
 
 from __future__ import annotations
 
+import re
+
 import grpc
 import grpc.aio
 
@@ -18,6 +20,8 @@ _RETRYABLE = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, grpc.StatusCode.ABORTED}
 )
 _NAME_IS_TAKEN = " is reserved for "
+_SYSTEM_ERROR = re.compile(r"connect: | error: ")
+"""What the system said stands last in gRPC's text, after the address and gRPC's own state; the form has changed."""
 _STILL_STARTING = "server is not initialized yet"
 
 
@@ -43,8 +47,7 @@ def fault(method: str, endpoint: str, error: grpc.aio.AioRpcError) -> EdgeletErr
 
 def _unanswered(method: str, endpoint: str, code: grpc.StatusCode, details: str) -> str:
     if code is grpc.StatusCode.UNAVAILABLE:
-        # gRPC's text repeats the address and adds its own state machine; what the system said comes last.
-        said = details.rpartition(" error: ")[2] if details.startswith("failed to connect") else details
+        said = _SYSTEM_ERROR.split(details)[-1] if details.startswith("failed to connect") else details
         return f"{method}: the runtime at {endpoint} is unavailable: {said}"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"{method}: the runtime at {endpoint} did not answer in time: {details}"

@@ -140,10 +140,49 @@ async def test_images_are_listed_and_found_by_name_and_id(images: ImageClient) -
     assert (await images.image_fs_info()).image_filesystems[0].fs_id.mountpoint
 
 
-async def test_a_pull_that_fails_says_why_and_one_that_is_cancelled_ends(images: ImageClient) -> None:
-    closed_port = pb.ImageSpec(image="127.0.0.1:1/nothing:1")
+async def test_a_pull_that_fails_says_why(images: ImageClient) -> None:
     with pytest.raises(Permanent, match="connection refused"):
-        await images.pull_image(closed_port)
+        await images.pull_image(pb.ImageSpec(image="127.0.0.1:1/nothing:1"))
+
+
+async def test_a_cancelled_pull_ends_in_the_runtime_as_well(images: ImageClient) -> None:
+    asked, hung_up = asyncio.Event(), asyncio.Event()
+
+    async def registry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        asked.set()
+        await reader.read()  # and never answer
+        hung_up.set()
+        writer.close()
+
+    async with await asyncio.start_server(registry, "127.0.0.1", 0) as server, asyncio.timeout(20):
+        port = server.sockets[0].getsockname()[1]
+        async with asyncio.TaskGroup() as group:
+            pull = group.create_task(images.pull_image(pb.ImageSpec(image=f"127.0.0.1:{port}/nothing:1")))
+            await asked.wait()
+            pull.cancel()
+        await hung_up.wait()
+
+
+async def test_figures_and_long_lists_are_as_the_short_ones_or_unimplemented(
+    runtime: RuntimeClient, images: ImageClient, run_sandbox: Sandboxes
+) -> None:
+    sandbox_id, config = await run_sandbox()
+    container_id = await runtime.create_container(sandbox_id, shell("exec sleep 1000"), config)
+    await runtime.start_container(container_id)
+    [stats] = await runtime.list_container_stats(pb.ContainerStatsFilter(pod_sandbox_id=sandbox_id))
+    assert stats.memory.working_set_bytes.value > 0
+    in_pod, this_pod = pb.ContainerFilter(pod_sandbox_id=sandbox_id), pb.PodSandboxFilter(id=sandbox_id)
+    try:
+        containers = [c.id async for message in runtime.stream_containers(in_pod) for c in message.containers]
+        sandboxes = [s.id async for message in runtime.stream_pod_sandboxes(this_pod) for s in message.pod_sandboxes]
+        streamed = {image.id async for message in images.stream_images() for image in message.images}
+    except Permanent as refusal:
+        if refusal.reason != "Unimplemented":
+            raise
+    else:
+        assert (containers, sandboxes) == ([container_id], [sandbox_id])
+        assert streamed == {image.id for image in await images.list_images()}
 
 
 async def test_a_call_that_a_generation_lacks_is_unimplemented(containerd: Containerd, runtime: RuntimeClient) -> None:

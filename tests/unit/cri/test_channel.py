@@ -73,9 +73,8 @@ async def test_a_call_without_a_runtime_fails_at_once_and_says_what_the_system_s
     async with RuntimeChannel("unix:///nowhere/cri.sock") as channel:
         with pytest.raises(Retryable) as away:
             await RuntimeClient(channel).status()
-    assert (
-        str(away.value) == "Status: the runtime at unix:///nowhere/cri.sock is unavailable: No such file or directory"
-    )
+    said = str(away.value).removesuffix(" (2)")  # the errno, which older gRPC adds
+    assert said == "Status: the runtime at unix:///nowhere/cri.sock is unavailable: No such file or directory"
 
 
 async def test_a_runtime_that_comes_back_is_found_again() -> None:

@@ -170,6 +170,20 @@ async def test_conditions_of_the_runtime_are_read(rig: Rig) -> None:
     assert (await rig.runtime.runtime_config()).linux.cgroup_driver == pb.CGROUPFS
 
 
+async def test_long_lists_are_unimplemented_where_the_runtime_cannot_stream_them(rig: Rig) -> None:
+    for stream in (
+        rig.runtime.stream_pod_sandboxes(),
+        rig.runtime.stream_containers(),
+        rig.runtime.stream_container_stats(),
+        rig.runtime.stream_pod_sandbox_stats(),
+        rig.runtime.stream_pod_sandbox_metrics(),
+        rig.images.stream_images(),
+    ):
+        with pytest.raises(Permanent) as refusal:
+            await anext(stream)
+        assert refusal.value.reason == "Unimplemented"
+
+
 async def test_every_call_of_the_service_has_a_method(rig: Rig) -> None:
     """A method that a later CRI adds must not be forgotten here."""
     names = {method.name for method in pb.DESCRIPTOR.services_by_name["RuntimeService"].methods}
