@@ -119,7 +119,7 @@ class PodController:
         elif record.is_terminating:
             self._given.add(uid)
             await self._delete(record)
-        elif uid in self._created:
+        elif uid in self._created and uid not in self._removed:
             try:
                 await self._provider.update_pod(record)
             except NotFound:
@@ -131,7 +131,10 @@ class PodController:
 
     async def _create(self, record: PodRecord) -> None:
         self._given.add(record.uid)
+        # A manifest that was taken away and put back has the UID that it had: the provider ends the old one first.
+        self._removed.discard(record.uid)
         await self._provider.create_pod(record)
+        self._given.add(record.uid)
         self._created.add(record.uid)
 
     async def _delete(self, record: PodRecord) -> None:
