@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 from loguru import logger
-from tenacity import retry, retry_if_exception_type, wait_exponential_jitter
+from tenacity import retry, retry_if_exception_type, wait_exponential, wait_random
 
 from agent.errors import Retryable
 from agent.model.pod import ApiPodStatus, Pod
@@ -136,7 +136,7 @@ class DesiredPods:
 
     @retry(
         retry=retry_if_exception_type(Retryable),
-        wait=wait_exponential_jitter(initial=0.2, max=10),
+        wait=wait_exponential(multiplier=0.2, max=10) + wait_random(0, 0.2),
         before_sleep=lambda state: logger.error("{}; trying again", state.outcome and state.outcome.exception()),
     )
     async def _write(self, writes: list[Put | Delete]) -> None:

@@ -135,7 +135,10 @@ def test_a_pod_whose_main_container_ran_was_initialized(phase: Phase, main: Stat
 
 def test_readiness_gates_are_all_asked_for() -> None:
     pod = make_pod(readinessGates=[{"conditionType": t} for t in ("x/a", "x/b", "x/c")])
-    given = (PodCondition(type="x/a", status="True"), PodCondition(type="x/b", status="Unknown"))
+    given: tuple[PodCondition, ...] = (
+        PodCondition(type="x/a", status="True"),
+        PodCondition(type="x/b", status="Unknown"),
+    )
     pod = msgspec.structs.replace(pod, status=ApiPodStatus(conditions=given))
     made = look(pod, status_of("main"))
     assert made["ContainersReady"].status == "True"

@@ -24,7 +24,7 @@ from agent.model.pod import ApiPodStatus, Pod
 from agent.pods.backoff import Backoff
 from agent.pods.knowledge import Failure, Health, Knowledge, Stop, StopCause
 from agent.pods.plan import Plan, plan
-from tests.unit.pods.observations import CREATED, RUNNING, UNKNOWN, container, exited, observed, sandbox
+from tests.unit.pods.observations import CREATED, UNKNOWN, container, exited, observed, sandbox
 from tests.unit.pods.pods import make_pod
 
 NOW = 5000.0
@@ -309,9 +309,12 @@ def test_the_newest_two_of_a_container_stay() -> None:
 
 def test_a_container_that_never_ran_goes_when_there_is_a_newer_one() -> None:
     seen = observed(
-        sandbox(0, ready=False), sandbox(1), container(attempt=2, sandbox_id="s1"), container("main", CREATED, attempt=1),
+        sandbox(0, ready=False),
+        sandbox(1),
+        container(attempt=2, sandbox_id="s1"),
+        container("main", CREATED, attempt=1),
         exited(code=1),
-    )  # fmt: skip
+    )
     assert look(make_pod(), seen, healthy("main-2")).actions == (RemoveContainer("main-1"),)
 
 

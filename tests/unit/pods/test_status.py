@@ -23,7 +23,7 @@ WALL = "2023-11-14T22:15:00Z"
 SIDE = {"name": "side", "image": "busybox", "restartPolicy": "Always"}
 DELETED = Stop(StopCause.DELETED, NOW + 30)
 OVERDUE = Stop(StopCause.FAILED, NOW + 30, "DeadlineExceeded", "too long")
-NO_LAST = State()
+NOTHING = Knowledge()
 
 
 def pod_with(*inits: str | dict[str, Any], policy: str = "Always", **more: Any) -> Pod:
@@ -37,8 +37,8 @@ def pod_with(*inits: str | dict[str, Any], policy: str = "Always", **more: Any) 
 def look(
     pod: Pod,
     seen: ObservedPod,
-    knows: Knowledge = Knowledge(),
-    previous: PodStatus | None = None,  # noqa: B008
+    knows: Knowledge = NOTHING,
+    previous: PodStatus | None = None,
 ) -> PodStatus:
     return pod_status(pod, seen, knows, previous, CONTEXT)
 
