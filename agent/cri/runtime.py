@@ -10,6 +10,9 @@ import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final
 
+from grpc import StatusCode
+from grpc.aio import AioRpcError
+
 from agent.cri._generated import api_pb2 as pb
 from agent.cri._generated.api_pb2_grpc import RuntimeServiceStub
 from agent.cri.channel import RuntimeChannel, check_socket
@@ -169,10 +172,19 @@ class RuntimeClient:
     async def exec_sync(
         self, container_id: str, command: Sequence[str], timeout_s: float | None = None
     ) -> pb.ExecSyncResponse:
-        """Run a command to its end. Raises Retryable when `timeout_s` seconds (None: no limit) were not enough."""
-        # The CRI counts whole seconds, and 0 is no limit.
-        request = pb.ExecSyncRequest(container_id=container_id, cmd=command, timeout=math.ceil(timeout_s or 0))
-        return await self._exec_sync.within(timeout_s + CALL_DEADLINE_S if timeout_s else None, request)
+        """Run a command to its end; None: as long as it takes. CRI counts whole seconds: a part of one is rounded up.
+
+        Raises TimeoutError when it took longer (the runtime has killed it); the others where it could not be run.
+        """
+        timeout = math.ceil(timeout_s) if timeout_s else 0
+        request = pb.ExecSyncRequest(container_id=container_id, cmd=command, timeout=timeout)
+        try:
+            return await self._exec_sync.within(timeout + CALL_DEADLINE_S if timeout else None, request)
+        except Retryable as error:
+            late = isinstance(error.__cause__, AioRpcError) and error.__cause__.code() is StatusCode.DEADLINE_EXCEEDED
+            if timeout and late:
+                raise TimeoutError(f"the command took longer than {timeout} s") from error
+            raise
 
     async def exec(
         self, container_id: str, command: Sequence[str], *, stdin: bool, stdout: bool, stderr: bool, tty: bool

@@ -118,7 +118,7 @@ async def test_the_call_s_deadline_leaves_room_for_the_grace(rig: Rig, monkeypat
     monkeypatch.setattr(rig.runtime, "_exec_sync", recording)
     await rig.runtime.stop_container("c", 600)
     await rig.runtime.exec_sync("c", ["true"], 5)
-    await rig.runtime.exec_sync("c", ["true"], 0)
+    await rig.runtime.exec_sync("c", ["true"], None)
     assert deadlines == [720, 125, None]
 
 
@@ -130,6 +130,16 @@ async def test_a_command_s_output_and_exit_code_come_back(rig: Rig) -> None:
     assert (answer.stdout, answer.exit_code) == (b"hello", 7)
     [request] = rig.fake.called("ExecSync")
     assert (list(request.cmd), request.timeout) == (["echo", "hello"], 1)
+
+
+async def test_a_command_that_the_runtime_killed_at_its_time_out_is_told_from_a_runtime_that_is_away(rig: Rig) -> None:
+    rig.fake.fail("ExecSync", grpc.StatusCode.DEADLINE_EXCEEDED, "timeout 2s exceeded: context deadline exceeded")
+    with pytest.raises(TimeoutError, match="longer than 2 s"):
+        await rig.runtime.exec_sync("c", ["sleep", "9"], 1.5)
+    assert rig.fake.called("ExecSync")[0].timeout == 2
+    rig.fake.fail("ExecSync", grpc.StatusCode.UNAVAILABLE)
+    with pytest.raises(Retryable):
+        await rig.runtime.exec_sync("c", ["sleep", "9"], 1)
 
 
 async def test_a_command_in_a_container_that_has_ended_is_refused(rig: Rig) -> None:
