@@ -49,7 +49,7 @@ from agent.providers.contract import (
     TellsHealth,
 )
 from agent.server.http import KubeletServer
-from agent.store.base import Store
+from agent.store.base import Delete, Store
 from agent.store.sqlite import SqliteStore
 
 DRAIN_S = 3.0
@@ -85,6 +85,7 @@ class _ApiSide:
     api: Api | None = None
     jobs: list[Job] = field(default_factory=list)
     drain: Callable[[], Coroutine[Any, Any, None]] | None = None
+    forget_unreferenced: Callable[[], Coroutine[Any, Any, None]] | None = None
 
 
 class Agent:
@@ -92,6 +93,7 @@ class Agent:
 
     def __init__(self, settings: Settings, store: Store, side: _ApiSide) -> None:
         self._settings = settings
+        self._store = store
         self._side = side
         facts = read_facts(settings.root_dir)
         context = ProviderContext(
@@ -193,12 +195,23 @@ class Agent:
     async def _sweep(self) -> None:
         """End what runs here and nobody wants: only once every origin has told all its pods."""
         await self._desired.verified.wait()
+        await _tidy(self._store, frozenset(record.uid for record in self._desired.all()))
         while True:
             for record in await self._provider.get_pods():
                 if self._desired.get(record.uid) is None and not self._controller.knows(record.uid):
                     logger.bind(pod=record.pod.full_name).warning("nobody wants this pod any more: ending it")
                     await self._provider.delete_pod(record)
             await asyncio.sleep(SWEEP_S)
+            # By now every pod has said what it refers to.
+            if self._side.forget_unreferenced is not None:
+                await self._side.forget_unreferenced()
+
+
+async def _tidy(store: Store, wanted: frozenset[str]) -> None:
+    """Remove what the record holds of pods that went while the agent was down."""
+    rows = [row for prefix in ("status/", "tokens/") for row in await store.list(prefix)]
+    if gone := [Delete(row.key) for row in rows if row.key.split("/")[1] not in wanted]:
+        await store.batch(gone)
 
 
 class _Notifying(Provider, NotifiesPods, TellsHealth):
@@ -248,4 +261,5 @@ def _cluster_side(settings: Settings, api: Api, store: Store, wake: Callable[[st
         api=api,
         jobs=[("referenced objects", objects.run()), ("events", events.run())],
         drain=events.drain,
+        forget_unreferenced=objects.keep_only_retained,
     )

@@ -164,3 +164,6 @@ class StandaloneTokens:
 
     async def token(self, pod: Pod, audience: str, expiration_s: int) -> Token:  # noqa: ARG002
         raise NotFound("no API server to issue service-account tokens: the node runs standalone")
+
+    async def forget(self, pod_uid: str) -> None:
+        """There are none."""

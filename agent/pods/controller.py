@@ -75,7 +75,8 @@ class PodController:
             return
         if update.gone:
             self._forget(uid)
-            self._ended.add(uid)
+            if update.record.is_terminating:
+                self._ended.add(uid)
         self._publish(update)
 
     def _forget(self, uid: str) -> None:

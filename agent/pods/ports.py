@@ -41,6 +41,9 @@ class Tokens(Protocol):
         Raises Retryable, Forbidden or NotFound (no such service account).
         """
 
+    async def forget(self, pod_uid: str) -> None:
+        """The pod is gone: its tokens leave the record. Raises Retryable."""
+
 
 class Events(Protocol):
     def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None:

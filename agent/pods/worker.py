@@ -173,6 +173,7 @@ class PodWorker:
         while True:
             try:
                 await self._performer.remove(observed)
+                await machine.tokens.forget(self.record.uid)
                 return
             except (Retryable, Permanent, NotFound) as error:
                 self._log.warning("cannot clean up: {}", error)

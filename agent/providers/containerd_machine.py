@@ -75,6 +75,7 @@ async def build_machine(
             cluster_dns=settings.cluster_dns,
             cluster_domain=settings.cluster_domain,
             resolv_conf=await asyncio.to_thread(_resolv_conf, context),
+            standalone=settings.kubeconfig is None,
             pod_logs_dir=str(log_files.pods),
         ),
         node=NodeContext(settings.node_name, context.node_ips, allocatable=context.facts.allocatable),

@@ -29,6 +29,8 @@ class TranslateContext:
     cluster_domain: str = "cluster.local"
     resolv_conf: ResolvConf | None = None
     """None: the node has no resolv.conf, and resolves at its own loopback."""
+    standalone: bool = False
+    """There is no cluster, so nobody misses its DNS."""
     pod_logs_dir: str = "/var/log/pods"
     seccomp_root: str = "/var/lib/kubelet/seccomp"
     """Folder of `Localhost` seccomp profiles; the kubelet's own, so that a node's profiles stay where they are."""

@@ -53,6 +53,8 @@ def pod_dns(pod: Pod, context: TranslateContext) -> PodDns:
             base = _of_node(context)
         case _ if context.cluster_dns:
             base = _of_cluster(pod, context)
+        case _ if context.standalone:
+            base = _of_node(context)
         case policy:
             notices.append(
                 Notice(
