@@ -71,9 +71,9 @@ class Performer:
             case CreateSandbox():
                 await self._create_sandbox(action)
             case StopSandbox():
-                await self._machine.runtime.stop_pod_sandbox(action.sandbox_id)
+                await self._unless_gone(self._machine.runtime.stop_pod_sandbox(action.sandbox_id))
             case RemoveSandbox():
-                await self._machine.runtime.remove_pod_sandbox(action.sandbox_id)
+                await self._unless_gone(self._machine.runtime.remove_pod_sandbox(action.sandbox_id))
             case SetUpVolumes():
                 await self._set_up_volumes()
             case TearDownVolumes():
@@ -108,11 +108,11 @@ class Performer:
         """
         machine, pod = self._machine, self._state.pod
         for old in observed.sandboxes:
-            await machine.runtime.remove_pod_sandbox(old.id)
+            await self._unless_gone(machine.runtime.remove_pod_sandbox(old.id))
         gone = {s.id for s in observed.sandboxes}
         for container in observed.containers:
             if container.sandbox_id not in gone:
-                await machine.runtime.remove_container(container.id)
+                await self._unless_gone(machine.runtime.remove_container(container.id))
         machine.observer.forget(observed)
         with on_disk("cannot remove the logs"):
             await asyncio.to_thread(machine.log_files.remove_pod, pod)
