@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import ssl
 import sys
 import urllib.error
@@ -13,7 +12,7 @@ from typing import Any
 
 from hack.control_plane import ControlPlane
 from hack.paths import REPOSITORY
-from hack.processes import Daemon
+from hack.processes import Daemon, free_port
 from hack.runtime import Containerd
 
 
@@ -35,7 +34,7 @@ class Agent:
         self.root_dir = folder / "root"
         self.pod_logs_dir = folder / "pod-logs"
         self.container_log_links_dir = folder / "container-logs"
-        self.port = _free_port()
+        self.port = free_port()
         self._control_plane = control_plane
         folder.mkdir(parents=True, exist_ok=True)
         command = [
@@ -124,10 +123,3 @@ class Agent:
         except OSError:
             return False
         return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -5,7 +5,6 @@ identity that it will really have. Ports are whatever is free: several can run s
 """
 
 import base64
-import socket
 import ssl
 import subprocess
 import urllib.error
@@ -17,7 +16,7 @@ import yaml
 
 from hack import binaries
 from hack.pki import Authority, Pair, new_key
-from hack.processes import Daemon
+from hack.processes import Daemon, free_port
 
 ISSUER = "https://kubernetes.default.svc"
 SERVICE_RANGE = "10.96.0.0/16"
@@ -36,9 +35,10 @@ class ControlPlane:
     def __init__(self, folder: Path, advertise: str = "127.0.0.1") -> None:
         """`advertise`: an address of this machine at which nodes and pods reach the API server."""
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self.audit_log = folder / "audit.log"
+        self.client_ca = folder / "pki" / "ca.crt"
         self._advertise = advertise
         folder.mkdir(parents=True, exist_ok=True)
         self._make_pki()
@@ -110,11 +110,11 @@ class ControlPlane:
         admin = self._authority.client("readiness", ["system:masters"])
         self._write_pair("readiness", admin)
         _write(self._path("sa.key"), new_key())
-        self._tls = ssl.create_default_context(cafile=str(self._path("ca.crt")))
-        self._tls.load_cert_chain(self._path("readiness.crt"), self._path("readiness.key"))
+        self.tls = ssl.create_default_context(cafile=str(self._path("ca.crt")))
+        self.tls.load_cert_chain(self._path("readiness.crt"), self._path("readiness.key"))
 
     def _etcd(self) -> tuple[Daemon, str]:
-        client, peer = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
+        client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
         command: list[str | Path] = [
             binaries.find("etcd"),
             f"--data-dir={self.folder / 'etcd'}",
@@ -193,7 +193,7 @@ class ControlPlane:
             f"--authentication-kubeconfig={path}",
             f"--authorization-kubeconfig={path}",
             "--bind-address=127.0.0.1",
-            f"--secure-port={_free_port()}",
+            f"--secure-port={free_port()}",
             "--leader-elect=false",
         ]
 
@@ -211,7 +211,7 @@ class ControlPlane:
 
     def _answers(self, path: str) -> bool:
         try:
-            with urllib.request.urlopen(self.url + path, context=self._tls, timeout=2):
+            with urllib.request.urlopen(self.url + path, context=self.tls, timeout=2):
                 return True
         except (urllib.error.URLError, OSError):
             return False
@@ -232,10 +232,3 @@ def _write(path: Path, content: bytes) -> None:
 
 def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

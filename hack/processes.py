@@ -7,6 +7,7 @@ an earlier run, killed before it could clean, left behind (`end_leftovers`).
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -122,6 +123,14 @@ def end_leftovers(folder: Path) -> None:
             if _start_time(pid) == start_time:
                 os.kill(pid, signal.SIGKILL)
             pid_file.unlink()
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _start_time(pid: int) -> int:

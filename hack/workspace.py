@@ -44,6 +44,11 @@ class Workspace:
         """The host's address on the bridge, at which pods reach the host."""
         return f"10.222.{self.number * 10 + index}.1"
 
+    def make_cgroup(self) -> None:
+        """For who expects it to be there; containerd and the agent make it themselves."""
+        for mount in _cgroup_mounts():
+            (mount / self.name).mkdir(exist_ok=True)
+
     def release(self, keep_logs: bool = False) -> None:
         """Clear everything. With `keep_logs` the log files stay until the next holder of the number comes."""
         self._clear(keep_logs)
@@ -90,10 +95,13 @@ def _end_shims_and_containers(folder: Path) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _cgroup_folders(name: str) -> list[Path]:
+def _cgroup_mounts() -> list[Path]:
     rows = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
-    mounted = [Path(row[1]) for row in rows if row[2] in ("cgroup", "cgroup2")]
-    return [mount / name.strip("/") for mount in mounted if (mount / name.strip("/")).is_dir()]
+    return [Path(row[1]) for row in rows if row[2] in ("cgroup", "cgroup2")]
+
+
+def _cgroup_folders(name: str) -> list[Path]:
+    return [mount / name.strip("/") for mount in _cgroup_mounts() if (mount / name.strip("/")).is_dir()]
 
 
 def _end_cgroups(name: str) -> None:

@@ -1,0 +1,114 @@
+"""The bench's pods, and when each change of theirs was seen by a watch outside of the measured agent."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import aiohttp
+
+from hack.control_plane import ControlPlane
+from hack.images import BUSYBOX
+
+# A shell that ends at once when told to: what is timed is the agent, not a grace period.
+COMMAND = ["sh", "-c", 'trap "exit 0" TERM; sleep 100000 & wait']
+
+
+class Change(StrEnum):
+    RUNNING = "running"
+    READY = "ready"
+    GONE = "gone"
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the watch has shown of one pod so far; times are `time.perf_counter`."""
+
+    moments: dict[tuple[Change, int], float] = field(default_factory=dict)
+    container_id: str = ""
+
+    def note(self, event: dict[str, Any], now: float) -> None:
+        status = event["object"].get("status", {})
+        container = (status.get("containerStatuses") or [{}])[0]
+        restarts = container.get("restartCount", 0)
+        self.container_id = container.get("containerID", "").partition("//")[2]
+        if "running" in container.get("state", {}):
+            self.moments.setdefault((Change.RUNNING, restarts), now)
+        if any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or []):
+            self.moments.setdefault((Change.READY, restarts), now)
+        if event["type"] == "DELETED":
+            self.moments.setdefault((Change.GONE, 0), now)
+
+
+class Pods:
+    """The bench's namespace on one node. `create` and `delete` answer when the request was sent."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, node: str) -> None:
+        self._session = session
+        self._url = url
+        self._node = node
+        self._seen: dict[str, Seen] = {}
+        self._news = asyncio.Condition()
+
+    async def create(self, name: str) -> float:
+        container = {"name": "main", "image": BUSYBOX, "imagePullPolicy": "IfNotPresent", "command": COMMAND}
+        spec = {"nodeName": self._node, "containers": [container], "tolerations": [{"operator": "Exists"}]}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+        self._seen[name] = Seen()
+        sent = time.perf_counter()
+        async with self._session.post(self._url, json=body) as answer:
+            answer.raise_for_status()
+        return sent
+
+    async def delete(self, name: str) -> float:
+        sent = time.perf_counter()
+        async with self._session.delete(f"{self._url}/{name}") as answer:
+            answer.raise_for_status()
+        return sent
+
+    async def until(self, name: str, change: Change, restarts: int = 0, timeout: float = 300) -> float:
+        """When the change was seen. Raises TimeoutError after `timeout` seconds."""
+        key = (change, restarts)
+        async with asyncio.timeout(timeout), self._news:
+            await self._news.wait_for(lambda: key in self._seen[name].moments)
+        return self._seen[name].moments[key]
+
+    def container_id(self, name: str) -> str:
+        return self._seen[name].container_id
+
+    async def watch(self, started: asyncio.Event) -> None:
+        """Until cancelled. Raises when the API server ends the watch."""
+        async with self._session.get(self._url) as answer:
+            version = (await answer.json())["metadata"]["resourceVersion"]
+        query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "7200"}
+        async with self._session.get(self._url, params=query, timeout=aiohttp.ClientTimeout(total=None)) as answer:
+            started.set()
+            async for line in answer.content:
+                now = time.perf_counter()
+                event = json.loads(line)
+                if seen := self._seen.get(event["object"]["metadata"]["name"]):
+                    seen.note(event, now)
+                    async with self._news:
+                        self._news.notify_all()
+        raise ConnectionError("the API server ended the bench's watch")
+
+
+@asynccontextmanager
+async def pods_of(plane: ControlPlane, node: str) -> AsyncIterator[Pods]:
+    """A fresh namespace, watched as long as the context lasts."""
+    namespace = f"bench-{node}"
+    await asyncio.to_thread(plane.kubectl, "create", "namespace", namespace)
+    account = ("wait", "--for=create", "serviceaccount/default", f"--namespace={namespace}", "--timeout=30s")
+    await asyncio.to_thread(plane.kubectl, *account)
+    connector = aiohttp.TCPConnector(ssl=plane.tls, limit=0)
+    async with aiohttp.ClientSession(connector=connector, read_bufsize=2**20) as session, asyncio.TaskGroup() as group:
+        pods = Pods(session, f"{plane.url}/api/v1/namespaces/{namespace}/pods", node)
+        started = asyncio.Event()
+        watch = group.create_task(pods.watch(started), name="watch")
+        await started.wait()
+        yield pods
+        watch.cancel()
