@@ -34,7 +34,8 @@ def find(name: str) -> type:
     module, _, attribute = name.partition(":")
     try:
         provider = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        # The last two: an empty or a relative module name.
         raise ConfigError(f"--provider: cannot load {name!r}: {error}") from error
     if not isinstance(provider, type):
         raise ConfigError(f"--provider: {name!r} is not a class")

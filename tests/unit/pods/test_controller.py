@@ -186,6 +186,25 @@ async def test_a_pod_that_is_desired_no_more_is_deleted_and_its_end_is_not_publi
 
 
 @in_virtual_time
+async def test_a_manifest_put_back_while_its_pod_ends_is_created_again_and_followed() -> None:
+    world = World()
+
+    async def work() -> None:
+        await world.want(record())
+        await world.want(None, was=record())
+        world.slow_s = 5
+        await world.want(record(), wait_s=1)
+        # The provider waits for the end of the old one, and tells it.
+        world.controller.pod_updated(PodUpdate(record(), FAILED, gone=True))
+        await asyncio.sleep(10)
+        await world.want(record(), wait_s=10)
+        await world.want(None, was=record(), wait_s=10)
+
+    await beside(world.controller.run(), work)
+    assert world.called == ["create", "delete", "create", "update", "delete"]
+
+
+@in_virtual_time
 async def test_a_pod_that_was_never_given_to_the_provider_needs_no_end() -> None:
     world = World()
 

@@ -208,6 +208,24 @@ async def test_rows_that_are_no_pods_are_left_alone() -> None:
 
 
 @in_virtual_time
+async def test_a_removed_pod_is_handed_on_as_it_was_last_seen() -> None:
+    scene = Scene()
+
+    async def work() -> None:
+        scene.pods.upsert(record("1"))
+        await scene.settle()
+        scene.pods.remove("1", last=record("1", deletionGracePeriodSeconds=3))
+        scene.pods.remove("2", last=record("2"))
+        await scene.settle()
+
+    await beside(scene.pods.run(), work)
+    assert scene.heard == ["+1", "-1"]
+    was = scene.changes[-1].was
+    assert was is not None
+    assert was.pod.metadata.deletionGracePeriodSeconds == 3
+
+
+@in_virtual_time
 async def test_removing_what_is_not_there_is_no_news() -> None:
     scene = Scene()
 

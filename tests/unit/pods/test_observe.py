@@ -1,0 +1,186 @@
+"""Pods read from a runtime on the real wire: only ours, newest first, what cannot change is read once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from agent.cri._generated import api_pb2 as pb
+from agent.cri.channel import RuntimeChannel
+from agent.cri.runtime import RuntimeClient
+from agent.errors import Retryable
+from agent.model import labels
+from agent.model.observed import ContainerState, ObservedPod
+from agent.pods.observe import Observer
+from tests.fakes.cri import FakeRuntime, serving
+
+
+async def silence(status: pb.ContainerStatus) -> str:
+    return ""
+
+
+class Scene:
+    def __init__(self, world: FakeRuntime, runtime: RuntimeClient, words: Any = silence) -> None:
+        self.world = world
+        self.runtime = runtime
+        self.observer = Observer(runtime, "node-1", words)
+
+    async def sandbox(self, uid: str = "u-1", node: str = "node-1", attempt: int = 0, *, host: bool = False) -> str:
+        config = pb.PodSandboxConfig(
+            metadata=pb.PodSandboxMetadata(name="web", namespace="shop", uid=uid, attempt=attempt),
+            labels=identity(uid, node),
+        )
+        if host:
+            config.linux.security_context.namespace_options.network = pb.NODE
+        return await self.runtime.run_pod_sandbox(config)
+
+    async def container(
+        self, sandbox_id: str, name: str = "main", uid: str = "u-1", node: str = "node-1", attempt: int = 0
+    ) -> str:
+        self.world.add_image("busybox:1")
+        config = pb.ContainerConfig(
+            metadata=pb.ContainerMetadata(name=name, attempt=attempt),
+            image=pb.ImageSpec(image="busybox:1"),
+            labels={**identity(uid, node), labels.CONTAINER_NAME: name},
+            annotations={labels.CONTAINER_HASH: "abc"},
+        )
+        return await self.runtime.create_container(sandbox_id, config, self.world.sandboxes[sandbox_id].config)
+
+    async def look(self, uid: str = "u-1") -> ObservedPod:
+        return await self.observer.observe(uid, "shop", "web")
+
+
+def identity(uid: str, node: str) -> dict[str, str]:
+    return {
+        labels.POD_NAME: "web",
+        labels.POD_NAMESPACE: "shop",
+        labels.POD_UID: uid,
+        labels.NODE: node,
+    }
+
+
+@asynccontextmanager
+async def a_scene(words: Any = silence) -> AsyncIterator[Scene]:
+    world = FakeRuntime()
+    async with serving(world) as endpoint, RuntimeChannel(endpoint) as channel:
+        yield Scene(world, RuntimeClient(channel), words)
+
+
+async def test_a_pod_is_read_with_its_sandbox_and_containers() -> None:
+    async with a_scene() as scene:
+        sandbox_id = await scene.sandbox()
+        container_id = await scene.container(sandbox_id)
+        await scene.runtime.start_container(container_id)
+        pod = await scene.look()
+        assert (pod.uid, pod.namespace, pod.name) == ("u-1", "shop", "web")
+        assert pod.sandbox is not None
+        assert (pod.sandbox.id, pod.sandbox.ready, pod.sandbox.attempt) == (sandbox_id, True, 0)
+        assert pod.sandbox.ips == (scene.world.sandboxes[sandbox_id].ip,)
+        (found,) = pod.containers
+        assert (found.id, found.name, found.sandbox_id, found.spec_hash) == (container_id, "main", sandbox_id, "abc")
+        assert (found.state, found.image, found.image_id) == (ContainerState.RUNNING, "busybox:1", "sha256:busybox:1")
+        assert found.started_at_ns > 0
+        assert found.finished_at_ns == 0
+        assert pod.running == pod.alive == (found,)
+
+
+async def test_sandboxes_of_other_nodes_agents_and_pods_are_not_seen() -> None:
+    async with a_scene() as scene:
+        await scene.sandbox("u-1")
+        await scene.sandbox("u-2")
+        await scene.sandbox("u-3", node="another")
+        await scene.container(await scene.sandbox("u-4", node="another"), uid="u-4", node="another")
+        assert set(await scene.observer.observe_all()) == {"u-1", "u-2"}
+        assert [s.attempt for s in (await scene.look("u-2")).sandboxes] == [0]
+        assert (await scene.look("u-3")).sandboxes == ()
+
+
+async def test_the_newest_attempt_comes_first() -> None:
+    async with a_scene() as scene:
+        ids = []
+        for attempt in (0, 1, 2):
+            sandbox_id = await scene.sandbox(attempt=attempt)
+            ids.append(await scene.container(sandbox_id, attempt=attempt))
+        pod = await scene.look()
+        assert [s.attempt for s in pod.sandboxes] == [2, 1, 0]
+        assert [c.id for c in pod.containers] == ids[::-1]
+        newest = pod.newest("main")
+        assert newest is not None
+        assert newest.attempt == 2
+
+
+async def test_what_has_not_changed_is_not_asked_for_again() -> None:
+    async with a_scene() as scene:
+        container_id = await scene.container(await scene.sandbox())
+        first = await scene.look()
+        assert await scene.look() == first
+        assert (await scene.observer.observe_all())["u-1"] == first
+        assert len(scene.world.called("ContainerStatus")) == len(scene.world.called("PodSandboxStatus")) == 1
+        assert scene.observer.knows(container_id, ContainerState.CREATED)
+        assert not scene.observer.knows(container_id, ContainerState.RUNNING)
+        assert not scene.observer.knows("other", ContainerState.CREATED)
+        assert scene.observer.owner(container_id) == "u-1"
+
+
+async def test_an_end_is_read_with_its_last_words() -> None:
+    async def words(status: pb.ContainerStatus) -> str:
+        return f"goodbye of {status.metadata.name}"
+
+    async with a_scene(words) as scene:
+        container_id = await scene.container(await scene.sandbox())
+        await scene.runtime.start_container(container_id)
+        assert (await scene.look()).containers[0].message == ""
+        scene.world.exit(container_id, 3, "OOMKilled", message="out of memory")
+        (ended,) = (await scene.look()).containers
+        assert (ended.state, ended.exit_code, ended.reason) == (ContainerState.EXITED, 3, "OOMKilled")
+        assert ended.message == "out of memory: goodbye of main"
+        assert ended.finished_at_ns >= ended.started_at_ns > 0
+
+
+async def test_a_dead_sandbox_keeps_the_address_it_had() -> None:
+    async with a_scene() as scene:
+        sandbox_id = await scene.sandbox()
+        before = (await scene.look()).sandboxes[0]
+        scene.world.lose_sandbox(sandbox_id)
+        after = (await scene.look()).sandboxes[0]
+        assert (after.ready, after.ips) == (False, before.ips)
+
+
+async def test_a_pod_on_the_hosts_network_has_no_address_of_its_own() -> None:
+    async with a_scene() as scene:
+        await scene.sandbox(host=True)
+        assert (await scene.look()).sandboxes[0].ips == ()
+
+
+async def test_what_is_removed_between_list_and_status_is_not_there() -> None:
+    async with a_scene() as scene:
+        await scene.container(await scene.sandbox())
+        scene.world.fail("ContainerStatus", grpc.StatusCode.NOT_FOUND)
+        scene.world.fail("PodSandboxStatus", grpc.StatusCode.NOT_FOUND)
+        pod = await scene.look()
+        assert (pod.sandboxes, pod.containers) == ((), ())
+
+
+async def test_a_runtime_that_is_away_is_no_empty_pod() -> None:
+    async with a_scene() as scene:
+        scene.world.fail("ListContainers", grpc.StatusCode.UNAVAILABLE)
+        with pytest.raises(Retryable):
+            await scene.look()
+
+
+async def test_what_is_gone_is_forgotten() -> None:
+    async with a_scene() as scene:
+        sandbox_id = await scene.sandbox()
+        container_id = await scene.container(sandbox_id)
+        pod = await scene.look()
+        scene.observer.forget(pod)
+        assert scene.observer.owner(container_id) is None
+        await scene.look()
+        assert len(scene.world.called("ContainerStatus")) == 2
+        await scene.runtime.remove_pod_sandbox(sandbox_id)
+        assert await scene.observer.observe_all() == {}
+        assert not scene.observer.knows(container_id, ContainerState.CREATED)
