@@ -93,6 +93,9 @@ class LogFiles:
             return
         for entry in self.links.iterdir():
             if entry.suffix == ".log" and entry.is_symlink():
-                target = entry.readlink()
+                try:
+                    target = entry.readlink()
+                except FileNotFoundError:
+                    continue  # another pod's clean-up has just taken it
                 if ".." not in target.parts and target.is_relative_to(self.pods):
                     yield entry, target

@@ -86,3 +86,16 @@ def test_stale_links_are_ours_without_a_log(files: LogFiles, tmp_path: Path) -> 
     (files.links / "climbing.log").symlink_to(files.pods / ".." / "nowhere")
     (files.links / "plain.log").write_text("x")
     assert files.stale_links() == (files.link(POD, "main", "c0ffee"),)
+
+
+def test_a_link_that_another_pods_clean_up_takes_meanwhile_is_no_error(
+    files: LogFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(files)
+
+    def gone(link: Path) -> Path:
+        raise FileNotFoundError(link)
+
+    monkeypatch.setattr(Path, "readlink", gone)
+    files.remove_pod(POD)
+    assert not files.pod_folder(POD).exists()
