@@ -1,0 +1,186 @@
+"""One node with its agent, its runtime and a namespace of the test's own, and what tests ask of them.
+
+What is polled goes over HTTP, not through kubectl: a process for every look would be the load that the test measures.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from hack.agent import Agent
+from hack.control_plane import ControlPlane
+from hack.images import BUSYBOX
+from hack.runtime import Containerd
+from tests.integration.support.waiting import wait_until
+
+Object = dict[str, Any]
+
+SLEEP = "trap 'exit 0' TERM; sleep 3600 & wait"
+"""Runs until it is told to stop, and then ends at once."""
+
+
+def container(script: str = SLEEP, name: str = "main", **more: Any) -> Object:
+    return {
+        "name": name,
+        "image": BUSYBOX,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["sh", "-c", script],
+        **more,
+    }
+
+
+def pod(name: str, *containers: Object, metadata: Mapping[str, Any] | None = None, **spec: Any) -> Object:
+    """A Pod manifest; without containers it sleeps."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, **(metadata or {})},
+        "spec": {"containers": list(containers) or [container()], **spec},
+    }
+
+
+@dataclass(frozen=True)
+class Edge:
+    """`node` is where pods go that `run` makes; controllers' pods go there because no other node is Ready."""
+
+    agent: Agent
+    runtime: Containerd
+    plane: ControlPlane
+    namespace: str
+
+    @property
+    def node(self) -> str:
+        return self.agent.node
+
+    # ------------------------------------------------------------ the API server
+
+    def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> str:
+        return self.plane.kubectl(*args, "--namespace", self.namespace, stdin=stdin, check=check)
+
+    def apply(self, *objects: Object) -> None:
+        listed = {"apiVersion": "v1", "kind": "List", "items": objects}
+        self.kubectl("apply", "--filename=-", stdin=json.dumps(listed))
+
+    def run(self, *pods: Object) -> None:
+        """Create pods on this node, past the scheduler."""
+        self.apply(*({**made, "spec": {"nodeName": self.node, **made["spec"]}} for made in pods))
+
+    def delete(self, *what: str) -> None:
+        """Ask for the end and don't wait for it."""
+        self.kubectl("delete", *what, "--wait=false")
+
+    def get(self, path: str) -> Object:
+        """An object or a list below /api/v1/namespaces/NAMESPACE/ (or an absolute path)."""
+        full = path if path.startswith("/") else f"/api/v1/namespaces/{self.namespace}/{path}"
+        with urllib.request.urlopen(self.plane.url + full, context=self._tls, timeout=10) as answer:
+            return dict(json.load(answer))
+
+    def pods(self) -> list[Object]:
+        return list(self.get("pods")["items"])
+
+    def pod(self, name: str) -> Object:
+        return self.get(f"pods/{name}")
+
+    def events(self, name: str) -> list[tuple[str, str]]:
+        """(reason, message) of the events on an object of this name, oldest first."""
+        items = self.get(f"events?fieldSelector=involvedObject.name={name}")["items"]
+        items.sort(key=lambda event: event["metadata"]["creationTimestamp"])
+        return [(event["reason"], event["message"]) for event in items]
+
+    def exists(self, name: str) -> bool:
+        return any(found["metadata"]["name"] == name for found in self.pods())
+
+    def wait_ready(self, *names: str, timeout: float = 30) -> None:
+        """Until pods of these names are Ready."""
+
+        def missing() -> set[str]:
+            return set(names) - {found["metadata"]["name"] for found in self.pods() if is_ready(found)}
+
+        wait_until(lambda: not missing(), timeout, what=f"Ready: {', '.join(names)}")
+
+    def wait_phase(self, name: str, phase: str, timeout: float = 30) -> Object:
+        def reached() -> Object | None:
+            found = self.pod(name)
+            return found if found["status"].get("phase") == phase else None
+
+        found = wait_until(reached, timeout, what=f"{name} {phase}")
+        assert found is not None
+        return found
+
+    def wait_gone(self, *names: str, timeout: float = 30) -> None:
+        """Until the API server has no pods of these names; none given: no pods at all."""
+
+        def left() -> set[str]:
+            found = {found["metadata"]["name"] for found in self.pods()}
+            return found & set(names) if names else found
+
+        wait_until(lambda: not left(), timeout, what=f"gone: {names or 'all pods'}")
+
+    def log(self, name: str, *flags: str) -> str:
+        return self.kubectl("logs", name, *flags)
+
+    # ------------------------------------------------------------ the runtime
+
+    def sandboxes(self, namespace: str = "") -> list[Object]:
+        """Of this test's namespace."""
+        return [
+            found
+            for found in json.loads(self.runtime.crictl("pods", "--output=json"))["items"]
+            if found["metadata"]["namespace"] == (namespace or self.namespace)
+        ]
+
+    def containers(self) -> list[Object]:
+        """Of this test's namespace, running or not."""
+        return [
+            found
+            for found in json.loads(self.runtime.crictl("ps", "--all", "--output=json"))["containers"]
+            if found["labels"].get("io.kubernetes.pod.namespace") == self.namespace
+        ]
+
+    # ------------------------------------------------------------ the agent
+
+    def agent_log(self) -> str:
+        return self.agent.log.read_text(errors="replace")
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        pki = self.plane.folder / "pki"
+        context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
+        context.load_cert_chain(pki / "readiness.crt", pki / "readiness.key")
+        return context
+
+
+def is_ready(found: Object) -> bool:
+    return condition(found, "Ready").get("status") == "True" and "deletionTimestamp" not in found["metadata"]
+
+
+def condition(found: Object, kind: str) -> Object:
+    """Empty where the object has none of the kind."""
+    conditions: Sequence[Object] = found.get("status", {}).get("conditions", [])
+    return next((one for one in conditions if one["type"] == kind), {})
+
+
+def status_of(found: Object, name: str = "main") -> Object:
+    """One container's status; init containers too."""
+    status = found["status"]
+    every = [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
+    return next(one for one in every if one["name"] == name)
+
+
+def container_ids(found: Object) -> dict[str, str]:
+    """By container's name, bare."""
+    return {
+        one["name"]: one["containerID"].rpartition("/")[2]
+        for one in found["status"].get("containerStatuses", [])
+        if one.get("containerID")
+    }
+
+
+def restarts(found: Object) -> int:
+    return sum(one["restartCount"] for one in found["status"].get("containerStatuses", []))
