@@ -319,13 +319,18 @@ def _fingerprint(paths: list[str]) -> Fingerprint:
 def _persist(configs: Mapping[str, Any]) -> None:
     """Keep a rotated OIDC refresh token: the old one may be void, and power may go while we write."""
     for path, config in configs.items():
-        part = f"{path}.new"
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            yaml.safe_dump(config, file, default_flow_style=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        target = os.path.realpath(path)
+        part = f"{target}.new"
+        try:
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                yaml.safe_dump(config, file, default_flow_style=False)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, target)
+        except OSError as error:
+            # It serves until the agent ends; the administrator must know that it does not survive that.
+            logger.warning("kubeconfig {}: the refreshed token is not kept: {}", path, error)
 
 
 @contextmanager

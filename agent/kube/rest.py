@@ -26,6 +26,8 @@ from agent.errors import Conflict, EdgeletError, Forbidden, Gone, NotFound, Perm
 from agent.kube.credentials import Access, Credentials
 
 CALL_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5.0
+"""Time for the kernel's first three tries; a new connection is sooner there than its fourth."""
 PARALLEL_CALLS = 16
 """A burst of pods shares this many connections: each costs a TLS handshake. Watches do not count."""
 KEEP_CONNECTIONS_S = 60.0
@@ -70,7 +72,7 @@ class Api:
                 limit=0, keepalive_timeout=KEEP_CONNECTIONS_S, socket_factory=_checked_socket, ttl_dns_cache=30
             ),
             headers={"User-Agent": _user_agent(), "Accept": JSON},
-            timeout=aiohttp.ClientTimeout(total=None),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=2**18,
         )

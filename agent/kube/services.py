@@ -7,6 +7,7 @@ this node live in are in the record, so that a pod starts without a network with
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextlib import aclosing
 
 import msgspec
@@ -38,6 +39,8 @@ class Services:
         self._durable: set[str] = set()
         self._read = asyncio.Event()
         """The API server's list was read since the start."""
+        self._tried = asyncio.Event()
+        """The API server was asked, whatever came of it."""
         self._changing = asyncio.Lock()
 
     async def run(self) -> None:
@@ -59,21 +62,20 @@ class Services:
                         await self._record(self._used & {found.meta.namespace})
                     case Resumed() | Disconnected():
                         pass
+                self._tried.set()
 
     async def of(self, namespace: str) -> tuple[Service, ...]:
         """The namespace's services by name, and `default/kubernetes`. Raises Retryable where they were never read."""
         if not self._read.is_set():
             recorded = await self._recall(namespace)
-            if recorded and not self._api.reachable:
-                return recorded
-            timeout_s = FALLBACK_TIMEOUT_S if recorded else CALL_TIMEOUT_S
-            try:
+            answer, timeout_s = (self._tried, FALLBACK_TIMEOUT_S) if recorded else (self._read, CALL_TIMEOUT_S)
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
-                    await self._read.wait()
-            except TimeoutError:
+                    await answer.wait()
+            if not self._read.is_set():
                 if recorded:
                     return recorded
-                raise Retryable("the cluster's services have not been read yet") from None
+                raise Retryable("the cluster's services have not been read yet")
         needed = {namespace, API_SERVER[0]}
         # Used before it is recorded, so that a change meanwhile is recorded too.
         self._used |= needed

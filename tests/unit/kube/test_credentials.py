@@ -203,6 +203,13 @@ async def test_an_oidc_token_that_ended_is_refreshed_and_the_new_refresh_token_k
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+async def test_a_refreshed_token_serves_even_where_it_cannot_be_kept(tmp_path: Path, provider: str) -> None:
+    path = write(tmp_path, oidc(provider, id_token(time.time() - 10)))
+    (tmp_path / "kubeconfig.new").mkdir()
+    access = (await Credentials.load(path)).access
+    assert access.headers["Authorization"].startswith("Bearer ey")
+
+
 async def test_an_oidc_provider_that_is_away_is_no_reason_not_to_start(tmp_path: Path) -> None:
     path = write(tmp_path, oidc("http://127.0.0.1:1", id_token(time.time() - 10)))
     credentials = await Credentials.load(path)
