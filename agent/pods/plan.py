@@ -164,7 +164,7 @@ def _strays(pod: Pod, observed: ObservedPod) -> tuple[Action, ...]:
     grace = pod.spec.terminationGracePeriodSeconds
     return tuple(
         KillContainer(c.id, c.name, grace, f"Container {c.name} runs in a dead sandbox, stopping it")
-        for c in observed.running
+        for c in observed.alive
         if c.sandbox_id != home
     )
 
