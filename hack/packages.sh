@@ -7,7 +7,7 @@ PATH=$PATH:/usr/sbin:/sbin
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 has_command() { command -v "$1" >/dev/null; }
 
-if [ "$(id -u)" != 0 ]; then fail "containers need root: sudo make ${MAKECMDGOALS:-test}"; fi
+if [ "$(id -u)" != 0 ]; then fail "starting containers needs root: use sudo"; fi
 
 missing=()
 need() { has_command "$1" || missing+=("$2"); } # COMMAND PACKAGE
@@ -24,5 +24,5 @@ if ! has_command apt-get; then
   fail "missing here: ${missing[*]}. Install them (scripts/install-containerd.sh does most of it), then try again"
 fi
 echo "install ${missing[*]}" >&2
-{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends "${missing[@]}"; } >&2 ||
+{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends "${missing[@]}"; } >/dev/null ||
   fail "apt-get could not install ${missing[*]}: see above"

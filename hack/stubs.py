@@ -25,6 +25,8 @@ SOURCES = (
     Path("proto/k8s.io/cri-api/pkg/apis/runtime/v1/api.proto"),
     Path("proto/containerd/event_service.proto"),
     Path("proto/containerd/event_types.proto"),
+    Path("proto/containerd/content.proto"),
+    Path("proto/containerd/images.proto"),
 )
 DOCSTRING = '"""Generated from proto/ by hack/stubs.py."""\n'
 
@@ -93,12 +95,13 @@ def _services_stub(stem: str, package: str, services: list[ServiceDescriptorProt
         return name.replace(f".{package}.", "_pb.")
 
     def call(method: MethodDescriptorProto) -> str:
-        shape = "UnaryStream" if method.server_streaming else "UnaryUnary"
-        return f"grpc.aio.{shape}MultiCallable[{message(method.input_type)}, {message(method.output_type)}]"
+        sent, answered = (("Unary", "Stream")[s] for s in (method.client_streaming, method.server_streaming))
+        return f"grpc.aio.{sent}{answered}MultiCallable[{message(method.input_type)}, {message(method.output_type)}]"
 
     def handler(method: MethodDescriptorProto) -> str:
         request, response = message(method.input_type), message(method.output_type)
-        signature = f"(self, request: {request}, context: grpc.aio.ServicerContext[{request}, {response}])"
+        asked = f"request_iterator: AsyncIterator[{request}]" if method.client_streaming else f"request: {request}"
+        signature = f"(self, {asked}, context: grpc.aio.ServicerContext[{request}, {response}])"
         if method.server_streaming:
             return f"def {method.name}{signature} -> AsyncIterator[{response}]: ..."
         return f"async def {method.name}{signature} -> {response}: ..."

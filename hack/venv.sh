@@ -25,10 +25,10 @@ install_python() { # FOUND: the Python that lacks its venv module, or nothing
     local package=python3-venv
     if [ -n "$1" ] && [ "$1" != python3 ]; then package=${1##*/}-venv; fi
     echo "install python3 $package" >&2
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends python3 "$package"; } >&2
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends python3 "$package"; } >/dev/null
   elif has_command dnf; then
     echo "install python3.12" >&2
-    dnf install -qy python3.12 >&2
+    dnf install -qy python3.12 >/dev/null
   fi
 }
 
