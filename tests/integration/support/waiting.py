@@ -3,12 +3,14 @@
 import subprocess
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 T = TypeVar("T")
 
 
-def wait_until(probe: Callable[[], T], timeout: float = 30, interval: float = 0.05, what: str = "") -> T:
+def wait_until(
+    probe: Callable[[], T | Literal[False] | None], timeout: float = 30, interval: float = 0.05, what: str = ""
+) -> T:
     """The first truthy answer of `probe`. Raises AssertionError after `timeout` seconds, with the last answer in it.
 
     A probe that fails because what it looks at is not there yet (a command, a file, a field) is simply not true yet.
