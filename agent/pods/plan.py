@@ -89,7 +89,7 @@ def _starts(
     for index, container in enumerate(pod.spec.initContainers):
         current = _current(observed, sandbox, container.name)
         if container.is_sidecar:
-            if start := _start(container, observed, current, knows, now, wakes, restart=True):
+            if start := _start(container, observed, current, knows, now, wakes):
                 starts.append(start)
             running = current is not None and current.state is ContainerState.RUNNING
             if index >= begun and not (running and current and knows.health.get(current.id, NO_HEALTH).started):
@@ -97,8 +97,7 @@ def _starts(
             continue
         if index < begun or (current and current.state is ContainerState.EXITED and current.exit_code == 0):
             continue
-        restart = pod.spec.restartPolicy != "Never"
-        if start := _start(container, observed, current, knows, now, wakes, restart=restart):
+        if start := _start(container, observed, current, knows, now, wakes):
             starts.append(start)
         return starts
     for container in pod.spec.containers:
@@ -110,7 +109,7 @@ def _starts(
         restart = pod.spec.restartPolicy == "Always" or (pod.spec.restartPolicy == "OnFailure" and not succeeded)
         if ended and not restart:
             continue
-        if start := _start(container, observed, current, knows, now, wakes, restart=True):
+        if start := _start(container, observed, current, knows, now, wakes):
             starts.append(start)
     return starts
 
@@ -122,24 +121,15 @@ def _start(
     knows: Knowledge,
     now: float,
     wakes: _Wakes,
-    *,
-    restart: bool,
 ) -> ContainerStart | None:
-    """The start that a container needs now, None where it runs, may not run again, or must wait."""
+    """The start that a container needs now which may run (again); None where it runs or must wait."""
     newest = current or observed.newest(container.name)
-    if current is not None:
-        match current.state:
-            case ContainerState.RUNNING | ContainerState.UNKNOWN:
-                return None
-            case ContainerState.CREATED:
-                if wakes.is_due(knows.failures.get(container.name), now):
-                    return ContainerStart(container.name, current.attempt, resume_id=current.id)
-                return None
-            case ContainerState.EXITED:
-                if not restart:
-                    return None
+    if current is not None and current.state in (ContainerState.RUNNING, ContainerState.UNKNOWN):
+        return None
     if not wakes.is_due(knows.failures.get(container.name), now):
         return None
+    if current is not None and current.state is ContainerState.CREATED:
+        return ContainerStart(container.name, current.attempt, resume_id=current.id)
     if newest is not None and newest.state is ContainerState.EXITED:
         due = ready_at(knows.backoffs.get(container.name), knows.ended_at.get(newest.id, now))
         if now < due:
