@@ -1,7 +1,9 @@
 """The ground that the other integration tests stand on: both runtimes run pods, the control plane is a strict one."""
 
+import contextlib
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import pytest
 
 from hack.control_plane import ControlPlane
 from hack.images import BUSYBOX
+from hack.paths import REPOSITORY
 from hack.runtime import Containerd
+from hack.workspace import Workspace
 from tests.integration.support.waiting import wait_until
 
 
@@ -83,3 +87,54 @@ def test_the_api_server_comes_back_on_the_same_address_with_its_objects(control_
         control_plane.kubectl("get", "configmap", "kept")
     control_plane.reconnect()
     control_plane.kubectl("delete", "configmap", "kept")
+
+
+def test_what_a_killed_run_left_behind_is_cleared_by_the_next(tmp_path: Path) -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-c", KILLED_RUN, str(tmp_path)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    folder, bridge, container = run.stdout.readline().split()
+    run.kill()
+    run.wait()
+    assert Path("/sys/class/net", bridge).exists()
+    assert mounts_below(folder)
+
+    held = [Workspace()]
+    while str(held[-1].folder) != folder:  # lower numbers may be free by now, too
+        held.append(Workspace())
+    assert not Path("/sys/class/net", bridge).exists()
+    assert not mounts_below(folder)
+    assert list(Path(folder).iterdir()) == []
+    wait_until(lambda: not processes_of(container), timeout=5)  # init may take a moment to reap it
+    for workspace in held:
+        workspace.release()
+
+
+KILLED_RUN = """
+import sys, time
+from pathlib import Path
+from hack.runtime import Containerd, Generation
+from hack.workspace import Workspace
+from tests.integration.test_fixtures import run_pod
+
+workspace = Workspace()
+runtime = Containerd(workspace, Generation.DISTRIBUTION)
+runtime.start()
+_, container = run_pod(runtime, Path(sys.argv[1]), ["sleep", "1000"])
+print(workspace.folder, runtime.bridge, container, flush=True)
+time.sleep(1000)
+"""
+
+
+def mounts_below(folder: str) -> list[str]:
+    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {folder}/" in line]
+
+
+def processes_of(container: str) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if container in (process / "cgroup").read_text():
+                found.append(process.name)
+    return found
