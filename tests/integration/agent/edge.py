@@ -109,9 +109,7 @@ class Edge:
             found = self.pod(name)
             return found if found["status"].get("phase") == phase else None
 
-        found = wait_until(reached, timeout, what=f"{name} {phase}")
-        assert found is not None
-        return found
+        return wait_until(reached, timeout, what=f"{name} {phase}")
 
     def wait_gone(self, *names: str, timeout: float = 30) -> None:
         """Until the API server has no pods of these names; none given: no pods at all."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -103,9 +102,8 @@ def test_a_daemon_set_has_its_pod_on_this_node_and_gets_it_back(edge: Edge) -> N
         return found[0] if len(found) == 1 else None
 
     first = wait_until(the_one)
-    assert first is not None
     edge.delete(f"pod/{first['metadata']['name']}")
-    second = wait_until(lambda: (found := the_one()) and found["metadata"]["uid"] != first["metadata"]["uid"] and found)
+    second = wait_until(lambda: (new := the_one()) and new["metadata"]["uid"] != first["metadata"]["uid"] and new)
     assert second["spec"]["nodeName"] == edge.node
 
 
@@ -123,6 +121,5 @@ def test_a_stateful_set_of_three_starts_and_ends_in_order(edge: Edge) -> None:
     edge.kubectl("scale", "statefulset/web", "--replicas=1")
     edge.wait_gone("web-1", "web-2")
     assert is_ready(edge.pod("web-0"))
-    ends = [event for event in json.loads(edge.kubectl("get", "events", "--output=json"))["items"]]
-    killed = [e["involvedObject"]["name"] for e in ends if e["reason"] == "Killing"]
-    assert set(killed) == {"web-1", "web-2"}
+    killed = {e["involvedObject"]["name"] for e in edge.get("events")["items"] if e["reason"] == "Killing"}
+    assert killed == {"web-1", "web-2"}

@@ -1,0 +1,82 @@
+"""`kubectl logs` through a real API server, which is the kubelet API's client here."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from hack import binaries
+from tests.integration.agent.edge import SLEEP, Edge, container, pod, restarts
+from tests.integration.support.waiting import wait_until
+
+
+def test_logs_are_cut_as_asked(every_edge: Edge) -> None:
+    edge = every_edge
+    edge.run(pod("talks", container(f"for n in 1 2 3 4 5; do echo line $n; done; sleep 0.2; echo oops >&2; {SLEEP}")))
+    edge.wait_ready("talks")
+    every = [*(f"line {n}" for n in range(1, 6)), "oops"]
+    wait_until(lambda: sorted(edge.log("talks").splitlines()) == sorted(every))
+    assert edge.log("talks", "--tail=0") == ""
+    assert len(edge.log("talks", "--tail=2").splitlines()) == 2
+    assert edge.log("talks", "--limit-bytes=9") == "line 1\nli"
+    stamp, _, text = edge.log("talks", "--timestamps").splitlines()[0].partition(" ")
+    assert text == "line 1"
+    written = datetime.fromisoformat(stamp)
+    assert abs((datetime.now(UTC) - written).total_seconds()) < 60
+    assert edge.log("talks", "--since=1h").count("line") == 5
+    assert edge.log("talks", f"--since-time={stamp}").count("line") == 5
+
+
+def test_since_leaves_out_what_is_older(edge: Edge) -> None:
+    edge.run(pod("talks", container(f"echo old; sleep 4; echo new; {SLEEP}")))
+    edge.wait_ready("talks")
+    wait_until(lambda: edge.log("talks") == "old\nnew\n")
+    wait_until(lambda: edge.log("talks", "--since=3s") == "new\n", timeout=2)
+
+
+def test_a_followed_log_shows_lines_as_they_come_and_ends_with_the_container(every_edge: Edge) -> None:
+    edge = every_edge
+    script = "echo first; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo second; sleep 0.3; echo last"
+    edge.run(pod("talks", container(script), restartPolicy="Never"))
+    edge.wait_ready("talks")
+    command = [binaries.find("kubectl"), "--kubeconfig", edge.plane.admin_kubeconfig]
+    command += ["logs", "--follow", "talks", "--namespace", edge.namespace]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == "first\n"
+        (running,) = edge.containers()
+        edge.runtime.crictl("exec", running["id"], "touch", "/tmp/go")
+        asked = time.monotonic()
+        assert follower.stdout.readline() == "second\n"
+        assert time.monotonic() - asked < 2
+        assert follower.stdout.read() == "last\n"
+        assert follower.wait(10) == 0
+
+
+def test_a_restarted_container_has_its_previous_log(edge: Edge) -> None:
+    script = f"if [ -e /seen/it ]; then echo second; {SLEEP}; fi; echo first; touch /seen/it; exit 1"
+    mounted = container(script, volumeMounts=[{"name": "seen", "mountPath": "/seen"}])
+    edge.run(pod("talks", mounted, volumes=[{"name": "seen", "emptyDir": {}}]))
+    edge.wait_ready("talks")
+    wait_until(lambda: restarts(edge.pod("talks")) == 1)
+    wait_until(lambda: edge.log("talks") == "second\n")
+    assert edge.log("talks", "--previous") == "first\n"
+
+
+def test_what_has_no_log_says_why(edge: Edge) -> None:
+    mains = (container(f"echo a; {SLEEP}", "a"), container(SLEEP, "b"))
+    edge.run(pod("two", *mains), pod("pulls", container(image="127.0.0.1:1/none:1")))
+    edge.wait_ready("two")
+
+    def refusal(*arguments: str) -> str:
+        with pytest.raises(subprocess.CalledProcessError) as refused:
+            edge.log(*arguments)
+        return str(refused.value.stderr)
+
+    assert 'previous terminated container "a" in pod "two" not found' in refusal("two", "--container=a", "--previous")
+    assert "container none is not valid for pod two" in refusal("two", "--container=none")
+    wait_until(lambda: "trying and failing to pull image" in refusal("pulls"))
+    assert edge.log("two", "--all-containers", "--prefix") == "[pod/two/a] a\n"
