@@ -60,3 +60,8 @@ class Settings:
     """Pods whose sandboxes are made at the same time: more at once slows the runtime down."""
     registry_pull_limit: int = 5
     """Images pulled at the same time."""
+    scripts_enabled: bool = False
+    """Pods may be programs of the host, where the two lists below allow it."""
+    scripts_namespaces: tuple[str, ...] = ()
+    scripts_service_accounts: tuple[str, ...] = ()
+    """NAME in each of those namespaces, or NAMESPACE/NAME."""

@@ -202,6 +202,28 @@ def provider_taint(value: object) -> Taint:
     return _taint(value)
 
 
+def namespaces(value: object) -> tuple[str, ...]:
+    return tuple(_dns_label(text(item)) for item in _items(value))
+
+
+def service_accounts(value: object) -> tuple[str, ...]:
+    """NAME or NAMESPACE/NAME."""
+    found = tuple(text(item) for item in _items(value))
+    for one in found:
+        namespace, slash, name = one.rpartition("/")
+        if slash:
+            _dns_label(namespace)
+        if not is_subdomain(name):
+            raise ValueError(f"{one!r} is no service account: write NAME or NAMESPACE/NAME")
+    return found
+
+
+def _dns_label(name: str) -> str:
+    if not is_subdomain(name) or "." in name:
+        raise ValueError(f"{name!r} is no namespace")
+    return name
+
+
 def effect(value: object) -> str:
     if value not in _EFFECTS:
         raise ValueError(f"{value!r} is none of {', '.join(_EFFECTS)}")

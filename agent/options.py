@@ -118,6 +118,18 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "registry_pull_limit", "registry-pull-limit", form.whole(1, 1000), "N", "images pulled at the same time",
     ),
+    Option(
+        "scripts_enabled", "scripts-enabled", form.switch, "BOOL",
+        "let pods be programs of the host (docs/scripts.md), where the two lists below allow it",
+    ),
+    Option(
+        "scripts_namespaces", "scripts-namespaces", form.namespaces, "NAMESPACE,...",
+        "namespaces whose pods may be programs of the host", many=True, default="none",
+    ),
+    Option(
+        "scripts_service_accounts", "scripts-service-accounts", form.service_accounts, "[NAMESPACE/]NAME,...",
+        "service accounts whose pods may be programs of the host", many=True, default="none",
+    ),
     Option("port", "port", form.whole(0, 65535), "PORT", "HTTPS port of the node's API; 0: none", env="KUBELET_PORT"),
     Option(
         "address", "address", form.address, "ADDRESS", "where the node's API listens",
@@ -174,6 +186,8 @@ def resolve(
     _defaults(values, hostname, exists)
     settings = Settings(**values)  # type: ignore[arg-type]
     _check_files(settings, origins, exists)
+    if settings.scripts_enabled and not (settings.scripts_namespaces and settings.scripts_service_accounts):
+        raise ConfigError("--scripts-enabled also needs --scripts-namespaces and --scripts-service-accounts")
     return replace(settings, provider_taint=_provider_taint(settings, environ))
 
 

@@ -1,0 +1,88 @@
+"""Give the runtime an image that comes from no registry: containerd's content store and image names, on CRI's socket.
+
+In: small blobs and the name they get. Out: an image that CRI finds a moment later: it hears of the name and takes the
+image over by itself. CRI has no call for this; where the runtime is not containerd, it is Permanent("Unimplemented").
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import grpc.aio
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from agent.cri._generated import content_pb2, images_pb2
+from agent.cri._generated.content_pb2_grpc import ContentStub
+from agent.cri._generated.images_pb2_grpc import ImagesStub
+from agent.cri.channel import RuntimeChannel
+from agent.cri.faults import fault
+from agent.cri.runtime import CALL_DEADLINE_S
+from agent.errors import Conflict, Permanent
+
+_NAMESPACE: Final = (("containerd-namespace", "k8s.io"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    media_type: str
+    content: bytes
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """`containerd.io/gc.ref.content.*` keep the blobs that they name from being collected."""
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
+
+
+class ImageImport:
+    def __init__(self, channel: RuntimeChannel) -> None:
+        self._endpoint = channel.endpoint
+        self._content = ContentStub(channel.grpc)
+        self._images = ImagesStub(channel.grpc)
+
+    async def write(self, blob: Blob) -> None:
+        """Put a blob into the content store; one that is there is fine. Raises Retryable, Permanent."""
+        request = content_pb2.WriteContentRequest(
+            action=content_pb2.COMMIT,
+            ref=f"edgelet-{blob.digest}",
+            total=len(blob.content),
+            expected=blob.digest,
+            data=blob.content,
+            labels=blob.labels,
+        )
+        call = self._content.Write(iter((request,)), timeout=CALL_DEADLINE_S, metadata=_NAMESPACE)
+        try:
+            async for answer in call:
+                if answer.digest not in ("", blob.digest):
+                    raise Permanent("", f"the runtime stored {answer.digest} for {blob.digest}")
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
+                raise fault("Content.Write", self._endpoint, error) from error
+
+    async def name(self, name: str, target: Blob, labels: Mapping[str, str]) -> None:
+        """Let the image `name` mean the manifest `target`; told anew where it does so already, for CRI to look again."""
+        descriptor = images_pb2.Descriptor(
+            media_type=target.media_type, digest=target.digest, size=len(target.content)
+        )
+        image = images_pb2.Image(name=name, labels=labels, target=descriptor)
+        try:
+            await self._create(image)
+        except Conflict:
+            await self._update(image)
+
+    async def _create(self, image: images_pb2.Image) -> None:
+        request = images_pb2.CreateImageRequest(image=image)
+        try:
+            await self._images.Create(request, timeout=CALL_DEADLINE_S, metadata=_NAMESPACE)
+        except grpc.aio.AioRpcError as error:
+            raise fault("Images.Create", self._endpoint, error) from error
+
+    async def _update(self, image: images_pb2.Image) -> None:
+        request = images_pb2.UpdateImageRequest(image=image, update_mask=FieldMask(paths=["target"]))
+        try:
+            await self._images.Update(request, timeout=CALL_DEADLINE_S, metadata=_NAMESPACE)
+        except grpc.aio.AioRpcError as error:
+            raise fault("Images.Update", self._endpoint, error) from error
