@@ -9,10 +9,7 @@ answers. Decoded keys never stay on disk.
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import os
-import shutil
 import ssl
 import tempfile
 import time
@@ -21,26 +18,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
 from loguru import logger
 
 from agent.errors import ConfigError, Retryable
-from agent.kube import oidc
+from agent.kube.kubeconfig import Fingerprint, Reading, fingerprint, read_kubeconfig
 
 LOOK_AGAIN_S = 60.0
 """How often files are looked at for a change; a rotated certificate is valid long before the old one ends."""
-LOAD_TIMEOUT_S = 30.0
 RENEWAL_PAUSE_S = 10.0
 RENEWAL_MARGIN_S = 290.0
 """Under five minutes: only then does the official loader refresh an OIDC token."""
-
-_MALFORMED = (OSError, KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError)
-"""What the official loader lets out, besides its own error, when a file has not the shape it expects."""
-
-Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,124 +122,45 @@ class Credentials:
         if time.monotonic() < self._look_at:
             return False
         self._look_at = time.monotonic() + LOOK_AGAIN_S
-        return _fingerprint([name for name, _, _ in self._seen]) != self._seen
+        return fingerprint([name for name, _, _ in self._seen]) != self._seen
 
 
 async def _load(kubeconfig: str) -> tuple[Access, Fingerprint]:
-    # Imported here: it costs 20 MiB, which a standalone node need not pay.
-    kube_config = await asyncio.to_thread(_import_loader)
-    try:
-        async with asyncio.timeout(LOAD_TIMEOUT_S):
-            return await _load_with(kube_config, kubeconfig)
-    except TimeoutError as error:
-        raise ConfigError(f"kubeconfig {kubeconfig}: its plugin did not answer in {LOAD_TIMEOUT_S:.0f} s") from error
-    except (kube_config.ConfigException, *_MALFORMED) as error:
-        raise ConfigError(f"kubeconfig {kubeconfig}: {_one_line(error)}") from error
+    with _decoded_keys() as folder:
+        reading = await read_kubeconfig(kubeconfig, folder)
+        for remark in reading.remarks:
+            logger.warning("{}", remark)
+        try:
+            return _access(reading), reading.seen
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"kubeconfig {kubeconfig}: {' '.join(str(error).split())}") from error
 
 
-def _import_loader() -> Any:
-    from kubernetes.aio.config import kube_config
-
-    return kube_config
-
-
-async def _load_with(kube_config: Any, kubeconfig: str) -> tuple[Access, Fingerprint]:
-    paths = _checked_paths(kubeconfig)
-    merger = kube_config.KubeConfigMerger(kubeconfig)
-    context, user = _current(merger.config)
-    seen = _fingerprint([*paths, *_named_files(merger.config_files)])
-    with _decoded_keys(kube_config) as folder:
-
-        async def read() -> tuple[Any, Any]:
-            loader = kube_config.KubeConfigLoader(
-                config_dict=merger.config,
-                config_base_path=None,
-                temp_file_path=folder,
-            )
-
-            async def refresh(provider: Any) -> None:
-                await oidc.refresh(provider["config"].value)
-                _persist(merger.config_files)
-
-            loader._refresh_oidc = refresh
-            # A plain Configuration() would copy a default that other code may have set.
-            configuration = type.__call__(kube_config.Configuration)
-            await loader.load_and_set(configuration)
-            return loader, configuration
-
-        problem = ""
-        if "exec" in user or "auth-provider" in user:
-            loader, configuration, problem = await _read_dynamic(kube_config, user, read)
-        else:
-            loader, configuration = await read()
-        if not getattr(loader, "host", ""):
-            raise ConfigError(f"kubeconfig {kubeconfig}: the cluster of context {context!r} has no server")
-        return _access(loader, configuration, context_user(merger.config), problem), seen
-
-
-async def _read_dynamic(kube_config: Any, user: dict[str, Any], read: Any) -> tuple[Any, Any, str]:
-    """Load a user whose credential comes from a program or a provider, which may be away now."""
-    command = (user.get("exec") or {}).get("command")
-    if command is not None and shutil.which(command) is None:
-        raise FileNotFoundError(f"its exec plugin {command!r} is not in the PATH")
-    said: list[str] = []
-    try:
-        with _overheard(kube_config.logger, said):
-            loader, configuration = await read()
-        # The official loader logs a plugin's failure and goes on without a credential.
-        if configuration.api_key or getattr(loader, "cert_file", None):
-            return loader, configuration, ""
-        problem = said[-1] if said else "the exec plugin gave no credential"
-    except (Retryable, kube_config.ConfigException, *_MALFORMED) as error:
-        problem = _one_line(error)
-    without: dict[str, Any] = {key: user.pop(key) for key in ("exec", "auth-provider") if key in user}
-    loader, configuration = await read()
-    user.update(without)
-    return loader, configuration, problem
-
-
-def _access(loader: Any, configuration: Any, user: str, problem: str) -> Access:
-    server: str = configuration.host
-    authorization: str = configuration.api_key.get("BearerToken", "")
+def _access(reading: Reading) -> Access:
     tls = None
-    if server.startswith("https"):
-        tls = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    if reading.server.startswith("https"):
+        tls = ssl.create_default_context(cafile=reading.ca_file)
         # Python 3.13 turns this on and so refuses certificates (no authority key identifier) that Go takes.
         tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        if configuration.cert_file:
-            tls.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
-        if not configuration.verify_ssl:
+        if reading.certificate_file:
+            tls.load_cert_chain(reading.certificate_file, keyfile=reading.key_file)
+        if not reading.verify:
             tls.check_hostname = False
             tls.verify_mode = ssl.CERT_NONE
-    expires_at = _expiry(loader, authorization)
-    now = time.time()
-    margin = 0.0 if expires_at is None else min(RENEWAL_MARGIN_S, (expires_at - now) * 0.2)
+    now, ends = time.time(), reading.expires_at
+    margin = 0.0 if ends is None else min(RENEWAL_MARGIN_S, (ends - now) * 0.2)
     return Access(
-        server=server,
-        user=user,
-        headers={"Authorization": authorization.strip()} if authorization else {},
+        server=reading.server,
+        user=reading.user,
+        headers={"Authorization": reading.authorization} if reading.authorization else {},
         tls=tls,
-        server_hostname=configuration.tls_server_name or None,
-        proxy=configuration.proxy or _proxy_of_environment(server),
-        cluster_ca=Path(configuration.ssl_ca_cert).read_bytes() if tls and configuration.ssl_ca_cert else None,
-        renew_at=None if expires_at is None else expires_at - margin,
-        expires_at=expires_at,
-        problem=problem,
+        server_hostname=reading.server_name,
+        proxy=reading.proxy or _proxy_of_environment(reading.server),
+        cluster_ca=Path(reading.ca_file).read_bytes() if tls and reading.ca_file else None,
+        renew_at=None if ends is None else ends - margin,
+        expires_at=ends,
+        problem=reading.problem,
     )
-
-
-def _expiry(loader: Any, authorization: str) -> float | None:
-    """When the token ends, in Unix seconds, where a renewal could give a newer one."""
-    stated = getattr(loader, "exec_plugin_expiry", None)
-    if stated is not None:
-        return float(stated.timestamp())
-    if loader.provider != "oidc" or authorization.count(".") != 2:
-        return None
-    claims = authorization.split(".")[1]
-    try:
-        return float(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"])
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def _proxy_of_environment(server: str) -> str | None:
@@ -261,108 +171,10 @@ def _proxy_of_environment(server: str) -> str | None:
     return urllib.request.getproxies().get(url.scheme)
 
 
-def _checked_paths(kubeconfig: str) -> list[str]:
-    """The official loader's own words for a file that is absent or no kubeconfig would not help anybody."""
-    paths = [os.path.expanduser(path) for path in kubeconfig.split(":") if path]
-    present = [path for path in paths if os.path.exists(path)]
-    if not present:
-        raise ConfigError(f"kubeconfig {kubeconfig}: no such file")
-    for path in present:
-        with open(path) as file:
-            content = yaml.safe_load(file)
-        if not isinstance(content, dict):
-            raise ConfigError(f"kubeconfig {path}: not a kubeconfig (a mapping with clusters, users and contexts)")
-    return paths
-
-
-def _current(config: Any) -> tuple[str, dict[str, Any]]:
-    """The current context's name and its user's entry. Raises the official loader's error, or ValueError."""
-    name: str = config["current-context"]
-    context = config["contexts"].get_with_name(name)["context"]
-    user_name = context.safe_get("user")
-    user = config["users"].get_with_name(user_name, safe=True) if user_name else None
-    if user is None:
-        raise ValueError(f"context {name!r} names no user that the file has")
-    entry = user["user"].value
-    if not isinstance(entry, dict):
-        raise ValueError(f"user {user_name!r} is empty")
-    return name, entry
-
-
-def context_user(config: Any) -> str:
-    """The user's name in the current context of a merged kubeconfig."""
-    return str(config["contexts"].get_with_name(config["current-context"])["context"]["user"])
-
-
-def _named_files(configs: Mapping[str, Any]) -> Iterator[str]:
-    """Files that kubeconfigs refer to, resolved as the loader does: relative to the kubeconfig that names them."""
-    for path, config in configs.items():
-        entries = [*(config.get("clusters") or ()), *(config.get("users") or ())]
-        for entry in entries:
-            section = entry.get("cluster") or entry.get("user") or {}
-            for key in ("certificate-authority", "client-certificate", "client-key", "tokenFile"):
-                if section.get(key):
-                    yield os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(path)), section[key]))
-
-
-def _fingerprint(paths: list[str]) -> Fingerprint:
-    def look(path: str) -> tuple[str, int, int]:
-        try:
-            status = os.stat(path)
-        except OSError:
-            return path, 0, 0
-        return path, status.st_mtime_ns, status.st_ino
-
-    return tuple(look(path) for path in paths)
-
-
-def _persist(configs: Mapping[str, Any]) -> None:
-    """Keep a rotated OIDC refresh token: the old one may be void, and power may go while we write."""
-    for path, config in configs.items():
-        target = os.path.realpath(path)
-        part = f"{target}.new"
-        try:
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                yaml.safe_dump(config, file, default_flow_style=False)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, target)
-        except OSError as error:
-            # It serves until the agent ends; the administrator must know that it does not survive that.
-            logger.warning("kubeconfig {}: the refreshed token is not kept: {}", path, error)
-
-
 @contextmanager
-def _decoded_keys(kube_config: Any) -> Iterator[str]:
+def _decoded_keys() -> Iterator[str]:
     """A folder for the loader's decoded `-data` fields: in memory where there is a tmpfs, gone at the end."""
     memory = "/dev/shm"  # noqa: S108 - the folder made in it is ours alone
-    with tempfile.TemporaryDirectory(prefix="edgelet-", dir=memory if os.access(memory, os.W_OK) else None) as folder:
-        try:
-            yield folder
-        finally:
-            # It remembers the files by their content and would hand out a removed one next time.
-            kube_config._cleanup_temp_files()
-
-
-@contextmanager
-def _overheard(log: Any, said: list[str]) -> Iterator[None]:
-    """Collect what the official loader says through `logging` instead of raising it."""
-    import logging
-
-    class Ear(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            said.append(_one_line(record.getMessage()))
-
-    ear = Ear(logging.WARNING)
-    propagate, log.propagate = log.propagate, False
-    log.addHandler(ear)
-    try:
-        yield
-    finally:
-        log.removeHandler(ear)
-        log.propagate = propagate
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    where = memory if os.access(memory, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=f"edgelet-{os.getpid()}-", dir=where) as folder:
+        yield folder

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import yaml
 from agent.errors import ConfigError, Retryable
 from agent.kube import credentials as module
 from agent.kube.credentials import Credentials
+from agent.kube.kubeconfig import read_kubeconfig
 from tests.fakes.apiserver import running_api_server
 
 
@@ -76,7 +79,6 @@ async def test_certificates_from_data_leave_no_key_on_disk(tmp_path: Path, pki: 
         "certificate-authority-data": data(pki / "cert.pem"),
         "tls-server-name": "kubernetes",
     }
-    before = set(os.listdir("/dev/shm"))
     loaded = await Credentials.load(write(tmp_path, user, cluster))
     # Again: the official loader must not hand out the files of the first time.
     again = await loaded.renew(loaded.access)
@@ -85,7 +87,7 @@ async def test_certificates_from_data_leave_no_key_on_disk(tmp_path: Path, pki: 
         assert access.cluster_ca == (pki / "cert.pem").read_bytes()
         assert access.server == "https://edge:6443/prefix"
         assert access.server_hostname == "kubernetes"
-    assert {name for name in os.listdir("/dev/shm") if name.startswith("edgelet-")} <= before
+    assert not [name for name in os.listdir("/dev/shm") if name.startswith(f"edgelet-{os.getpid()}-")]
 
 
 async def test_certificates_from_files_beside_the_kubeconfig(tmp_path: Path, pki: Path) -> None:
@@ -96,6 +98,46 @@ async def test_certificates_from_files_beside_the_kubeconfig(tmp_path: Path, pki
     access = (await Credentials.load(write(tmp_path, user, cluster))).access
     assert access.tls is not None
     assert access.tls.get_ca_certs()
+
+
+async def test_a_process_of_its_own_reads_the_same(tmp_path: Path, pki: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = {"client-certificate-data": data(pki / "cert.pem"), "client-key-data": data(pki / "key.pem")}
+    cluster = {"server": "https://edge:6443", "certificate-authority-data": data(pki / "cert.pem")}
+    path = str(write(tmp_path, user, cluster))
+    here = await read_kubeconfig(path, str(tmp_path / "here"))
+    monkeypatch.delitem(sys.modules, "kubernetes")
+    apart = await read_kubeconfig(path, str(tmp_path / "apart"))
+    for reading in (here, apart):
+        assert Path(str(reading.certificate_file)).read_bytes() == (pki / "cert.pem").read_bytes()
+        assert Path(str(reading.key_file)).read_bytes() == (pki / "key.pem").read_bytes()
+    assert str(apart.key_file).startswith(str(tmp_path / "apart"))
+    assert (apart.server, apart.user, apart.seen) == (here.server, here.user, here.seen)
+    assert "kubernetes" not in sys.modules
+
+
+async def test_a_process_of_its_own_tells_what_is_wrong_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "kubernetes")
+    with pytest.raises(ConfigError, match=r"^kubeconfig \S+: no such file$"):
+        await read_kubeconfig(str(tmp_path / "none"), str(tmp_path))
+
+
+async def test_a_plugin_that_hangs_is_ended_with_the_process_that_called_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(
+        tmp_path, plugin(tmp_path, f"echo $$ > {tmp_path}/pid.new\nmv {tmp_path}/pid.new {tmp_path}/pid\nsleep 99")
+    )
+    monkeypatch.delitem(sys.modules, "kubernetes")
+    reading = asyncio.create_task(read_kubeconfig(str(path), str(tmp_path)))
+    while not (tmp_path / "pid").exists():  # noqa: ASYNC110 - a plugin sets no Event of ours
+        await asyncio.sleep(0.01)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    state = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 async def test_several_kubeconfigs_joined_by_colons(tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""What a kubeconfig says, read by the official loader in a process of its own.
+
+In: the path of a kubeconfig (or several, joined by `:`). Out: a `Reading`. The loader's package would cost the agent
+20 MiB for as long as it lives, for something needed once a start and once a renewal; a process that ends gives them
+back, and a plugin that hangs is ended with it. Who has the package loaded anyway reads without another process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+
+import msgspec
+
+from agent.errors import ConfigError
+
+LOAD_TIMEOUT_S = 30.0
+WRONG = 2
+"""Exit code of the loader's process: the kubeconfig is wrong, stdout says how."""
+
+Fingerprint = tuple[tuple[str, int, int], ...]
+"""Path, modification time and inode of each file that was read."""
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """The current context, resolved. Files may lie in the folder that the reader was given."""
+
+    server: str
+    user: str
+    seen: Fingerprint
+    authorization: str
+    ca_file: str | None
+    certificate_file: str | None
+    key_file: str | None
+    verify: bool
+    server_name: str | None
+    proxy: str | None
+    expires_at: float | None
+    """When the token ends, in Unix seconds, where a renewal could give a newer one."""
+    problem: str
+    """Why there is no credential now (a plugin failed)."""
+    remarks: tuple[str, ...]
+    """For the log."""
+
+
+async def read_kubeconfig(kubeconfig: str, folder: str) -> Reading:
+    """Decoded keys are written into `folder`. Raises ConfigError: one line that names the file."""
+    try:
+        async with asyncio.timeout(LOAD_TIMEOUT_S):
+            if "kubernetes" in sys.modules:
+                from agent.kube import official_loader
+
+                return await official_loader.read(kubeconfig, folder)
+            return await _read_apart(kubeconfig, folder)
+    except TimeoutError as error:
+        raise ConfigError(f"kubeconfig {kubeconfig}: its plugin did not answer in {LOAD_TIMEOUT_S:.0f} s") from error
+
+
+async def _read_apart(kubeconfig: str, folder: str) -> Reading:
+    # Our sys.path is handed on, not PYTHONPATH: a plugin may be a Python program and inherits the environment.
+    program = (
+        f"import sys; sys.path[:] = {sys.path!r}; from agent.kube import official_loader as o; o.main(*sys.argv[1:])"
+    )
+    loader = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-c", program, kubeconfig, folder,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, process_group=0,
+    )  # fmt: skip
+    try:
+        answer, _ = await loader.communicate()
+    finally:
+        if loader.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(loader.pid, signal.SIGKILL)
+            await loader.wait()
+    match loader.returncode:
+        case 0:
+            return msgspec.json.decode(answer, type=Reading)
+        case code if code == WRONG:
+            raise ConfigError(answer.decode())
+        case code:
+            raise ConfigError(f"kubeconfig {kubeconfig}: its loader ended with code {code}")
+
+
+def fingerprint(paths: Iterable[str]) -> Fingerprint:
+    """How the files are now; an absent one counts too."""
+
+    def look(path: str) -> tuple[str, int, int]:
+        try:
+            status = os.stat(path)
+        except OSError:
+            return path, 0, 0
+        return path, status.st_mtime_ns, status.st_ino
+
+    return tuple(look(path) for path in paths)
