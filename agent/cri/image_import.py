@@ -63,10 +63,8 @@ class ImageImport:
                 raise fault("Content.Write", self._endpoint, error) from error
 
     async def name(self, name: str, target: Blob, labels: Mapping[str, str]) -> None:
-        """Let the image `name` mean the manifest `target`; told anew where it does so already, for CRI to look again."""
-        descriptor = images_pb2.Descriptor(
-            media_type=target.media_type, digest=target.digest, size=len(target.content)
-        )
+        """Let the image `name` mean the manifest `target`; said anew where it does already, for CRI to look again."""
+        descriptor = images_pb2.Descriptor(media_type=target.media_type, digest=target.digest, size=len(target.content))
         image = images_pb2.Image(name=name, labels=labels, target=descriptor)
         try:
             await self._create(image)

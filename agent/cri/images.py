@@ -17,6 +17,7 @@ class ImageClient:
     """The images of the node."""
 
     def __init__(self, channel: RuntimeChannel) -> None:
+        self.channel = channel
         stub = ImageServiceStub(channel.grpc)
         self._list_images = channel.unary("ListImages", stub.ListImages, CALL_DEADLINE_S)
         self._stream_images = channel.streaming("StreamImages", stub.StreamImages)

@@ -24,6 +24,8 @@ class PodRecord:
     raw: bytes
     """The v1.Pod as it came, JSON."""
     origin: Origin = Origin.API
+    kind_change_refused: bool = False
+    """A later change of its annotations asked for another kind of pod (`agent.pods.scripts.kind`) and was left out."""
 
     @classmethod
     def decode(cls, raw: bytes, origin: Origin = Origin.API) -> PodRecord:

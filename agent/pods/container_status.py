@@ -131,7 +131,7 @@ class _Writer:
 
     def _waiting(self, failure: Failure | None, *, initializing: bool) -> Waiting:
         if self._knows.refused:
-            return Waiting(reason="UnsupportedField", message=self._knows.refused)
+            return Waiting(reason=self._knows.refused_reason, message=self._knows.refused)
         if failure is not None:
             return Waiting(reason=failure.reason, message=failure.message)
         return Waiting(reason="PodInitializing" if initializing else "ContainerCreating")

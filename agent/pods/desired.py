@@ -18,6 +18,7 @@ from tenacity import retry, retry_if_exception_type, wait_exponential, wait_rand
 from agent.errors import Retryable
 from agent.model.pod import ApiPodStatus, Pod
 from agent.model.record import Origin, PodRecord
+from agent.pods.scripts.kind import settled
 from agent.store.base import Delete, Put, Store
 
 PREFIX = "pods/"
@@ -85,7 +86,7 @@ class DesiredPods:
     def remove(self, uid: str, last: PodRecord | None = None) -> None:
         """`last` is the pod's last state, where it is known: it says how much time the pod has for its end."""
         if last is not None and uid in self._pods:
-            self._pods[uid] = last
+            self._pods[uid] = settled(last, self._pods[uid])
         self._orders.put_nowait(_Order(remove=uid))
 
     def replace_all(self, origin: Origin, records: Iterable[PodRecord]) -> None:
@@ -118,6 +119,7 @@ class DesiredPods:
 
     async def _commit(self, changes: dict[str, PodRecord | None]) -> None:
         writes: list[Put | Delete] = []
+        changes = {uid: self._settled(uid, record) for uid, record in changes.items()}
         for uid, record in changes.items():
             was = self._pods.get(uid)
             if record is None:
@@ -133,6 +135,10 @@ class DesiredPods:
                 self._pods[uid] = record
             if record is not None or was is not None:
                 self._changed(DesiredChange(record, was))
+
+    def _settled(self, uid: str, record: PodRecord | None) -> PodRecord | None:
+        was = self._pods.get(uid)
+        return record if record is None or was is None else settled(record, was)
 
     @retry(
         retry=retry_if_exception_type(Retryable),

@@ -15,6 +15,7 @@ from agent.pods.images import credentials, with_default_tag
 from agent.pods.machine import Machine
 from agent.pods.pod_state import PodState
 from agent.pods.ports import ObjectKey
+from agent.pods.scripts.kind import is_scripts
 from agent.pods.translate.container import Image
 from agent.pods.translate.security import ImageUser
 
@@ -27,6 +28,8 @@ async def ensure_image(
     sandbox_config: api_pb2.PodSandboxConfig,
 ) -> Image:
     """The image, pulled where the policy asks for it. Raises Permanent, Retryable while the runtime is away."""
+    if is_scripts(state.pod):
+        return _image(await machine.scripts.image.ensure())
     try:
         name = api_pb2.ImageSpec(image=with_default_tag(container.image))
     except Permanent as error:

@@ -69,7 +69,8 @@ class Knowledge:
     ended: bool = False
     """The pod's status said before that it succeeded or failed: nothing of it runs again, whatever is left of it."""
     refused: str = ""
-    """Not empty: the pod uses what this node does not support; nothing of it is run."""
+    """Not empty: the pod uses what this node does not support or allow; nothing of it is run."""
+    refused_reason: str = "UnsupportedField"
     last_sandbox_attempt: int = -1
     """Highest attempt tried, even where the runtime shows no such sandbox (its name may still be reserved)."""
 

@@ -23,7 +23,7 @@ async def last_words(status: api_pb2.ContainerStatus) -> str:
     """Empty where the container left none. A file that cannot be read says so in the message, as the kubelet does."""
     path = status.annotations.get(labels.CONTAINER_TERMINATION_PATH, "")
     mounted = next((m.host_path for m in status.mounts if path and m.container_path == path), "")
-    fall_back = (
+    fall_back = status.annotations.get(labels.HOST) == "true" or (
         status.annotations.get(labels.CONTAINER_TERMINATION_POLICY) == "FallbackToLogsOnError" and status.exit_code != 0
     )
     if not mounted and not fall_back:

@@ -17,6 +17,7 @@ from agent.pods.logfiles import LogFiles
 from agent.pods.observe import Observer
 from agent.pods.ports import Events, Images, Objects, Runtime, Tokens
 from agent.pods.probes.prober import Prober
+from agent.pods.scripts.scripts import Scripts
 from agent.pods.translate.context import TranslateContext
 from agent.pods.volumes.pod_volumes import PodVolumes
 
@@ -33,6 +34,7 @@ class Machine:
     prober: Prober
     hooks: Hooks
     log_files: LogFiles
+    scripts: Scripts
     translate: TranslateContext
     node: NodeContext
     cgroup_driver: CgroupDriver

@@ -38,6 +38,7 @@ from agent.pods.pod_state import PodState
 from agent.pods.probes.target import Target
 from agent.pods.qos import qos_class
 from agent.pods.references import fetch, references
+from agent.pods.scripts.leftovers import end_leftovers
 from agent.pods.start import ContainerStarter
 from agent.pods.translate.sandbox import sandbox
 
@@ -116,7 +117,9 @@ class Performer:
         machine.observer.forget(observed)
         with on_disk("cannot remove the logs"):
             await asyncio.to_thread(machine.log_files.remove_pod, pod)
-        await asyncio.to_thread(remove_pod_cgroup, pod.uid, qos_class(pod), machine.cgroup_driver, machine.cgroup_root)
+        cgroup = (pod.uid, qos_class(pod), machine.cgroup_driver, machine.cgroup_root)
+        await asyncio.to_thread(end_leftovers, *cgroup)
+        await asyncio.to_thread(remove_pod_cgroup, *cgroup)
 
     def sandbox_config(self, attempt: int) -> api_pb2.PodSandboxConfig:
         """The sandbox's configuration, the same for the same attempt. Raises Permanent."""
@@ -177,6 +180,7 @@ class Performer:
     async def _tear_down_volumes(self) -> None:
         state = self._state
         try:
+            await self._machine.scripts.release(state.pod.uid)
             await self._machine.volumes.tear_down(state.pod.uid)
         except Retryable as error:
             self._event("Warning", "FailedUnmount", str(error))

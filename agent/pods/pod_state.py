@@ -21,6 +21,7 @@ RETRY_MAXIMUM_S = 60.0
 class PodState:
     record: PodRecord
     refused: str = ""
+    refused_reason: str = ""
     stop: Stop | None = None
     seen_at: str = ""
     """RFC 3339: when the agent first had the pod."""
@@ -81,5 +82,6 @@ class PodState:
             health={**health, **self.post_starting},
             stop=self.stop,
             refused=self.refused,
+            refused_reason=self.refused_reason,
             last_sandbox_attempt=self.last_sandbox_attempt,
         )

@@ -29,6 +29,7 @@ from agent.pods.on_disk import on_disk
 from agent.pods.pod_state import PodState
 from agent.pods.probes.target import Target
 from agent.pods.references import Referenced, fetch
+from agent.pods.scripts.kind import is_scripts
 from agent.pods.translate import container as translate
 from agent.pods.translate.context import Notice
 from agent.pods.translate.hostname import pod_hostname
@@ -96,6 +97,8 @@ class ContainerStarter:
         except Retryable as error:
             raise Permanent("CreateContainerConfigError", str(error)) from error
         request = translate.container_config(state.pod, container, attempt, image, env.env, files, machine.translate)
+        if is_scripts(state.pod):
+            request = await machine.scripts.prepare(request, state.pod, container)
         try:
             async with machine.starts:
                 container_id = await machine.runtime.create_container(sandbox.id, request, config)

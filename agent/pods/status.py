@@ -110,6 +110,8 @@ def _why(pod: Pod, phase: Phase, knows: Knowledge, previous: PodStatus | None) -
     """Reason and message, which belong to the phase: they stay as long as it does, whoever wrote them."""
     if knows.stop is not None and knows.stop.cause is StopCause.FAILED and phase is Phase.FAILED:
         return knows.stop.reason, knows.stop.message
+    if knows.refused:
+        return knows.refused_reason, knows.refused
     if previous is not None and previous.phase is phase and previous.reason:
         return previous.reason, previous.message
     if pod.status.phase == phase:

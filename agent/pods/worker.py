@@ -17,7 +17,7 @@ from agent.errors import EdgeletError, NotFound, Permanent, Retryable
 from agent.model.action import KillContainer, RemoveContainer, RemoveSandbox
 from agent.model.objects import ObjectReference
 from agent.model.observed import ContainerState, ObservedPod
-from agent.model.pod import ApiContainerStatus
+from agent.model.pod import ApiContainerStatus, pod_from_dict
 from agent.model.record import PodRecord
 from agent.model.status import Phase, PodStatus, timestamp, unix_seconds
 from agent.pods.interrupt import Interrupt
@@ -26,6 +26,10 @@ from agent.pods.machine import Machine
 from agent.pods.perform import Performer
 from agent.pods.plan import Plan, plan
 from agent.pods.pod_state import PodState
+from agent.pods.scripts.allowed import SCRIPTS_DISABLED
+from agent.pods.scripts.host_program import host_record
+from agent.pods.scripts.host_program import refusals as host_refusals
+from agent.pods.scripts.kind import KIND_IS_SETTLED, is_scripts
 from agent.pods.status import StatusContext, pod_status
 from agent.pods.support import unsupported
 from agent.pods.sysctls import FORBIDDEN_REASON, forbidden_sysctl
@@ -51,7 +55,7 @@ class PodWorker:
         """`last` is the status that the record holds of the pod from before a restart."""
         self._machine = machine
         self._updated = updated
-        self._state = PodState(record, seen_at=timestamp(machine.wall()))
+        self._state = PodState(host_record(record), seen_at=timestamp(machine.wall()))
         self._state.volumes_mounted = record.uid in machine.volumes.pods_on_disk()
         self._interrupt = Interrupt()
         self._performer = Performer(machine, self._state, root, self._interrupt)
@@ -84,6 +88,10 @@ class PodWorker:
         """It was told to take everything of the pod away."""
         return self._state.stop is not None and self._state.stop.cause is StopCause.DELETED
 
+    @property
+    def _grace_s(self) -> int:
+        return self.record.pod.spec.terminationGracePeriodSeconds
+
     def wake(self) -> None:
         """Look at the pod now."""
         self._wake.set()
@@ -101,7 +109,9 @@ class PodWorker:
         """The desired pod changed."""
         if record.pod.metadata.generation != self._state.pod.metadata.generation:
             self._say_ignored(record)
-        self._state.record = record
+        if record.kind_change_refused and not self._state.record.kind_change_refused:
+            self._event("Warning", SCRIPTS_DISABLED, KIND_IS_SETTLED)
+        self._state.record = host_record(record)
         self._refresh = True
         self._wake.set()
 
@@ -143,6 +153,9 @@ class PodWorker:
         )
         now = machine.monotonic()
         state.note_ends(observed, now, machine.wall())
+        if state.refused_reason == SCRIPTS_DISABLED and observed.alive and state.stop is None:
+            # It ran before the machine's owner took the permission back.
+            self.stop(StopCause.FAILED, self._grace_s, SCRIPTS_DISABLED, state.refused)
         self._probe(observed)
         deadline = self._deadline(now)
         knows = state.knowledge(machine.prober.health(self.record.uid))
@@ -247,8 +260,7 @@ class PodWorker:
         due = now + unix_seconds(started) + seconds - self._machine.wall()
         if due > now:
             return due
-        grace = self.record.pod.spec.terminationGracePeriodSeconds
-        self.stop(StopCause.FAILED, grace, "DeadlineExceeded", DEADLINE_EXCEEDED)
+        self.stop(StopCause.FAILED, self._grace_s, "DeadlineExceeded", DEADLINE_EXCEEDED)
         self._event("Normal", "DeadlineExceeded", DEADLINE_EXCEEDED)
         return None
 
@@ -257,6 +269,12 @@ class PodWorker:
         pod = self.record.pod
         raw = msgspec.json.decode(self.record.raw)
         refusals = [str(refusal) for refusal in unsupported(raw)]
+        if is_scripts(pod):
+            # What a status says of such a pod proves nothing: only the owner's rules let it run.
+            if (disabled := self._machine.scripts.rules.refusal(pod)) is not None:
+                self._refuse(SCRIPTS_DISABLED, disabled)
+                return
+            refusals += [str(refusal) for refusal in host_refusals(pod_from_dict(raw))]
         reason = "UnsupportedField"
         if (sysctl := forbidden_sysctl(pod)) is not None:
             reason = FORBIDDEN_REASON
@@ -264,8 +282,11 @@ class PodWorker:
         if pod.status.phase == Phase.RUNNING or (self._status is not None and self._status.phase is Phase.RUNNING):
             return
         if refusals:
-            self._state.refused = "; ".join(refusals)
-            self._event("Warning", reason, f"This node does not run the pod: {self._state.refused}")
+            self._refuse(reason, "; ".join(refusals))
+
+    def _refuse(self, reason: str, why: str) -> None:
+        self._state.refused, self._state.refused_reason = why, reason
+        self._event("Warning", reason, f"This node does not run the pod: {why}")
 
     def _say_ignored(self, record: PodRecord) -> None:
         """A pod that runs goes on; what was added to it and is not done here is said, once."""

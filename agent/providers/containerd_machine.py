@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
+from agent.cri.image_import import ImageImport
 from agent.cri.images import ImageClient
 from agent.cri.runtime import RuntimeClient
 from agent.pods.cgroups import CgroupDriver
@@ -20,6 +21,10 @@ from agent.pods.ports import Events, Wake
 from agent.pods.probes.attempt import Attempts
 from agent.pods.probes.http import HttpGetter
 from agent.pods.probes.prober import Prober
+from agent.pods.scripts.allowed import ScriptRules
+from agent.pods.scripts.empty_image import EmptyImage
+from agent.pods.scripts.mountpoints import Mountpoints
+from agent.pods.scripts.scripts import Scripts
 from agent.pods.translate.context import ResolvConf, TranslateContext
 from agent.pods.translate.dns import parse_resolv_conf
 from agent.pods.volumes.pod_volumes import PodVolumes
@@ -68,6 +73,11 @@ async def build_machine(
         prober=parts.prober,
         hooks=parts.hooks,
         log_files=log_files,
+        scripts=Scripts(
+            rules=ScriptRules(settings.scripts_enabled, settings.scripts_namespaces, settings.scripts_service_accounts),
+            image=EmptyImage(images, ImageImport(images.channel)),
+            made=Mountpoints(settings.root_dir),
+        ),
         translate=TranslateContext(
             node_name=settings.node_name,
             memory_capacity_bytes=context.facts.memory_bytes,

@@ -51,4 +51,4 @@ async def test_the_image_filesystem_tells_its_use(rig: Rig) -> None:
 
 async def test_every_call_of_the_service_has_a_method(rig: Rig) -> None:
     names = {method.name for method in pb.DESCRIPTOR.services_by_name["ImageService"].methods}
-    assert {c._method for c in vars(rig.images).values()} == names
+    assert {c._method for c in vars(rig.images).values() if hasattr(c, "_method")} == names
