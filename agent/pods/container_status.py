@@ -6,6 +6,8 @@ runtime has no more). Out: ContainerStatuses in the spec's order. No I/O; reason
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from agent.model.observed import ContainerState, ObservedContainer, ObservedPod
 from agent.model.pod import Container, Pod
 from agent.model.status import ContainerStatus, PodStatus, Running, State, Terminated, Waiting, timestamp
@@ -14,6 +16,7 @@ from agent.pods.knowledge import NO_HEALTH, Failure, Knowledge
 
 MESSAGES_LIMIT_BYTES = 12 * 1024
 """Of all termination messages of a pod together; each container has an equal share."""
+CRASH_LOOP = "CrashLoopBackOff"
 LOST = Terminated(
     exitCode=137,
     reason="ContainerStatusUnknown",
@@ -34,6 +37,18 @@ def container_statuses(
     inits = tuple(writer.status(c, before.get(c.name), init=True) for c in pod.spec.initContainers)
     mains = tuple(writer.status(c, before.get(c.name), init=False) for c in pod.spec.containers)
     return inits, mains
+
+
+def entered_backoff(before: PodStatus | None, after: PodStatus) -> tuple[str, ...]:
+    """The containers that have begun to wait for a restart since the status `before`; theirs is one event each time."""
+    waited = frozenset(_in_backoff(before)) if before else frozenset[str]()
+    return tuple(name for name in _in_backoff(after) if name not in waited)
+
+
+def _in_backoff(status: PodStatus) -> Iterator[str]:
+    for container in (*status.initContainerStatuses, *status.containerStatuses):
+        if container.state.waiting is not None and container.state.waiting.reason == CRASH_LOOP:
+            yield container.name
 
 
 class _Writer:
@@ -127,7 +142,7 @@ class _Writer:
         meta = self._pod.metadata
         name = f"{meta.name}_{meta.namespace}({meta.uid})"
         message = f"back-off {_duration(backoff.delay_s)} restarting failed container={spec.name} pod={name}"
-        return Waiting(reason="CrashLoopBackOff", message=message)
+        return Waiting(reason=CRASH_LOOP, message=message)
 
     def _waiting(self, failure: Failure | None, *, initializing: bool) -> Waiting:
         if self._knows.refused:

@@ -20,6 +20,7 @@ from agent.model.observed import ContainerState, ObservedPod
 from agent.model.pod import ApiContainerStatus, pod_from_dict
 from agent.model.record import PodRecord
 from agent.model.status import Phase, PodStatus, timestamp, unix_seconds
+from agent.pods.container_status import entered_backoff
 from agent.pods.interrupt import Interrupt
 from agent.pods.knowledge import Health, Stop, StopCause
 from agent.pods.machine import Machine
@@ -201,6 +202,7 @@ class PodWorker:
         """Tell a status that changed; while actions are to follow, only if nothing better comes soon."""
         if status == self._status and self._told and not gone:
             return
+        self._say_backoffs(status)
         self._status = status
         self._told = True
         minor = (RemoveContainer, RemoveSandbox)
@@ -208,6 +210,14 @@ class PodWorker:
         killing = any(isinstance(a, KillContainer) for a in decided.actions)
         settle = SETTLE_S if busy and not killing else 0.0
         self._updated(PodUpdate(self.record, status, gone=gone, settle_s=settle))
+
+    def _say_backoffs(self, status: PodStatus) -> None:
+        meta = self.record.pod.metadata
+        for name in entered_backoff(self._status, status):
+            part = "initContainers" if self._state.is_init(name) else "containers"
+            about = ObjectReference.of(self.record.pod, f"spec.{part}{{{name}}}")
+            message = f"Back-off restarting failed container {name} in pod {meta.name}_{meta.namespace}({meta.uid})"
+            self._machine.events.record(about, "Warning", "BackOff", message)
 
     def _probe(self, observed: ObservedPod) -> None:
         """Probe what runs, also what an earlier agent started, and leave what has ended."""
