@@ -9,11 +9,16 @@ import yaml
 
 from agent.model.pod import Pod, pod_from_dict
 from agent.pods.references import references, token_requests
+from agent.pods.scripts.allowed import ScriptRules
+from agent.pods.scripts.host_program import refusals
+from agent.pods.scripts.kind import is_scripts
 from agent.pods.support import unsupported
 
 REPOSITORY = Path(__file__).parents[2]
 MANIFESTS = sorted((REPOSITORY / "config" / "manifests").iterdir())
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
+SCRIPTS_IMAGE = "edgelet.io/host"
+"""Of bash scripts, which have none: nothing is pulled."""
 DEMO_IMAGE = "docker.io/library/busybox:1.36"
 
 
@@ -51,7 +56,8 @@ def test_nothing_in_an_example_is_refused(path: Path) -> None:
 @pytest.mark.parametrize("path", [*MANIFESTS, *EXAMPLES], ids=lambda path: path.name)
 def test_every_example_uses_the_image_that_can_be_packed_without_a_registry(path: Path) -> None:
     containers = [c for pod in pods(path) for c in (*pod.spec.initContainers, *pod.spec.containers)]
-    assert {container.image for container in containers} == {DEMO_IMAGE}
+    image = SCRIPTS_IMAGE if all(is_scripts(pod) for pod in pods(path)) else DEMO_IMAGE
+    assert {container.image for container in containers} == {image}
     assert {container.pull_policy for container in containers} == {"IfNotPresent"}
 
 
@@ -87,3 +93,12 @@ def test_the_standalone_example_shows_an_init_container_a_sidecar_and_a_main_con
     (shared,) = (volume.name for volume in pod.spec.volumes if volume.emptyDir is not None)
     for container in (*pod.spec.initContainers, *pod.spec.containers):
         assert shared in {mount.name for mount in container.volumeMounts}
+
+
+def test_the_example_of_a_script_is_allowed_where_make_run_starts_it_without_a_cluster() -> None:
+    (pod,) = pods(REPOSITORY / "config" / "manifests" / "script.yaml")
+    assert is_scripts(pod)
+    assert refusals(pod) == ()
+    run = (REPOSITORY / "hack" / "run.sh").read_text()
+    assert "--scripts-enabled --scripts-namespaces=default --scripts-service-accounts=default" in run
+    assert ScriptRules(True, ("default",), ("default",)).refusal(pod) is None
