@@ -165,10 +165,11 @@ def condition(found: Object, kind: str) -> Object:
 
 
 def status_of(found: Object, name: str = "main") -> Object:
-    """One container's status; init containers too."""
+    """One container's status; init containers too. Raises ValueError where there is none yet."""
     status = found["status"]
-    every = [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
-    return next(one for one in every if one["name"] == name)
+    every: list[Object] = [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
+    (own,) = [one for one in every if one["name"] == name]
+    return own
 
 
 def container_ids(found: Object) -> dict[str, str]:

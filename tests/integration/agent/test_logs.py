@@ -42,7 +42,7 @@ def test_a_followed_log_shows_lines_as_they_come_and_ends_with_the_container(eve
     script = "echo first; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo second; sleep 0.3; echo last"
     edge.run(pod("talks", container(script), restartPolicy="Never"))
     edge.wait_ready("talks")
-    command = [binaries.find("kubectl"), "--kubeconfig", edge.plane.admin_kubeconfig]
+    command = [str(binaries.find("kubectl")), "--kubeconfig", str(edge.plane.admin_kubeconfig)]
     command += ["logs", "--follow", "talks", "--namespace", edge.namespace]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
         assert follower.stdout is not None

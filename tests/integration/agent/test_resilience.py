@@ -25,6 +25,7 @@ def test_an_agent_killed_ten_times_under_churn_restarts_doubles_and_loses_nothin
     edge.run(*map(pod, (*steady, *churned)), *(pod(name, restartPolicy="Never") for name in enders))
     edge.wait_ready(*steady, *churned, *enders, timeout=60)
     before = {one["metadata"]["name"]: container_ids(one) for one in edge.pods()}
+    took: list[float] = []
     choice = random.Random(5)
 
     for round_, ender in enumerate(enders, start=1):
