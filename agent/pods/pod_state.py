@@ -69,7 +69,7 @@ class PodState:
         for gone in self.ended_at.keys() - {c.id for c in ended}:
             del self.ended_at[gone]
 
-    def knowledge(self, health: Mapping[str, Health]) -> Knowledge:
+    def knowledge(self, health: Mapping[str, Health], *, ended: bool) -> Knowledge:
         """The frozen view that decisions are made from."""
         return Knowledge(
             volumes_ready=self.volume_paths is not None,
@@ -81,6 +81,7 @@ class PodState:
             ended_at=dict(self.ended_at),
             health={**health, **self.post_starting},
             stop=self.stop,
+            ended=ended,
             refused=self.refused,
             refused_reason=self.refused_reason,
             last_sandbox_attempt=self.last_sandbox_attempt,

@@ -159,7 +159,8 @@ class PodWorker:
             self.stop(StopCause.FAILED, self._grace_s, SCRIPTS_DISABLED, state.refused)
         self._probe(observed)
         deadline = self._deadline(now)
-        knows = state.knowledge(machine.prober.health(self.record.uid))
+        ended = self._status is not None and self._status.phase.is_terminal
+        knows = state.knowledge(machine.prober.health(self.record.uid), ended=ended)
         decided = plan(self.record.pod, observed, knows, now)
         gone = decided.done and state.stop is not None and state.stop.cause is StopCause.DELETED
         context = StatusContext(machine.node.host_ips, machine.wall(), now)

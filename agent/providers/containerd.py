@@ -7,7 +7,7 @@ sandboxes and containers with our label are ever touched.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 
 from loguru import logger
@@ -32,6 +32,7 @@ from agent.providers.containerd_machine import WorkerParts, build_machine
 from agent.providers.contract import PodUpdate, PodUpdates, ProviderContext
 from agent.providers.found import found_record
 from agent.providers.runtime_health import HealthReader
+from agent.providers.streaming import CommandOutput, Streams
 
 RELIST_S = 30.0
 """With an event source; without one every second."""
@@ -51,7 +52,7 @@ class ContainerdProvider:
         self._context = context
         self._log_files = LogFiles.of(context.settings)
         self._statuses = StatusRecord(context.store)
-        self._last: Mapping[str, PodStatus] = {}
+        self._last: dict[str, PodStatus] = {}
         self._workers: dict[str, PodWorker] = {}
         self._found: dict[str, PodRecord] = {}
         self._updates: PodUpdates = lambda _: None
@@ -123,6 +124,28 @@ class ContainerdProvider:
 
         return read_log(self._log_files.file(worker.record.pod, container, seen.attempt), options, is_running)
 
+    async def exec_url(self, namespace: str, pod: str, container: str, command: Sequence[str], streams: Streams) -> str:
+        container_id = self._running(namespace, pod, container)
+        return await self._runtime.exec(
+            container_id, command, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr, tty=streams.tty
+        )
+
+    async def attach_url(self, namespace: str, pod: str, container: str, streams: Streams) -> str:
+        container_id = self._running(namespace, pod, container)
+        return await self._runtime.attach(
+            container_id, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr, tty=streams.tty
+        )
+
+    async def port_forward_url(self, namespace: str, pod: str, ports: Sequence[int]) -> str:
+        sandbox = self._find(namespace, pod).observed.sandbox
+        if sandbox is None or not sandbox.ready:
+            raise Permanent("", f'pod "{pod}" is not running')
+        return await self._runtime.port_forward(sandbox.id, ports)
+
+    async def run_to_end(self, namespace: str, pod: str, container: str, command: Sequence[str]) -> CommandOutput:
+        answer = await self._runtime.exec_sync(self._running(namespace, pod, container), command, None)
+        return CommandOutput(answer.exit_code, answer.stdout + answer.stderr)
+
     async def health(self) -> RuntimeHealth:
         if not self._open.is_set():
             return RuntimeHealth(down=f"{self._context.settings.container_runtime_endpoint} has not answered yet")
@@ -186,6 +209,7 @@ class ContainerdProvider:
         await worker.run()
         uid = worker.record.uid
         del self._workers[uid]
+        self._last.pop(uid, None)
         self._statuses.forget(uid)
 
     def _updated(self, update: PodUpdate) -> None:
@@ -205,6 +229,13 @@ class ContainerdProvider:
         if (worker := self._newest(namespace, name)) is None:
             raise NotFound(f'pod "{name}" not found')
         return worker
+
+    def _running(self, namespace: str, pod: str, container: str) -> str:
+        """The id of that container. Raises Permanent where it does not run now."""
+        running = self._find(namespace, pod).observed.running
+        if (found := next((c for c in running if c.name == container), None)) is None:
+            raise Permanent("", f'container "{container}" in pod "{pod}" is not running')
+        return found.id
 
     def _newest(self, namespace: str, name: str) -> PodWorker | None:
         """The worker of the newest pod of that name: they are kept in the order in which they came."""
