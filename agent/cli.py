@@ -50,8 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: Settings) -> int:
+    from agent import log, memory
+
+    memory.spare()
     # The heavy half of the program: only now.
-    from agent import log
     from agent.app import run
 
     log.configure(settings.log_level, settings.log_format)
