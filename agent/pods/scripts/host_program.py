@@ -119,9 +119,10 @@ def mountpoints(config: api_pb2.ContainerConfig, host: Host) -> tuple[str, ...]:
     volumes, and the working folder. Whoever starts it makes those that are missing, and takes them away afterwards.
     """
     bound = {folder.path for folder in host.folders} | set(host.files)
-    own = {path for mount in config.mounts if (path := plain_path(mount.container_path)) not in bound}
+    paths = {plain_path(mount.container_path): mount.host_path for mount in config.mounts}
+    own = {path for path, source in paths.items() if path not in bound or source != path}
     # What lies in another volume of the pod is made there by the runtime, as for every container.
-    wanted = [path for path in sorted(own) if _inside(path, bound) and not _inside(path, own)]
+    wanted = [path for path in sorted(own - bound) if _inside(path, bound) and not _inside(path, own)]
     folder = plain_path(config.working_dir)
     if _inside(folder, bound) and not any(_within(folder, path) for path in own):
         wanted.append(folder)
