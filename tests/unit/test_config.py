@@ -161,6 +161,10 @@ def test_a_wrong_value_in_the_file_is_refused_even_where_a_flag_wins() -> None:
         ("log_level", "loud", "--log-level: 'loud' is none of trace"),
         ("disable_taint", "maybe", "--disable-taint: neither true nor false: 'maybe'"),
         ("root_dir", "", "--root-dir: no path given"),
+        ("scripts_namespaces", "*", "--scripts-namespaces: '*' is no namespace"),
+        ("scripts_namespaces", "a.b", "--scripts-namespaces: 'a.b' is no namespace"),
+        ("scripts_service_accounts", "*", "--scripts-service-accounts: '*' is no service account"),
+        ("scripts_service_accounts", "*/a", "--scripts-service-accounts: '*' is no namespace"),
         ("tls_cert_file", "/nope", "--tls-cert-file: no such file: /nope"),
     ],
 )
@@ -227,6 +231,22 @@ def test_certificate_and_key_go_together() -> None:
     assert settle({"tls_cert_file": "/c", "tls_private_key_file": "/k"}, present=("/c", "/k")).tls_cert_file == Path(
         "/c"
     )
+
+
+def test_scripts_are_off_and_need_both_lists_to_be_on() -> None:
+    assert not settle().scripts_enabled
+    flags = {"scripts_enabled": "true", "scripts_namespaces": "default, site"}
+    with pytest.raises(ConfigError, match=r"^--scripts-enabled also needs --scripts-namespaces and --scripts-service"):
+        settle(flags)
+    settings = settle({**flags, "scripts_service_accounts": "default,site/keeper"})
+    assert settings.scripts_namespaces == ("default", "site")
+    assert settings.scripts_service_accounts == ("default", "site/keeper")
+    file: dict[str, object] = {
+        "scriptsEnabled": True,
+        "scriptsNamespaces": ["default", "site"],
+        "scriptsServiceAccounts": ["default", "site/keeper"],
+    }
+    assert settle({}, {}, file) == settings
 
 
 def test_a_socket_may_be_given_as_a_path() -> None:

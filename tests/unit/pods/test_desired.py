@@ -11,6 +11,7 @@ import msgspec
 from agent.errors import Retryable
 from agent.model.record import Origin, PodRecord
 from agent.pods.desired import DesiredChange, DesiredPods
+from agent.pods.scripts.kind import is_scripts
 from agent.store.base import Delete, Put
 from tests.fakes.store import MemoryStore
 from tests.fakes.virtual_time import beside, elapsed, in_virtual_time
@@ -251,3 +252,44 @@ async def test_a_name_finds_the_newest_pod_that_has_it() -> None:
     assert found is not None
     assert found.uid == "2"
     assert scene.pods.find("other", "web") is None
+
+
+@in_virtual_time
+async def test_annotations_written_later_make_no_host_program_of_a_pod_not_even_after_a_restart() -> None:
+    scene = Scene()
+    turned = {"annotations": {"type": "bash", "mine": "2"}}
+
+    async def work() -> None:
+        scene.pods.upsert(record("1"))
+        scene.pods.upsert(record("2", **turned))
+        await scene.settle()
+        scene.pods.upsert(record("1", **turned))
+        scene.pods.replace_all(Origin.API, [record("1", **turned), record("2")])
+        await scene.settle()
+
+    await beside(scene.pods.run(), work)
+    kinds = [(c.record.uid, is_scripts(c.record.pod), c.record.kind_change_refused) for c in scene.changes if c.record]
+    assert kinds[:2] == [("1", False, False), ("2", True, False)]
+    assert set(kinds[2:]) == {("1", False, True), ("2", True, True)}
+
+    again = Scene(scene.store)
+    await again.pods.load()
+    loaded = {c.record.uid: c.record.pod for c in again.changes if c.record}
+    assert {uid: is_scripts(pod) for uid, pod in loaded.items()} == {"1": False, "2": True}
+    assert loaded["1"].metadata.annotations == {"mine": "2"}
+
+
+@in_virtual_time
+async def test_the_last_state_of_a_deleted_pod_does_not_change_what_it_is_either() -> None:
+    scene = Scene()
+
+    async def work() -> None:
+        scene.pods.upsert(record("1"))
+        await scene.settle()
+        scene.pods.remove("1", record("1", annotations={"edgelet.io/host": "true"}))
+        await scene.settle()
+
+    await beside(scene.pods.run(), work)
+    (gone,) = (c.was for c in scene.changes if c.record is None)
+    assert gone is not None
+    assert not is_scripts(gone.pod)

@@ -67,6 +67,15 @@ async def test_no_fall_back_after_success_or_where_the_policy_is_file(tmp_path: 
     assert await last_words(status(None, log, policy="File")) == ""
 
 
+async def test_of_a_host_program_the_end_of_the_output_stays_whatever_became_of_it(tmp_path: Path) -> None:
+    log = log_of(tmp_path / "0.log", "F last")
+    for code in (0, 1):
+        ended = status(log=log, code=code, policy="File")
+        ended.annotations[labels.CONTAINER_TERMINATION_PATH] = ""
+        ended.annotations[labels.HOST] = "true"
+        assert await last_words(ended) == "last\n"
+
+
 async def test_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     words = await last_words(status(tmp_path))
     assert words == f"Error on reading termination log {tmp_path}: Is a directory"

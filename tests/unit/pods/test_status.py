@@ -160,6 +160,14 @@ def test_a_pod_that_the_node_ends_fails_with_the_reason_once_nothing_runs() -> N
     assert (after_restart.phase, after_restart.reason) == (Phase.FAILED, "DeadlineExceeded")
 
 
+def test_a_pod_that_is_not_allowed_says_so_as_pod_and_as_container() -> None:
+    status = look(make_pod(), observed(), Knowledge(refused="not here", refused_reason="ScriptsDisabled"))
+    assert (status.phase, status.reason, status.message) == (Phase.PENDING, "ScriptsDisabled", "not here")
+    waiting = status.containerStatuses[0].state.waiting
+    assert waiting is not None
+    assert (waiting.reason, waiting.message) == ("ScriptsDisabled", "not here")
+
+
 def test_a_refused_pod_stays_pending_and_says_why() -> None:
     pod = pod_with("a", hostNetwork=True)
     status = look(pod, observed(), Knowledge(refused="spec.runtimeClassName: no"))
