@@ -59,14 +59,17 @@ SWEEP_S = 60.0
 Job = tuple[str, Coroutine[Any, Any, None]]
 
 
-async def run(settings: Settings) -> None:
-    """Run the agent until it is told to stop. Raises ConfigError for wrong settings, or the error that ended it."""
+async def run(settings: Settings, credentials: Credentials | None) -> None:
+    """Run the agent until it is told to stop; standalone without credentials.
+
+    Raises ConfigError for wrong settings, or the error that ended it.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        agent = await _build(settings, stack)
+        agent = await _build(settings, credentials, stack)
         async with asyncio.TaskGroup() as tasks:
             life = tasks.create_task(agent.live(), name="agent")
             await stop.wait()
@@ -232,7 +235,7 @@ def _origins(settings: Settings) -> frozenset[Origin]:
     return frozenset(origins | ({Origin.FILE} if settings.pod_manifest_path else set()))
 
 
-async def _build(settings: Settings, stack: AsyncExitStack) -> Agent:
+async def _build(settings: Settings, credentials: Credentials | None, stack: AsyncExitStack) -> Agent:
     store = await SqliteStore.open(settings.root_dir.absolute() / "record.db")
     stack.push_async_callback(store.close)
     agent: Agent
@@ -240,10 +243,10 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Agent:
     def wake(pod_uid: str) -> None:
         agent.objects_changed(pod_uid)
 
-    if settings.kubeconfig is None:
+    if credentials is None:
         side = _ApiSide(RecordedObjects(store), StandaloneTokens(), LoggedEvents())
     else:
-        api = Api(await Credentials.load(settings.kubeconfig))
+        api = Api(credentials)
         stack.push_async_callback(api.close)
         side = _cluster_side(settings, api, store, wake)
     agent = Agent(settings, store, side)

@@ -10,16 +10,20 @@ import argparse
 import asyncio
 import os
 import platform
+import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent import __version__
 from agent.config import Settings
 from agent.errors import ConfigError, EdgeletError
 from agent.options import OPTIONS, Option, resolve
+
+if TYPE_CHECKING:
+    from agent.kube.credentials import Credentials
 
 USAGE_ERROR = 2
 _ABOUT = "A Kubernetes node agent: joins a cluster as a Node and runs its Pods through containerd."
@@ -53,14 +57,13 @@ def _run(settings: Settings) -> int:
     from agent import log, memory
 
     memory.spare()
-    # The heavy half of the program: only now.
-    from agent.app import run
-
     log.configure(settings.log_level, settings.log_format)
     try:
-        asyncio.run(run(settings))
+        asyncio.run(_start(settings))
     except KeyboardInterrupt:
         return 130
+    except asyncio.CancelledError:  # told to stop while it was starting
+        return 0
     except (EdgeletError, BaseExceptionGroup) as error:
         leaves = tuple(_leaves(error))
         known = [leaf for leaf in leaves if isinstance(leaf, EdgeletError)]
@@ -69,6 +72,27 @@ def _run(settings: Settings) -> int:
         wrong = [leaf for leaf in known if isinstance(leaf, ConfigError)]
         return _fail((wrong or known)[0], USAGE_ERROR if wrong else 1)
     return 0
+
+
+async def _start(settings: Settings) -> None:
+    """Have the kubeconfig read, which is a process of its own, and meanwhile import the heavy half of the program."""
+    starting = asyncio.current_task()
+    assert starting is not None
+    # Until `run` takes the signal over: decoded keys must not be left behind.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, starting.cancel)
+    async with asyncio.TaskGroup() as tasks:
+        loading = tasks.create_task(_credentials(settings.kubeconfig), name="kubeconfig")
+        await asyncio.sleep(0)  # it starts its process
+        from agent.app import run
+    await run(settings, loading.result())
+
+
+async def _credentials(kubeconfig: Path | None) -> Credentials | None:
+    if kubeconfig is None:
+        return None
+    from agent.kube.credentials import Credentials
+
+    return await Credentials.load(kubeconfig)
 
 
 def _settings(arguments: Mapping[str, object]) -> Settings:

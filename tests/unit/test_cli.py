@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -14,8 +16,14 @@ from agent.config import Settings, Taint
 from agent.errors import ConfigError, Retryable
 from agent.options import OPTIONS
 
-Run = Callable[[Settings], Awaitable[None]]
+Run = Callable[[Settings, object], Awaitable[None]]
 VARIABLES = [option.env for option in OPTIONS if option.env] + ["VKUBELET_TAINT_VALUE", "VKUBELET_TAINT_EFFECT"]
+KUBECONFIG = """\
+current-context: c
+contexts: [{name: c, context: {cluster: k, user: u}}]
+clusters: [{name: k, cluster: {server: "http://127.0.0.1:1"}}]
+users: [{name: u, user: {token: t}}]
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +39,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings of every start; what starts does nothing."""
     seen: list[Settings] = []
 
-    async def run(settings: Settings) -> None:
+    async def run(settings: Settings, credentials: object) -> None:
         seen.append(settings)
 
     _replace_app(monkeypatch, run)
@@ -109,7 +117,7 @@ def test_an_empty_settings_file_is_fine(started: list[Settings], tmp_path: Path)
 
 def test_the_kubeconfig_in_the_config_folder_is_taken(started: list[Settings], tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
-    (tmp_path / "config/config.yaml").touch()
+    (tmp_path / "config/config.yaml").write_text(KUBECONFIG)
     assert main(["run", "--nodename", "a"]) == 0
     assert started[0].kubeconfig == Path("config/config.yaml")
 
@@ -168,7 +176,7 @@ def test_a_mistake_in_the_settings_file_is_one_line_and_code_2(
 def test_a_known_failure_of_the_agent_is_one_line(
     error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def run(_: Settings) -> None:
+    async def run(_: Settings, credentials: object) -> None:
         raise error
 
     _replace_app(monkeypatch, run)
@@ -177,12 +185,26 @@ def test_a_known_failure_of_the_agent_is_one_line(
 
 
 def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run(_: Settings) -> None:
+    async def run(_: Settings, credentials: object) -> None:
         raise ExceptionGroup("tasks", [Retryable("later"), KeyError("bug")])
 
     _replace_app(monkeypatch, run)
     with pytest.raises(ExceptionGroup):
         main(["run", "--nodename", "a"])
+
+
+def test_a_stop_while_a_plugin_is_asked_leaves_nothing_behind(tmp_path: Path) -> None:
+    waits = f"{{exec: {{apiVersion: client.authentication.k8s.io/v1, command: {tmp_path}/plugin}}}}"
+    (tmp_path / "kubeconfig").write_text(KUBECONFIG.replace("{token: t}", waits))
+    (tmp_path / "plugin").write_text(f"#!/bin/sh\necho > {tmp_path}/called\nexec sleep 99\n")
+    (tmp_path / "plugin").chmod(0o755)
+    os.mkfifo(tmp_path / "called")
+    command = [sys.executable, "-m", "agent", "run", "--nodename", "a", "--kubeconfig", f"{tmp_path}/kubeconfig"]
+    agent = subprocess.Popen([*command, "--root-dir", str(tmp_path / "root")], cwd=Path(__file__).parents[2])
+    (tmp_path / "called").read_text()
+    agent.send_signal(signal.SIGTERM)
+    assert agent.wait(20) == 0
+    assert not list(Path("/dev/shm").glob(f"edgelet-{agent.pid}-*"))
 
 
 def test_help_and_version_are_free_of_errors(capsys: pytest.CaptureFixture[str]) -> None:
