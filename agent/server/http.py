@@ -28,6 +28,7 @@ from agent.server.certificate import CertificateFiles, server_certificate
 from agent.server.clients import client_of
 from agent.server.log_query import INVALID, log_options
 from agent.server.ports import Pods, PodStatuses
+from agent.server.streaming import StreamingRoutes
 
 CERTIFICATE_CHECK_S = 3600.0
 STOP_S = 0.2
@@ -73,6 +74,7 @@ class KubeletServer:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/pods", self._pods)
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._container_logs)
+        app.router.add_routes(StreamingRoutes(self._provider).routes())
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_S)
         await runner.setup()
         try:
