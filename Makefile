@@ -37,7 +37,7 @@ proto: venv ## generate the CRI stubs from proto/
 build: venv ## make dist/: the wheel, and edgelet.pyz, one file that runs where there is only Python
 	@hack/build.sh
 
-bench: venv packages binaries ## compare the agent with a kubelet on this machine (as root, about 10 minutes)
+bench: venv packages binaries ## compare the agent with a kubelet on this machine (as root, about 6 minutes)
 	@$(BIN)/python -m hack.bench
 
 install: ## install the agent into /opt/edgelet, with a systemd unit where there is systemd (as root)
