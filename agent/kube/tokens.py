@@ -90,12 +90,6 @@ class ServiceAccountTokens:
         if rows := await self._store.list(prefix):
             await self._store.batch([Delete(row.key) for row in rows])
 
-    async def keep_only(self, pod_uids: frozenset[str]) -> None:
-        """Forget the tokens of pods that went while the agent was down."""
-        recorded = {row.key.removeprefix(PREFIX).split("/")[0] for row in await self._store.list(PREFIX)}
-        for uid in recorded - pod_uids:
-            await self.forget(uid)
-
     async def _read(self, key: str, held: _Held) -> None:
         row = await self._store.get(key)
         held.read = True

@@ -54,6 +54,9 @@ class Api:
         self.issued = token or Token("t0ken", 10.0)
         self.asked: list[tuple[str, int]] = []
 
+    async def forget(self, pod_uid: str) -> None:
+        raise AssertionError("fetching forgets nothing")
+
     async def get(self, key: ObjectKey) -> bytes:
         answer = self.answers.get(key.name, NotFound(key.name))
         if isinstance(answer, Exception):
