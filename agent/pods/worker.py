@@ -112,9 +112,14 @@ class PodWorker:
             self._say_ignored(record)
         if record.kind_change_refused and not self._state.record.kind_change_refused:
             self._event("Warning", SCRIPTS_DISABLED, KIND_IS_SETTLED)
+        before, now = self._state.pod, record.pod
         self._state.record = host_record(record)
-        self._refresh = True
-        self._wake.set()
+        if (before.metadata.labels, before.metadata.annotations) != (now.metadata.labels, now.metadata.annotations):
+            self._refresh = True
+            self._wake.set()
+        # Mostly it is our own status that comes back, and of a status only readiness gates are of interest.
+        elif before.spec != now.spec or now.spec.readinessGates:
+            self._wake.set()
 
     def stop(self, cause: StopCause, grace_s: int, reason: str = "", message: str = "") -> None:
         """End the pod. A second call can only shorten the time that is left, and a deletion outlives all else."""
