@@ -106,9 +106,9 @@ class Agent:
     def _is_ready(self) -> bool:
         if self._control_plane is None:
             return self._healthz()
-        nodes = json.loads(self._control_plane.kubectl("get", "nodes", "--output=json"))["items"]
+        nodes = self._control_plane.get("/api/v1/nodes")["items"]
         conditions = [
-            c for node in nodes if node["metadata"]["name"] == self.node for c in node["status"]["conditions"]
+            c for node in nodes if node["metadata"]["name"] == self.node for c in node["status"].get("conditions", [])
         ]
         return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 

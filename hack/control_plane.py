@@ -5,12 +5,14 @@ identity that it will really have. Ports are whatever is free: several can run s
 """
 
 import base64
+import json
 import ssl
 import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -96,6 +98,11 @@ class ControlPlane:
         if check and done.returncode != 0:
             raise subprocess.CalledProcessError(done.returncode, ["kubectl", *args], done.stdout, done.stderr)
         return done.stdout
+
+    def get(self, path: str) -> dict[str, Any]:
+        """What the API server has at the path, as an admin. Raises URLError. For what is polled: no process a look."""
+        with urllib.request.urlopen(self.url + path, context=self.tls, timeout=10) as answer:
+            return dict(json.load(answer))
 
     def _make_pki(self) -> None:
         self._authority = Authority("kubernetes-ca")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from hack.agent import Agent
 from hack.control_plane import ControlPlane
 from hack.runtime import Containerd, Generation
+from hack.workspace import Workspace
 from tests.integration.agent.edge import Edge
 from tests.integration.conftest import AgentFactory
 
@@ -29,6 +31,42 @@ def edge(agent: AgentFactory, one_containerd: Containerd, control_plane: Control
 def every_edge(agent: AgentFactory, containerd: Containerd, control_plane: ControlPlane, namespace: str) -> Edge:
     """The same, once on each generation of the runtime."""
     return Edge(agent(), containerd, control_plane, namespace)
+
+
+@pytest.fixture(scope="module")
+def resident(workspace: Workspace, control_plane: ControlPlane) -> Iterator[Callable[[Containerd], Agent]]:
+    """One agent a runtime for all tests of a module, where none of them harms it or needs it untouched."""
+    running: dict[Containerd, Agent] = {}
+
+    def on(runtime: Containerd) -> Agent:
+        if runtime not in running:
+            number = sum(1 for _ in workspace.folder.glob("agent-*"))
+            running[runtime] = Agent(workspace.folder / f"agent-{number}", f"edge-{number}", runtime, control_plane)
+            running[runtime].start()
+            running[runtime].wait_ready()
+        return running[runtime]
+
+    yield on
+    for runtime, process in running.items():
+        process.stop()
+        process.delete_node()
+        runtime.remove_all_pods()
+
+
+@pytest.fixture
+def guest(
+    resident: Callable[[Containerd], Agent], one_containerd: Containerd, control_plane: ControlPlane, namespace: str
+) -> Edge:
+    """A namespace on the module's node."""
+    return Edge(resident(one_containerd), one_containerd, control_plane, namespace)
+
+
+@pytest.fixture
+def every_guest(
+    resident: Callable[[Containerd], Agent], containerd: Containerd, control_plane: ControlPlane, namespace: str
+) -> Edge:
+    """The same, once on each generation of the runtime."""
+    return Edge(resident(containerd), containerd, control_plane, namespace)
 
 
 @pytest.fixture

@@ -6,11 +6,8 @@ What is polled goes over HTTP, not through kubectl: a process for every look wou
 from __future__ import annotations
 
 import json
-import ssl
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from hack.agent import Agent
@@ -78,8 +75,7 @@ class Edge:
     def get(self, path: str) -> Object:
         """An object or a list below /api/v1/namespaces/NAMESPACE/ (or an absolute path)."""
         full = path if path.startswith("/") else f"/api/v1/namespaces/{self.namespace}/{path}"
-        with urllib.request.urlopen(self.plane.url + full, context=self._tls, timeout=10) as answer:
-            return dict(json.load(answer))
+        return self.plane.get(full)
 
     def pods(self) -> list[Object]:
         return list(self.get("pods")["items"])
@@ -145,13 +141,6 @@ class Edge:
 
     def agent_log(self) -> str:
         return self.agent.log.read_text(errors="replace")
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        pki = self.plane.folder / "pki"
-        context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
-        context.load_cert_chain(pki / "readiness.crt", pki / "readiness.key")
-        return context
 
 
 def is_ready(found: Object) -> bool:

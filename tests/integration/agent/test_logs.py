@@ -13,42 +13,42 @@ from tests.integration.agent.edge import SLEEP, Edge, container, pod, restarts
 from tests.integration.support.waiting import wait_until
 
 
-def test_logs_are_cut_as_asked(every_edge: Edge) -> None:
-    edge = every_edge
-    edge.run(pod("talks", container(f"for n in 1 2 3 4 5; do echo line $n; done; sleep 0.2; echo oops >&2; {SLEEP}")))
-    edge.wait_ready("talks")
+def test_logs_are_cut_as_asked(every_guest: Edge) -> None:
+    every_guest.run(
+        pod("talks", container(f"for n in 1 2 3 4 5; do echo line $n; done; sleep 0.2; echo oops >&2; {SLEEP}"))
+    )
+    every_guest.wait_ready("talks")
     every = [*(f"line {n}" for n in range(1, 6)), "oops"]
-    wait_until(lambda: sorted(edge.log("talks").splitlines()) == sorted(every))
-    assert edge.log("talks", "--tail=0") == ""
-    assert len(edge.log("talks", "--tail=2").splitlines()) == 2
-    assert edge.log("talks", "--limit-bytes=9") == "line 1\nli"
-    stamp, _, text = edge.log("talks", "--timestamps").splitlines()[0].partition(" ")
+    wait_until(lambda: sorted(every_guest.log("talks").splitlines()) == sorted(every))
+    assert every_guest.log("talks", "--tail=0") == ""
+    assert len(every_guest.log("talks", "--tail=2").splitlines()) == 2
+    assert every_guest.log("talks", "--limit-bytes=9") == "line 1\nli"
+    stamp, _, text = every_guest.log("talks", "--timestamps").splitlines()[0].partition(" ")
     assert text == "line 1"
     written = datetime.fromisoformat(stamp)
     assert abs((datetime.now(UTC) - written).total_seconds()) < 60
-    assert edge.log("talks", "--since=1h").count("line") == 5
-    assert edge.log("talks", f"--since-time={stamp}").count("line") == 5
+    assert every_guest.log("talks", "--since=1h").count("line") == 5
+    assert every_guest.log("talks", f"--since-time={stamp}").count("line") == 5
 
 
-def test_since_leaves_out_what_is_older(edge: Edge) -> None:
-    edge.run(pod("talks", container(f"echo old; sleep 4; echo new; {SLEEP}")))
-    edge.wait_ready("talks")
-    wait_until(lambda: edge.log("talks") == "old\nnew\n")
-    wait_until(lambda: edge.log("talks", "--since=3s") == "new\n", timeout=2)
+def test_since_leaves_out_what_is_older(guest: Edge) -> None:
+    guest.run(pod("talks", container(f"echo old; sleep 4; echo new; {SLEEP}")))
+    guest.wait_ready("talks")
+    wait_until(lambda: guest.log("talks") == "old\nnew\n")
+    wait_until(lambda: guest.log("talks", "--since=3s") == "new\n", timeout=2)
 
 
-def test_a_followed_log_shows_lines_as_they_come_and_ends_with_the_container(every_edge: Edge) -> None:
-    edge = every_edge
+def test_a_followed_log_shows_lines_as_they_come_and_ends_with_the_container(every_guest: Edge) -> None:
     script = "echo first; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo second; sleep 0.3; echo last"
-    edge.run(pod("talks", container(script), restartPolicy="Never"))
-    edge.wait_ready("talks")
-    command = [str(binaries.find("kubectl")), "--kubeconfig", str(edge.plane.admin_kubeconfig)]
-    command += ["logs", "--follow", "talks", "--namespace", edge.namespace]
+    every_guest.run(pod("talks", container(script), restartPolicy="Never"))
+    every_guest.wait_ready("talks")
+    command = [str(binaries.find("kubectl")), "--kubeconfig", str(every_guest.plane.admin_kubeconfig)]
+    command += ["logs", "--follow", "talks", "--namespace", every_guest.namespace]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
         assert follower.stdout is not None
         assert follower.stdout.readline() == "first\n"
-        (running,) = edge.containers()
-        edge.runtime.crictl("exec", running["id"], "touch", "/tmp/go")
+        (running,) = every_guest.containers()
+        every_guest.runtime.crictl("exec", running["id"], "touch", "/tmp/go")
         asked = time.monotonic()
         assert follower.stdout.readline() == "second\n"
         assert time.monotonic() - asked < 2
@@ -56,27 +56,27 @@ def test_a_followed_log_shows_lines_as_they_come_and_ends_with_the_container(eve
         assert follower.wait(10) == 0
 
 
-def test_a_restarted_container_has_its_previous_log(edge: Edge) -> None:
+def test_a_restarted_container_has_its_previous_log(guest: Edge) -> None:
     script = f"if [ -e /seen/it ]; then echo second; {SLEEP}; fi; echo first; touch /seen/it; exit 1"
     mounted = container(script, volumeMounts=[{"name": "seen", "mountPath": "/seen"}])
-    edge.run(pod("talks", mounted, volumes=[{"name": "seen", "emptyDir": {}}]))
-    edge.wait_ready("talks")
-    wait_until(lambda: restarts(edge.pod("talks")) == 1)
-    wait_until(lambda: edge.log("talks") == "second\n")
-    assert edge.log("talks", "--previous") == "first\n"
+    guest.run(pod("talks", mounted, volumes=[{"name": "seen", "emptyDir": {}}]))
+    guest.wait_ready("talks")
+    wait_until(lambda: restarts(guest.pod("talks")) == 1)
+    wait_until(lambda: guest.log("talks") == "second\n")
+    assert guest.log("talks", "--previous") == "first\n"
 
 
-def test_what_has_no_log_says_why(edge: Edge) -> None:
+def test_what_has_no_log_says_why(guest: Edge) -> None:
     mains = (container(f"echo a; {SLEEP}", "a"), container(SLEEP, "b"))
-    edge.run(pod("two", *mains), pod("pulls", container(image="127.0.0.1:1/none:1")))
-    edge.wait_ready("two")
+    guest.run(pod("two", *mains), pod("pulls", container(image="127.0.0.1:1/none:1")))
+    guest.wait_ready("two")
 
     def refusal(*arguments: str) -> str:
         with pytest.raises(subprocess.CalledProcessError) as refused:
-            edge.log(*arguments)
+            guest.log(*arguments)
         return str(refused.value.stderr)
 
     assert 'previous terminated container "a" in pod "two" not found' in refusal("two", "--container=a", "--previous")
     assert "container none is not valid for pod two" in refusal("two", "--container=none")
     wait_until(lambda: "trying and failing to pull image" in refusal("pulls"))
-    assert edge.log("two", "--all-containers", "--prefix") == "[pod/two/a] a\n"
+    assert guest.log("two", "--all-containers", "--prefix") == "[pod/two/a] a\n"

@@ -27,14 +27,13 @@ def exec_in(edge: Edge, name: str, *command: str, container: str = "main") -> st
     return edge.runtime.crictl("exec", container_ids(edge.pod(name))[container], *command)
 
 
-def test_init_containers_run_in_order_before_the_sidecar_and_the_main_one(every_edge: Edge) -> None:
-    edge = every_edge
+def test_init_containers_run_in_order_before_the_sidecar_and_the_main_one(every_guest: Edge) -> None:
     shared: dict[str, Any] = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
 
     def says(word: str) -> str:
         return f"echo {word} >>/shared/said"
 
-    edge.run(
+    every_guest.run(
         pod(
             "ordered",
             container(f"{says('main')}; cat /shared/said; {SLEEP}", **shared),
@@ -46,10 +45,10 @@ def test_init_containers_run_in_order_before_the_sidecar_and_the_main_one(every_
             volumes=[{"name": "shared", "emptyDir": {}}],
         )
     )
-    edge.wait_ready("ordered")
-    said = wait_until(lambda: edge.log("ordered", "--container=main"))
+    every_guest.wait_ready("ordered")
+    said = wait_until(lambda: every_guest.log("ordered", "--container=main"))
     assert said.split() == ["first", "sidecar", "second", "main"]
-    found = edge.pod("ordered")
+    found = every_guest.pod("ordered")
     assert {name: list(status_of(found, name)["state"]) for name in ("first", "sidecar", "second", "main")} == {
         "first": ["terminated"],
         "sidecar": ["running"],
@@ -59,123 +58,123 @@ def test_init_containers_run_in_order_before_the_sidecar_and_the_main_one(every_
     assert condition(found, "Initialized")["status"] == "True"
 
 
-def test_an_init_container_that_fails_is_tried_again_and_holds_the_pod_back(edge: Edge) -> None:
+def test_an_init_container_that_fails_is_tried_again_and_holds_the_pod_back(guest: Edge) -> None:
     script = "[ -e /shared/tried ] && exit 0; touch /shared/tried; exit 1"
     mounted = container(script, "init", volumeMounts=[{"name": "shared", "mountPath": "/shared"}])
-    edge.run(
+    guest.run(
         pod("retries", initContainers=[mounted], volumes=[{"name": "shared", "emptyDir": {}}]),
         pod("fails", initContainers=[container("exit 4", "init")], restartPolicy="Never"),
     )
-    edge.wait_phase("fails", "Failed")
-    assert status_of(edge.pod("fails"))["state"]["waiting"]["reason"] == "PodInitializing"
-    edge.wait_ready("retries")
-    assert status_of(edge.pod("retries"), "init")["restartCount"] == 1
+    guest.wait_phase("fails", "Failed")
+    assert status_of(guest.pod("fails"))["state"]["waiting"]["reason"] == "PodInitializing"
+    guest.wait_ready("retries")
+    assert status_of(guest.pod("retries"), "init")["restartCount"] == 1
 
 
-def test_a_pod_ends_as_its_restart_policy_says(edge: Edge) -> None:
+def test_a_pod_ends_as_its_restart_policy_says(guest: Edge) -> None:
     flaky = "[ -e /shared/tried ] && exit 0; touch /shared/tried; exit 7"
     shared: dict[str, Any] = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
     volumes = [{"name": "shared", "emptyDir": {}}]
-    edge.run(
+    guest.run(
         pod("never-good", container("exit 0"), restartPolicy="Never"),
         pod("never-bad", container("exit 7"), restartPolicy="Never"),
         pod("on-failure", container(flaky, **shared), restartPolicy="OnFailure", volumes=volumes),
         pod("always", container("exit 0")),
         pod("mixed", container("exit 1", "bad"), container(SLEEP, "runs"), restartPolicy="Never"),
     )
-    edge.wait_phase("never-good", "Succeeded")
-    assert status_of(edge.wait_phase("never-bad", "Failed"))["state"]["terminated"]["exitCode"] == 7
-    once = status_of(edge.wait_phase("on-failure", "Succeeded"))
+    guest.wait_phase("never-good", "Succeeded")
+    assert status_of(guest.wait_phase("never-bad", "Failed"))["state"]["terminated"]["exitCode"] == 7
+    once = status_of(guest.wait_phase("on-failure", "Succeeded"))
     assert once["restartCount"] == 1
     assert once["lastState"]["terminated"]["exitCode"] == 7
-    assert edge.pod("mixed")["status"]["phase"] == "Running"
+    assert guest.pod("mixed")["status"]["phase"] == "Running"
 
     def in_backoff() -> Any:
-        return status_of(edge.pod("always"))["state"].get("waiting", {}).get("reason") == "CrashLoopBackOff"
+        return status_of(guest.pod("always"))["state"].get("waiting", {}).get("reason") == "CrashLoopBackOff"
 
     wait_until(in_backoff)
-    assert restarts(edge.pod("always")) >= 1
-    assert status_of(edge.pod("always"))["lastState"]["terminated"]["reason"] == "Completed"
-    assert "BackOff" in dict(edge.events("always"))
+    assert restarts(guest.pod("always")) >= 1
+    assert status_of(guest.pod("always"))["lastState"]["terminated"]["reason"] == "Completed"
+    assert "BackOff" in dict(guest.events("always"))
 
 
-def test_a_crashing_container_waits_ten_seconds_before_its_second_restart(edge: Edge) -> None:
-    edge.run(pod("crashes", container("exit 1")))
-    wait_until(lambda: restarts(edge.pod("crashes")) == 2)
-    runs = sorted(json.loads(edge.runtime.crictl("inspect", c["id"]))["status"]["startedAt"] for c in edge.containers())
+def test_a_crashing_container_waits_ten_seconds_before_its_second_restart(guest: Edge) -> None:
+    guest.run(pod("crashes", container("exit 1")))
+    wait_until(lambda: restarts(guest.pod("crashes")) == 2)
+    runs = sorted(
+        json.loads(guest.runtime.crictl("inspect", c["id"]))["status"]["startedAt"] for c in guest.containers()
+    )
     first, second = (time.mktime(time.strptime(run[:19], "%Y-%m-%dT%H:%M:%S")) for run in runs[-2:])
     assert 9 <= second - first <= 13
 
 
-def test_a_pod_is_given_its_grace_and_no_more(every_edge: Edge) -> None:
-    edge = every_edge
+def test_a_pod_is_given_its_grace_and_no_more(every_guest: Edge) -> None:
     polite = "trap 'sleep 1; echo bye; exit 0' TERM; sleep 3600 & wait"
     stubborn = "trap '' TERM; while :; do sleep 0.1; done"
-    edge.run(
+    every_guest.run(
         pod("polite", container(polite), terminationGracePeriodSeconds=30),
         pod("stubborn", container(stubborn), terminationGracePeriodSeconds=3),
         pod("given-less", container(stubborn), terminationGracePeriodSeconds=300),
     )
-    edge.wait_ready("polite", "stubborn", "given-less")
+    every_guest.wait_ready("polite", "stubborn", "given-less")
     begun = time.monotonic()
-    edge.delete("pod/polite", "pod/stubborn")
-    edge.delete("pod/given-less", "--grace-period=2")
-    wait_until(lambda: "bye" in edge.log("polite"), 5)
-    edge.wait_gone("polite", timeout=5)
+    every_guest.delete("pod/polite", "pod/stubborn")
+    every_guest.delete("pod/given-less", "--grace-period=2")
+    wait_until(lambda: "bye" in every_guest.log("polite"), 5)
+    every_guest.wait_gone("polite", timeout=5)
     assert 1 <= time.monotonic() - begun < 6
-    edge.wait_gone("stubborn", "given-less", timeout=10)
+    every_guest.wait_gone("stubborn", "given-less", timeout=10)
     assert 3 <= time.monotonic() - begun < 9
-    wait_until(lambda: not edge.sandboxes())
+    wait_until(lambda: not every_guest.sandboxes())
 
 
-def test_a_pre_stop_hook_is_run_before_the_signal(edge: Edge) -> None:
+def test_a_pre_stop_hook_is_run_before_the_signal(guest: Edge) -> None:
     hook = {"preStop": {"exec": {"command": ["sh", "-c", "echo hook >>/proc/1/fd/1"]}}}
-    edge.run(pod("hooked", container("trap 'echo term; sleep 1; exit 0' TERM; sleep 3600 & wait", lifecycle=hook)))
-    edge.wait_ready("hooked")
-    edge.delete("pod/hooked")
-    wait_until(lambda: edge.log("hooked") == "hook\nterm\n", 5)
-    edge.wait_gone("hooked")
+    guest.run(pod("hooked", container("trap 'echo term; sleep 1; exit 0' TERM; sleep 3600 & wait", lifecycle=hook)))
+    guest.wait_ready("hooked")
+    guest.delete("pod/hooked")
+    wait_until(lambda: guest.log("hooked") == "hook\nterm\n", 5)
+    guest.wait_gone("hooked")
 
 
-def test_an_image_that_cannot_be_pulled_is_told_and_waited_for(edge: Edge) -> None:
-    edge.run(
+def test_an_image_that_cannot_be_pulled_is_told_and_waited_for(guest: Edge) -> None:
+    guest.run(
         pod("unreachable", container(image=NONE_LISTENS)),
         pod("never", container(image="docker.io/library/none:1", imagePullPolicy="Never")),
         pod("misspelt", container(image="Not//An:Image:")),
     )
 
     def waits(name: str, *reasons: str) -> bool:
-        return status_of(edge.pod(name))["state"].get("waiting", {}).get("reason") in reasons
+        return status_of(guest.pod(name))["state"].get("waiting", {}).get("reason") in reasons
 
     wait_until(lambda: waits("unreachable", "ErrImagePull"), interval=0.02)
     wait_until(lambda: waits("unreachable", "ImagePullBackOff"))
-    wait_until(lambda: {"Pulling", "Failed", "BackOff"} <= dict(edge.events("unreachable")).keys())
+    wait_until(lambda: {"Pulling", "Failed", "BackOff"} <= dict(guest.events("unreachable")).keys())
     wait_until(lambda: waits("never", "ErrImageNeverPull"))
     wait_until(lambda: waits("misspelt", "InvalidImageName"))
-    assert edge.pod("unreachable")["status"]["phase"] == "Pending"
-    edge.delete("pod/unreachable")
-    edge.wait_gone("unreachable", timeout=5)
+    assert guest.pod("unreachable")["status"]["phase"] == "Pending"
+    guest.delete("pod/unreachable")
+    guest.wait_gone("unreachable", timeout=5)
 
 
-def test_a_config_map_reaches_its_volume_while_the_pod_runs(every_edge: Edge) -> None:
-    edge = every_edge
+def test_a_config_map_reaches_its_volume_while_the_pod_runs(every_guest: Edge) -> None:
 
     def settings(word: str) -> dict[str, Any]:
         return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"word": word}}
 
-    edge.apply(settings("before"))
+    every_guest.apply(settings("before"))
     mounts = [{"name": "settings", "mountPath": "/settings"}]
     volumes = [{"name": "settings", "configMap": {"name": "settings"}}]
-    edge.run(pod("reads", container(volumeMounts=mounts), volumes=volumes))
-    edge.wait_ready("reads")
-    assert exec_in(edge, "reads", "cat", "/settings/word") == "before"
-    edge.apply(settings("after"))
-    wait_until(lambda: exec_in(edge, "reads", "cat", "/settings/word") == "after", 90, interval=0.2)
-    assert restarts(edge.pod("reads")) == 0
+    every_guest.run(pod("reads", container(volumeMounts=mounts), volumes=volumes))
+    every_guest.wait_ready("reads")
+    assert exec_in(every_guest, "reads", "cat", "/settings/word") == "before"
+    every_guest.apply(settings("after"))
+    wait_until(lambda: exec_in(every_guest, "reads", "cat", "/settings/word") == "after", 90, interval=0.2)
+    assert restarts(every_guest.pod("reads")) == 0
 
 
-def test_environment_and_downward_api_tell_a_container_where_it_is(edge: Edge) -> None:
-    edge.apply(
+def test_environment_and_downward_api_tell_a_container_where_it_is(guest: Edge) -> None:
+    guest.apply(
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "stringData": {"password": "s3cret"}},
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "all"}, "data": {"COLOR": "blue", "SIZE": "3"}},
     )
@@ -188,81 +187,79 @@ def test_environment_and_downward_api_tell_a_container_where_it_is(edge: Edge) -
         {"name": "SENTENCE", "value": "$(POD) on $(NODE) costs $$(NODE)"},
     ]
     limits = {"limits": {"memory": "64Mi", "cpu": "200m"}}
-    edge.run(
+    guest.run(
         pod("told", container(f"env; {SLEEP}", env=env, envFrom=[{"configMapRef": {"name": "all"}}], resources=limits))
     )
-    edge.wait_ready("told")
-    found = edge.pod("told")
-    lines = set(wait_until(lambda: edge.log("told")).splitlines())
+    guest.wait_ready("told")
+    found = guest.pod("told")
+    lines = set(wait_until(lambda: guest.log("told")).splitlines())
     assert {
         "PASSWORD=s3cret",
         "POD=told",
         f"IP={found['status']['podIP']}",
-        f"NODE={edge.node}",
+        f"NODE={guest.node}",
         f"LIMIT={64 << 20}",
-        f"SENTENCE=told on {edge.node} costs $(NODE)",
+        f"SENTENCE=told on {guest.node} costs $(NODE)",
         "COLOR=blue",
         "SIZE=3",
     } <= lines
     assert "KUBERNETES_SERVICE_HOST=10.96.0.1" in lines
 
 
-def test_a_pods_token_is_its_own_and_good_for_the_api_server(every_edge: Edge) -> None:
-    edge = every_edge
-    edge.run(pod("trusted"))
-    edge.wait_ready("trusted")
+def test_a_pods_token_is_its_own_and_good_for_the_api_server(every_guest: Edge) -> None:
+    every_guest.run(pod("trusted"))
+    every_guest.wait_ready("trusted")
     account = "/var/run/secrets/kubernetes.io/serviceaccount"
-    token = exec_in(edge, "trusted", "cat", f"{account}/token")
-    assert exec_in(edge, "trusted", "cat", f"{account}/namespace") == edge.namespace
-    assert "BEGIN CERTIFICATE" in exec_in(edge, "trusted", "cat", f"{account}/ca.crt")
+    token = exec_in(every_guest, "trusted", "cat", f"{account}/token")
+    assert exec_in(every_guest, "trusted", "cat", f"{account}/namespace") == every_guest.namespace
+    assert "BEGIN CERTIFICATE" in exec_in(every_guest, "trusted", "cat", f"{account}/ca.crt")
     review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
-    answer = json.loads(edge.plane.kubectl("create", "--filename=-", "--output=json", stdin=json.dumps(review)))
+    answer = json.loads(every_guest.plane.kubectl("create", "--filename=-", "--output=json", stdin=json.dumps(review)))
     status = answer["status"]
     assert status["authenticated"] is True
-    assert status["user"]["username"] == f"system:serviceaccount:{edge.namespace}:default"
+    assert status["user"]["username"] == f"system:serviceaccount:{every_guest.namespace}:default"
     assert status["user"]["extra"]["authentication.kubernetes.io/pod-name"] == ["trusted"]
-    assert status["user"]["extra"]["authentication.kubernetes.io/node-name"] == [edge.node]
+    assert status["user"]["extra"]["authentication.kubernetes.io/node-name"] == [every_guest.node]
     claims = token.split(".")[1]
     expires = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"]
     assert expires - time.time() > 0
 
 
-def test_a_readiness_probe_decides_over_ready_and_a_liveness_probe_over_a_restart(edge: Edge) -> None:
+def test_a_readiness_probe_decides_over_ready_and_a_liveness_probe_over_a_restart(guest: Edge) -> None:
     script = f"touch /tmp/alive; {SLEEP}"
     ready = {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1}
     alive = {"exec": {"command": ["test", "-e", "/tmp/alive"]}, "periodSeconds": 1, "failureThreshold": 1}
-    edge.run(pod("probed", container(script, readinessProbe=ready, livenessProbe={**alive, "initialDelaySeconds": 1})))
-    wait_until(lambda: "running" in status_of(edge.pod("probed"))["state"])
-    wait_until(lambda: "Unhealthy" in dict(edge.events("probed")))
-    assert not is_ready(edge.pod("probed"))
-    exec_in(edge, "probed", "touch", "/tmp/ready")
-    edge.wait_ready("probed")
-    exec_in(edge, "probed", "rm", "/tmp/ready")
-    wait_until(lambda: not is_ready(edge.pod("probed")))
-    exec_in(edge, "probed", "rm", "/tmp/alive")
-    wait_until(lambda: restarts(edge.pod("probed")) == 1)
-    assert "Killing" in dict(edge.events("probed"))
+    guest.run(pod("probed", container(script, readinessProbe=ready, livenessProbe={**alive, "initialDelaySeconds": 1})))
+    wait_until(lambda: "running" in status_of(guest.pod("probed"))["state"])
+    wait_until(lambda: "Unhealthy" in dict(guest.events("probed")))
+    assert not is_ready(guest.pod("probed"))
+    exec_in(guest, "probed", "touch", "/tmp/ready")
+    guest.wait_ready("probed")
+    exec_in(guest, "probed", "rm", "/tmp/ready")
+    wait_until(lambda: not is_ready(guest.pod("probed")))
+    exec_in(guest, "probed", "rm", "/tmp/alive")
+    wait_until(lambda: restarts(guest.pod("probed")) == 1)
+    assert "Killing" in dict(guest.events("probed"))
 
 
-def test_crictl_and_log_shippers_find_a_pod_by_the_kubelets_names(every_edge: Edge) -> None:
-    edge = every_edge
-    edge.run(pod("found", container(f"echo here; {SLEEP}")))
-    edge.wait_ready("found")
-    found = edge.pod("found")
+def test_crictl_and_log_shippers_find_a_pod_by_the_kubelets_names(every_guest: Edge) -> None:
+    every_guest.run(pod("found", container(f"echo here; {SLEEP}")))
+    every_guest.wait_ready("found")
+    found = every_guest.pod("found")
     uid, identity = found["metadata"]["uid"], container_ids(found)["main"]
-    (sandbox,) = json.loads(edge.runtime.crictl("pods", "--name=found", "--output=json"))["items"]
+    (sandbox,) = json.loads(every_guest.runtime.crictl("pods", "--name=found", "--output=json"))["items"]
     assert sandbox["metadata"]["uid"] == uid
-    (listed,) = edge.containers()
+    (listed,) = every_guest.containers()
     assert listed["labels"] == {
         **listed["labels"],
         "io.kubernetes.pod.name": "found",
-        "io.kubernetes.pod.namespace": edge.namespace,
+        "io.kubernetes.pod.namespace": every_guest.namespace,
         "io.kubernetes.pod.uid": uid,
         "io.kubernetes.container.name": "main",
     }
-    log = edge.agent.pod_logs_dir / f"{edge.namespace}_found_{uid}" / "main" / "0.log"
+    log = every_guest.agent.pod_logs_dir / f"{every_guest.namespace}_found_{uid}" / "main" / "0.log"
     wait_until(lambda: log.read_text().endswith("here\n"))
-    link = edge.agent.container_log_links_dir / f"found_{edge.namespace}_main-{identity}.log"
+    link = every_guest.agent.container_log_links_dir / f"found_{every_guest.namespace}_main-{identity}.log"
     assert link.resolve() == log.resolve()
-    edge.delete("pod/found")
+    every_guest.delete("pod/found")
     wait_until(lambda: not log.exists() and not link.is_symlink())

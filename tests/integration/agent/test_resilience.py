@@ -110,8 +110,7 @@ def test_a_container_that_dies_while_the_runtime_is_away_is_started_again(edge: 
     assert container_ids(edge.pod("dies"))["main"] != first["id"]
 
 
-def test_a_pod_of_the_same_name_is_made_again_twenty_times(every_edge: Edge) -> None:
-    edge = every_edge
+def test_a_pod_of_the_same_name_is_made_again_twenty_times(edge: Edge) -> None:
     seen: set[str] = set()
     for _ in range(20):
         edge.run(pod("again", container(terminationMessagePolicy="File"), terminationGracePeriodSeconds=5))
