@@ -168,7 +168,7 @@ def _keeps(path: str, pod: Pod) -> bool:
 
 def _binds(pod: Pod, host: Host, taken: set[str]) -> Iterator[api_pb2.Mount]:
     for folder in host.folders:
-        if folder.path not in taken:
+        if folder.path not in taken and not _inside(folder.path, taken):
             propagation = api_pb2.PROPAGATION_HOST_TO_CONTAINER if folder.propagates else api_pb2.PROPAGATION_PRIVATE
             yield api_pb2.Mount(container_path=folder.path, host_path=folder.path, propagation=propagation)
     # The runtime mounts files of its own at these paths unless it is told others.

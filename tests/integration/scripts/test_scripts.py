@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -148,6 +149,31 @@ def test_a_script_whose_first_process_ends_leaves_nobody_behind(every_edge: Edge
     every_edge.run(left)
     every_edge.wait_phase("left", "Succeeded")
     wait_until(lambda: not marked.pids(), 5)
+
+
+def test_a_script_does_not_keep_the_networks_of_ended_pods_alive(every_edge: Edge, marked: Marked) -> None:
+    edge = every_edge
+    made = script("watching", "sleep 1001")
+    made["spec"]["containers"][0]["env"] = marked.env
+    edge.run(pod("passing"))
+    edge.wait_ready("passing")
+    edge.run(made)
+    edge.wait_ready("watching")
+    (watching, *_) = marked.pids()
+
+    def networks() -> set[str]:
+        rows = Path(f"/proc/{watching}/mountinfo").read_text().splitlines()
+        return {row.split()[4] for row in rows if "/netns/" in row}
+
+    sandbox = next(one["id"] for one in edge.sandboxes() if one["metadata"]["name"] == "passing")
+    info = json.loads(edge.runtime.crictl("inspectp", sandbox))["info"]
+    namespaces = info["runtimeSpec"]["linux"]["namespaces"]
+    network = next(one["path"] for one in namespaces if one["type"] == "network")
+    known = {path for path in networks() if path.endswith(Path(network).name)}
+    assert known
+    edge.delete("pod", "passing")
+    edge.wait_gone("passing")
+    wait_until(lambda: not known & networks(), 10)
 
 
 def test_the_image_is_made_again_when_somebody_removed_it(every_edge: Edge) -> None:

@@ -257,7 +257,7 @@ async def test_a_name_finds_the_newest_pod_that_has_it() -> None:
 @in_virtual_time
 async def test_annotations_written_later_make_no_host_program_of_a_pod_not_even_after_a_restart() -> None:
     scene = Scene()
-    turned = {"annotations": {"type": "bash", "mine": "2"}}
+    turned: dict[str, Any] = {"annotations": {"type": "bash", "mine": "2"}}
 
     async def work() -> None:
         scene.pods.upsert(record("1"))

@@ -120,7 +120,8 @@ def test_the_pods_volumes_lie_over_the_hosts_folders() -> None:
     assert "/tmp" not in found
 
 
-def test_nothing_is_bound_into_a_volume_that_stands_for_etc() -> None:
+def test_nothing_is_bound_into_a_volume_that_stands_for_a_folder_of_the_host() -> None:
+    assert "/sys/fs/cgroup" not in mounted(config(volumeMounts=volume_mounts("/sys")))
     assert not [path for path in mounted(config(volumeMounts=volume_mounts("/etc"))) if path.startswith("/etc/")]
 
 
