@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from agent.pods.scripts.host_program import HOSTNAME, HOSTS, RESOLV_CONF, Account, Host, HostFolder
@@ -21,17 +21,8 @@ _NOT_BOUND = frozenset({"proc", "lost+found"})
 def read_host(user: int | None, root: Path = Path("/"), mounts: Path = _MOUNTS) -> Host:
     """`user`: whose groups are wanted; None or 0: nobody's. Raises OSError."""
     propagates = mount_points(mounts.read_text(errors="surrogateescape").splitlines())
-    names = [name for name in sorted(os.listdir(root)) if name not in _NOT_BOUND and (root / name).is_dir()]
     folders = [
         HostFolder(f"/{name}", propagates[_mount_of(os.path.realpath(root / name), propagates)]) for name in names
-    ]
-    # A copy of a mount that does not hear of its end keeps it alive: pods' network namespaces, on machines without
-    # systemd, lie in a shared folder of a private file system.
-    tops = {str(root / name) for name in names}
-    folders += [
-        HostFolder(f"/{PurePosixPath(path).relative_to(root)}", propagates=True)
-        for path in topmost_shared(propagates)
-        if path not in tops and not tops.isdisjoint(map(str, PurePosixPath(path).parents)) and Path(path).is_dir()
     ]
     if (root / _CGROUPS[1:]).is_dir():
         # The runtime would put the container's own view of the cgroups there.
@@ -59,13 +50,6 @@ def mount_points(lines: Iterable[str]) -> dict[str, bool]:
         fields = before.split(" ")
         found[_unescaped(fields[4])] = any(field.startswith(("shared:", "master:")) for field in fields[6:])
     return found
-
-
-def topmost_shared(propagates: Mapping[str, bool]) -> Iterator[str]:
-    """Mount points that hear of changes, inside mounts that do not."""
-    for path in sorted(path for path, hears in propagates.items() if hears and path != "/"):
-        if not propagates[_mount_of(str(PurePosixPath(path).parent), propagates)]:
-            yield path
 
 
 def _mount_of(path: str, mounted: Mapping[str, bool]) -> str:

@@ -10,10 +10,6 @@ from agent.pods.scripts.host_root import account, mount_points, read_host
 MOUNTINFO = """\
 27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 30 27 0:4 / {root}/mnt rw,relatime shared:7 - tmpfs tmpfs rw
-34 27 0:4 / {root}/usr/bin rw,relatime shared:4 - tmpfs tmpfs rw
-35 34 0:4 / {root}/usr/bin/below rw,relatime shared:5 - tmpfs tmpfs rw
-36 27 0:4 / {root}/etc/hosts rw,relatime shared:6 - tmpfs tmpfs rw
-37 27 0:4 / {root}/proc/fs rw,relatime shared:6 - tmpfs tmpfs rw
 31 27 0:4 / {root}/srv rw,relatime master:3 propagate_from:2 - tmpfs tmpfs rw
 32 27 0:4 / {root}/with\\040blank rw,relatime shared:9 - tmpfs tmpfs rw
 33 32 0:4 / {root}/with\\040blank rw,relatime - tmpfs tmpfs rw
@@ -37,15 +33,15 @@ def root(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_folders_and_links_to_folders_are_bound_but_not_proc(tmp_path: Path) -> None:
     found = read_host(None, *root(tmp_path))
-    names = ["/bin", "/data", "/etc", "/mnt", "/srv", "/sys", "/usr", "/with blank", "/usr/bin", "/sys/fs/cgroup"]
+    names = ["/bin", "/data", "/etc", "/mnt", "/srv", "/sys", "/usr", "/with blank", "/sys/fs/cgroup"]
     assert [folder.path for folder in found.folders] == names
     assert found.files == ("/etc/hosts",)
     assert found.account is None
 
 
-def test_folders_on_shared_mounts_hear_of_later_mounts_also_inside_of_others(tmp_path: Path) -> None:
+def test_folders_on_shared_mounts_hear_of_later_mounts(tmp_path: Path) -> None:
     found = {folder.path for folder in read_host(None, *root(tmp_path)).folders if folder.propagates}
-    assert found == {"/mnt", "/srv", "/data", "/usr/bin", "/bin"}
+    assert found == {"/mnt", "/srv", "/data"}
 
 
 def test_the_mount_on_top_counts() -> None:
