@@ -22,7 +22,9 @@ def read_host(user: int | None, root: Path = Path("/"), mounts: Path = _MOUNTS) 
     """`user`: whose groups are wanted; None or 0: nobody's. Raises OSError."""
     propagates = mount_points(mounts.read_text(errors="surrogateescape").splitlines())
     folders = [
-        HostFolder(f"/{name}", propagates[_mount_of(os.path.realpath(root / name), propagates)]) for name in names
+        HostFolder(f"/{name}", propagates[_mount_of(os.path.realpath(root / name), propagates)])
+        for name in sorted(os.listdir(root))
+        if name not in _NOT_BOUND and (root / name).is_dir()
     ]
     if (root / _CGROUPS[1:]).is_dir():
         # The runtime would put the container's own view of the cgroups there.
