@@ -16,6 +16,7 @@ from contextlib import suppress
 
 import msgspec
 
+from agent import apart
 from agent.errors import ConfigError
 
 LOAD_TIMEOUT_S = 30.0
@@ -61,14 +62,12 @@ async def read_kubeconfig(kubeconfig: str, folder: str) -> Reading:
 
 
 async def _read_apart(kubeconfig: str, folder: str) -> Reading:
-    # Our sys.path is handed on, not PYTHONPATH: a plugin may be a Python program and inherits the environment.
-    program = (
-        f"import sys; sys.path[:] = {sys.path!r}; from agent.kube import official_loader as o; o.main(*sys.argv[1:])"
-    )
     loader = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-c", program, kubeconfig, folder,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, process_group=0,
-    )  # fmt: skip
+        *apart.command("agent.kube.official_loader", kubeconfig, folder),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        process_group=0,
+    )
     try:
         answer, _ = await loader.communicate()
     finally:

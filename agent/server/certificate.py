@@ -7,28 +7,20 @@ over. Blocks; called in a thread.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import ssl
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from agent import apart
 from agent.config import Settings
 from agent.errors import ConfigError
-
-if TYPE_CHECKING:  # 8 MB of memory, needed once a year
-    from cryptography.x509 import GeneralName
-
-LIFE = timedelta(days=365)
-RENEW_BEFORE = timedelta(days=30)
-BACKDATED = timedelta(hours=1)
-"""A caller's clock may be behind ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +54,7 @@ def server_certificate(settings: Settings, addresses: Sequence[str], unix_s: flo
     files = CertificateFiles(file, file)
     names = sorted({settings.node_name.lower(), *(a for a in addresses if a)})
     if not _is_good(files, names, unix_s):
-        _write_private(file, _self_signed(settings.node_name, names, unix_s))
+        _write_private(file, _made(settings.node_name, names, unix_s))
     return files
 
 
@@ -95,60 +87,13 @@ def _plain(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
-def _self_signed(node_name: str, names: list[str], unix_s: float) -> bytes:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+def _made(node_name: str, names: list[str], unix_s: float) -> bytes:
+    if "cryptography" in sys.modules:
+        from agent.server.self_signed import self_signed
 
-    start = datetime.fromtimestamp(int(unix_s), UTC)
-    key = ec.generate_private_key(ec.SECP256R1())
-    # X.520 ends a common name at 64 characters; clients read the alternative names.
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{node_name[:50]}@{int(unix_s)}")])
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,  # it is its own issuer
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start - BACKDATED)
-        .not_valid_after(start + LIFE)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([_alternative(name) for name in names]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    facts = {
-        "names": names,
-        "from": (start - BACKDATED).timestamp(),
-        "renew": (start + LIFE - RENEW_BEFORE).timestamp(),
-    }
-    return b"# %b\n%b%b" % (
-        json.dumps(facts).encode(),
-        certificate.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-    )
-
-
-def _alternative(name: str) -> GeneralName:
-    from cryptography import x509
-
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
+        return self_signed(node_name, names, unix_s)
+    command = apart.command("agent.server.self_signed", node_name, str(unix_s), *names)
+    return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout
 
 
 def _write_private(file: Path, content: bytes) -> None:

@@ -1,5 +1,6 @@
 import os
 import ssl
+import sys
 import time
 from pathlib import Path
 
@@ -106,3 +107,12 @@ def test_given_files_that_cannot_serve_are_refused_by_flag(tmp_path: Path) -> No
 def test_ssl_loads_what_we_make(tmp_path: Path) -> None:
     made(tmp_path)
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tmp_path / "pki" / "server.pem")
+
+
+def test_a_process_of_its_own_makes_as_good_a_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "cryptography")
+    made = server_certificate(Settings(node_name="n", root_dir=tmp_path), ("10.0.0.1",), NOW)
+    assert "cryptography" not in sys.modules
+    version = made.version()
+    again = server_certificate(Settings(node_name="n", root_dir=tmp_path), ("10.0.0.1",), NOW)
+    assert again.version() == version
