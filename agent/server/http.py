@@ -135,6 +135,12 @@ class KubeletServer:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await self._answer(request, handler)
+        if "Upgrade" in request.headers:
+            response.force_close()  # a client whose upgrade is refused uses the connection for nothing else
+        return response
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         client = client_of(request.get_extra_info("peercert"))
         if client is None:
             return web.Response(status=401, text="Unauthorized")

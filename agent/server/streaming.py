@@ -13,7 +13,17 @@ from multidict import MultiMapping
 
 from agent.errors import NotFound, Permanent
 from agent.model.record import PodRecord
-from agent.providers.streaming import RunsToEnd, Streams, StreamsByUrl
+from agent.providers.streaming import (
+    AttachesToContainer,
+    AttachIO,
+    ByteStream,
+    ForwardsPorts,
+    RunsInContainer,
+    RunsToEnd,
+    Streams,
+    StreamsByUrl,
+)
+from agent.server import port_forward, remote_command
 from agent.server.log_query import BAD_REQUEST
 from agent.server.ports import Pods
 from agent.server.splice import splice
@@ -50,6 +60,12 @@ class StreamingRoutes:
             raise Permanent(BAD_REQUEST, "no command: give the parameter `command`, once a word")
         if isinstance(self._provider, StreamsByUrl):
             return await splice(request, await self._provider.exec_url(namespace, pod, container, command, streams))
+        if isinstance(provider := self._provider, RunsInContainer):
+
+            async def run(io: AttachIO) -> int:
+                return await provider.run_in_container(namespace, pod, container, command, io)
+
+            return await remote_command.serve(request, streams, run)
         return _not_implemented("exec")
 
     async def _attach(self, request: web.Request) -> web.StreamResponse:
@@ -58,6 +74,12 @@ class StreamingRoutes:
         _check_upgrade(request)
         if isinstance(self._provider, StreamsByUrl):
             return await splice(request, await self._provider.attach_url(namespace, pod, container, streams))
+        if isinstance(provider := self._provider, AttachesToContainer):
+
+            async def attach(io: AttachIO) -> int:
+                return await provider.attach_to_container(namespace, pod, container, io)
+
+            return await remote_command.serve(request, streams, attach)
         return _not_implemented("attach")
 
     async def _forward(self, request: web.Request) -> web.StreamResponse:
@@ -68,6 +90,12 @@ class StreamingRoutes:
         if isinstance(self._provider, StreamsByUrl):
             url = await self._provider.port_forward_url(meta.namespace, meta.name, ports)
             return await splice(request, url)
+        if isinstance(provider := self._provider, ForwardsPorts):
+
+            async def forward(port: int, connection: ByteStream) -> None:
+                await provider.port_forward(meta.namespace, meta.name, port, connection)
+
+            return await port_forward.serve(request, forward)
         return _not_implemented("port-forward")
 
     async def _run(self, request: web.Request) -> web.StreamResponse:
@@ -75,9 +103,16 @@ class StreamingRoutes:
         command = request.query.get("cmd", "").split()
         if not command:
             raise Permanent(BAD_REQUEST, "no command: give the parameter `cmd`")
-        if not isinstance(self._provider, RunsToEnd):
+        if isinstance(self._provider, RunsToEnd):
+            done = await self._provider.run_to_end(namespace, pod, container, command)
+        elif isinstance(provider := self._provider, RunsInContainer):
+
+            async def run(io: AttachIO) -> int:
+                return await provider.run_in_container(namespace, pod, container, command, io)
+
+            done = await remote_command.output_of(run)
+        else:
             return _not_implemented("run")
-        done = await self._provider.run_to_end(namespace, pod, container, command)
         if done.exit_code != 0:
             ended = f"command {' '.join(command)!r} exited with {done.exit_code}: "
             return web.Response(status=500, body=ended.encode() + done.output, content_type="text/plain")

@@ -30,12 +30,19 @@ class Connection:
 
     def hung_up(self) -> bool:
         """Whether the client has closed, also while unread bytes of it keep the reader from noticing."""
-        sock = self.writer.get_extra_info("socket")
-        if self.writer.transport.is_closing() or sock is None or sock.fileno() < 0:
-            return True
-        poll = select.poll()
-        poll.register(sock.fileno(), select.POLLRDHUP)
-        return bool(poll.poll(0))
+        return hung_up(self.writer.transport)
+
+
+def hung_up(transport: asyncio.BaseTransport | None) -> bool:
+    """Whether the other side has closed, whatever of it is still unread."""
+    if transport is None or transport.is_closing():
+        return True
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 class Upgraded(web.StreamResponse):

@@ -3,7 +3,6 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,28 +13,10 @@ from loguru import logger
 from agent.config import Settings
 from agent.errors import ConfigError, NotFound, Permanent, Retryable
 from agent.model.logs import LogOptions
-from agent.model.record import PodRecord
-from agent.model.status import Phase, PodStatus
 from agent.pods.logs import read_log
 from agent.server.http import KubeletServer
 from tests.unit.server.authority import Authority, client_context
-
-POD = b"""{"metadata": {"name": "web", "namespace": "shop", "uid": "u1", "managedFields": [{"manager": "kubectl"}]},
- "spec": {"containers": [{"name": "main", "image": "i"}], "initContainers": [{"name": "first", "image": "i"}]},
- "status": {"phase": "Pending"}}"""
-
-
-class Silent:
-    """A provider that runs one pod and has no logs."""
-
-    async def get_pod(self, namespace: str, name: str) -> PodRecord:
-        if (namespace, name) != ("shop", "web"):
-            raise NotFound("nothing here")
-        return PodRecord.decode(POD)
-
-    def with_status(self) -> list[tuple[PodRecord, PodStatus | None]]:
-        record = PodRecord.decode(POD)
-        return [(record, PodStatus(phase=Phase.RUNNING, podIP="10.1.0.2")), (record, None)]
+from tests.unit.server.serving import Silent, served
 
 
 class Provider(Silent):
@@ -61,51 +42,6 @@ class Provider(Silent):
                         raise block
         finally:
             self.closed.set()
-
-
-class Served:
-    def __init__(self, url: str, session: aiohttp.ClientSession, server: asyncio.Future[None]) -> None:
-        self.url = url
-        self.session = session
-        self.server = server
-
-    async def get(self, path: str, method: str = "GET") -> tuple[int, str]:
-        async with self.session.request(method, self.url + path) as response:
-            return response.status, await response.text()
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
-
-
-@pytest.fixture
-def admin(authority: Authority, tmp_path: Path) -> Path:
-    return authority.issue(tmp_path / "admin.pem", "admin", "system:masters")
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(node_name="n1", root_dir=tmp_path / "root")
-
-
-@asynccontextmanager
-async def served(
-    settings: Settings, provider: Silent, ca: bytes | None, certificate: Path | None
-) -> AsyncIterator[Served]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = KubeletServer(settings, provider, provider, ca, ["127.0.0.1"])
-    task = asyncio.ensure_future(server.run(listener))
-    connector = aiohttp.TCPConnector(ssl=client_context(certificate))
-    timeout = aiohttp.ClientTimeout(total=5)
-    try:
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            yield Served(f"https://127.0.0.1:{listener.getsockname()[1]}", session, task)
-    finally:
-        task.cancel()
-        async with asyncio.timeout(3):
-            await asyncio.wait([task])
-        assert task.cancelled()
 
 
 LOG = "/containerLogs/shop/web/main"
@@ -195,7 +131,7 @@ async def test_old_tls_is_not_spoken(settings: Settings, authority: Authority, a
 
 async def test_unknown_paths_and_methods_are_refused(settings: Settings, authority: Authority, admin: Path) -> None:
     async with served(settings, Silent(), authority.pem, admin) as api:
-        assert (await api.get("/exec/shop/web/main"))[0] == 404
+        assert (await api.get("/execute/shop/web/main"))[0] == 404
         assert (await api.get("/healthz", "POST"))[0] == 405
 
 
