@@ -11,11 +11,9 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -126,24 +124,23 @@ class Credentials:
 
 
 async def _load(kubeconfig: str) -> tuple[Access, Fingerprint]:
-    with _decoded_keys() as folder:
-        reading = await read_kubeconfig(kubeconfig, folder)
-        for remark in reading.remarks:
-            logger.warning("{}", remark)
-        try:
-            return _access(reading), reading.seen
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"kubeconfig {kubeconfig}: {' '.join(str(error).split())}") from error
+    reading = await read_kubeconfig(kubeconfig)
+    for remark in reading.remarks:
+        logger.warning("{}", remark)
+    try:
+        return _access(reading), reading.seen
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"kubeconfig {kubeconfig}: {' '.join(str(error).split())}") from error
 
 
 def _access(reading: Reading) -> Access:
     tls = None
     if reading.server.startswith("https"):
-        tls = ssl.create_default_context(cafile=reading.ca_file)
+        tls = ssl.create_default_context(cadata=reading.ca.decode() if reading.ca else None)
         # Python 3.13 turns this on and so refuses certificates (no authority key identifier) that Go takes.
         tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        if reading.certificate_file:
-            tls.load_cert_chain(reading.certificate_file, keyfile=reading.key_file)
+        if reading.certificate:
+            _load_cert_chain(tls, reading.certificate, reading.key or b"")
         if not reading.verify:
             tls.check_hostname = False
             tls.verify_mode = ssl.CERT_NONE
@@ -156,7 +153,7 @@ def _access(reading: Reading) -> Access:
         tls=tls,
         server_hostname=reading.server_name,
         proxy=reading.proxy or _proxy_of_environment(reading.server),
-        cluster_ca=Path(reading.ca_file).read_bytes() if tls and reading.ca_file else None,
+        cluster_ca=reading.ca if tls else None,
         renew_at=None if ends is None else ends - margin,
         expires_at=ends,
         problem=reading.problem,
@@ -171,10 +168,9 @@ def _proxy_of_environment(server: str) -> str | None:
     return urllib.request.getproxies().get(url.scheme)
 
 
-@contextmanager
-def _decoded_keys() -> Iterator[str]:
-    """A folder for the loader's decoded `-data` fields: in memory where there is a tmpfs, gone at the end."""
-    memory = "/dev/shm"  # noqa: S108 - the folder made in it is ours alone
-    where = memory if os.access(memory, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix=f"edgelet-{os.getpid()}-", dir=where) as folder:
-        yield folder
+def _load_cert_chain(tls: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    """OpenSSL takes a file only: one without a name, which goes with this process however that ends."""
+    with open(os.memfd_create("client"), "wb") as file:
+        file.write(certificate + b"\n" + key)
+        file.flush()
+        tls.load_cert_chain(f"/proc/self/fd/{file.fileno()}")

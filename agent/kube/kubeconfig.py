@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 import msgspec
 
@@ -28,15 +30,15 @@ Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """The current context, resolved. Files may lie in the folder that the reader was given."""
+    """The current context, resolved."""
 
     server: str
     user: str
     seen: Fingerprint
     authorization: str
-    ca_file: str | None
-    certificate_file: str | None
-    key_file: str | None
+    ca: bytes | None
+    certificate: bytes | None
+    key: bytes | None
     verify: bool
     server_name: str | None
     proxy: str | None
@@ -48,17 +50,22 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """For the log."""
 
 
-async def read_kubeconfig(kubeconfig: str, folder: str) -> Reading:
-    """Decoded keys are written into `folder`. Raises ConfigError: one line that names the file."""
+async def read_kubeconfig(kubeconfig: str) -> Reading:
+    """Raises ConfigError: one line that names the file."""
     try:
         async with asyncio.timeout(LOAD_TIMEOUT_S):
-            if "kubernetes" in sys.modules:
-                from agent.kube import official_loader
-
-                return await official_loader.read(kubeconfig, folder)
-            return await _read_apart(kubeconfig, folder)
+            with _decoded_keys() as folder:
+                return await _read(kubeconfig, folder)
     except TimeoutError as error:
         raise ConfigError(f"kubeconfig {kubeconfig}: its plugin did not answer in {LOAD_TIMEOUT_S:.0f} s") from error
+
+
+async def _read(kubeconfig: str, folder: str) -> Reading:
+    if "kubernetes" in sys.modules:
+        from agent.kube import official_loader
+
+        return await official_loader.read(kubeconfig, folder)
+    return await _read_apart(kubeconfig, folder)
 
 
 async def _read_apart(kubeconfig: str, folder: str) -> Reading:
@@ -82,6 +89,21 @@ async def _read_apart(kubeconfig: str, folder: str) -> Reading:
             raise ConfigError(answer.decode())
         case code:
             raise ConfigError(f"kubeconfig {kubeconfig}: its loader ended with code {code}")
+
+
+@contextmanager
+def _decoded_keys() -> Iterator[str]:
+    """A folder for the loader's decoded `-data` fields: in memory where there is a tmpfs, gone at the end.
+
+    The loader's process removes it too: this one may be killed.
+    """
+    memory = "/dev/shm"  # noqa: S108 - the folder made in it is ours alone
+    where = memory if os.access(memory, os.W_OK) else None
+    folder = tempfile.mkdtemp(prefix=f"edgelet-{os.getpid()}-", dir=where)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fingerprint(paths: Iterable[str]) -> Fingerprint:

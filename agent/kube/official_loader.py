@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec, module_from_spec
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -40,6 +41,8 @@ def main(kubeconfig: str, folder: str) -> None:
         answer, code = msgspec.json.encode(asyncio.run(read(kubeconfig, folder))), 0
     except ConfigError as error:
         answer, code = str(error).encode(), WRONG
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     sys.stdout.buffer.write(answer)
     sys.stdout.flush()
     sys.exit(code)
@@ -90,9 +93,9 @@ async def _read(kubeconfig: str, folder: str) -> Reading:
         user=_context_user(merger.config),
         seen=seen,
         authorization=authorization.strip(),
-        ca_file=configuration.ssl_ca_cert,
-        certificate_file=configuration.cert_file,
-        key_file=configuration.key_file,
+        ca=_content(configuration.ssl_ca_cert),
+        certificate=_content(configuration.cert_file),
+        key=_content(configuration.key_file),
         verify=configuration.verify_ssl,
         server_name=configuration.tls_server_name or None,
         proxy=configuration.proxy,
@@ -100,6 +103,10 @@ async def _read(kubeconfig: str, folder: str) -> Reading:
         problem=problem,
         remarks=tuple(remarks),
     )
+
+
+def _content(file: str | None) -> bytes | None:
+    return Path(file).read_bytes() if file else None
 
 
 async def _read_dynamic(user: dict[str, Any], load: Any) -> tuple[Any, Any, str]:

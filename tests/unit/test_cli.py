@@ -193,17 +193,28 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["run", "--nodename", "a"])
 
 
-def test_a_stop_while_a_plugin_is_asked_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ends_with", "code"), [(signal.SIGTERM, 0), (signal.SIGKILL, -9)])
+def test_an_end_while_a_plugin_is_asked_leaves_no_keys_behind(
+    ends_with: signal.Signals, code: int, tmp_path: Path
+) -> None:
     waits = f"{{exec: {{apiVersion: client.authentication.k8s.io/v1, command: {tmp_path}/plugin}}}}"
     (tmp_path / "kubeconfig").write_text(KUBECONFIG.replace("{token: t}", waits))
-    (tmp_path / "plugin").write_text(f"#!/bin/sh\necho > {tmp_path}/called\nexec sleep 99\n")
+    (tmp_path / "plugin").write_text(f"#!/bin/sh\necho > {tmp_path}/called\nread answer < {tmp_path}/answer\n")
     (tmp_path / "plugin").chmod(0o755)
-    os.mkfifo(tmp_path / "called")
+    for name in ("called", "answer"):
+        os.mkfifo(tmp_path / name)
     command = [sys.executable, "-m", "agent", "run", "--nodename", "a", "--kubeconfig", f"{tmp_path}/kubeconfig"]
-    agent = subprocess.Popen([*command, "--root-dir", str(tmp_path / "root")], cwd=Path(__file__).parents[2])
+    command += ["--root-dir", str(tmp_path / "root")]
+    agent = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE)
     (tmp_path / "called").read_text()
-    agent.send_signal(signal.SIGTERM)
-    assert agent.wait(20) == 0
+    assert list(Path("/dev/shm").glob(f"edgelet-{agent.pid}-*"))
+    agent.send_signal(ends_with)
+    assert agent.wait(20) == code
+    if ends_with is signal.SIGKILL:
+        (tmp_path / "answer").open("w").close()  # nobody ends the plugin: it comes to its own end
+    assert agent.stderr is not None
+    agent.stderr.read()  # to the end: its processes have ended too
+    agent.stderr.close()
     assert not list(Path("/dev/shm").glob(f"edgelet-{agent.pid}-*"))
 
 
