@@ -31,7 +31,7 @@ class StatusRecord:
         for row in await self._store.list(PREFIX):
             try:
                 found[row.key.removeprefix(PREFIX)] = msgspec.json.decode(row.value, type=PodStatus)
-            except msgspec.ValidationError as error:
+            except msgspec.DecodeError as error:
                 logger.warning("record row {} is not a status and is left alone: {}", row.key, error)
         return found
 
@@ -64,4 +64,6 @@ class StatusRecord:
         try:
             await self._store.batch(writes)
         except Retryable as error:
-            logger.error("statuses are not recorded: {}", error)
+            logger.error("statuses are not recorded yet: {}", error)
+            # With the next that comes: what has ended must stay ended after a restart.
+            self._pending = pending | self._pending

@@ -1,0 +1,77 @@
+"""What a worker remembers of its pod."""
+
+from __future__ import annotations
+
+from agent.model.observed import ContainerState, ObservedContainer, ObservedPod
+from agent.model.record import PodRecord
+from agent.pods.knowledge import Health
+from agent.pods.pod_state import PodState
+from tests.unit.pods.scene import record
+
+
+def state(wanted: PodRecord | None = None) -> PodState:
+    return PodState(wanted or record())
+
+
+def ended(container_id: str, finished_at_s: float = 0.0) -> ObservedContainer:
+    return ObservedContainer(
+        container_id,
+        "main",
+        "s",
+        0,
+        ContainerState.EXITED,
+        "busybox",
+        "sha256:busybox",
+        "",
+        1,
+        finished_at_ns=int(finished_at_s * 1e9),
+    )
+
+
+def pod(*containers: ObservedContainer) -> ObservedPod:
+    return ObservedPod("u-1", "shop", "web", (), containers)
+
+
+def test_a_step_that_fails_again_waits_twice_as_long_up_to_a_minute() -> None:
+    mine = state()
+    assert [mine.next_retry("sandbox") for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert mine.next_retry("volumes") == 1
+
+
+def test_an_end_is_dated_by_its_age() -> None:
+    mine = state()
+    mine.note_ends(pod(ended("c", finished_at_s=1000)), now=50.0, wall=1007.0)
+    assert mine.ended_at == {"c": 43.0}
+
+
+def test_an_end_is_dated_once_whatever_the_wall_clock_does_then() -> None:
+    mine = state()
+    mine.note_ends(pod(ended("c", finished_at_s=1000)), now=50.0, wall=1007.0)
+    mine.note_ends(pod(ended("c", finished_at_s=1000)), now=60.0, wall=9_000_000.0)
+    assert mine.ended_at == {"c": 43.0}
+
+
+def test_an_end_in_the_future_or_without_a_date_was_now() -> None:
+    mine = state()
+    mine.note_ends(pod(ended("future", finished_at_s=2000), ended("dateless")), now=50.0, wall=1007.0)
+    assert mine.ended_at == {"future": 50.0, "dateless": 50.0}
+
+
+def test_ends_of_removed_containers_are_forgotten() -> None:
+    mine = state()
+    mine.note_ends(pod(ended("c")), now=50.0, wall=1.0)
+    mine.note_ends(pod(), now=51.0, wall=2.0)
+    assert mine.ended_at == {}
+
+
+def test_a_post_start_hook_weighs_more_than_probes() -> None:
+    mine = state()
+    mine.post_starting["c"] = Health(started=False, ready=False)
+    assert mine.knowledge({"c": Health()}, ended=False).health["c"] == Health(started=False, ready=False)
+
+
+def test_knowledge_does_not_change_any_more() -> None:
+    mine = state()
+    knows = mine.knowledge({}, ended=False)
+    mine.ended_at["c"] = 1.0
+    assert knows.ended_at == {}
