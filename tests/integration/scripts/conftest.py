@@ -27,13 +27,14 @@ def allowing(*namespaces: str, accounts: str = "default") -> tuple[str, ...]:
 
 
 def script(name: str, *args: str, annotations: dict[str, str] | None = None, **spec: Any) -> Object:
-    """A bash pod in the seed's shape."""
+    """A bash pod in the seed's shape. Without a token, for which something would have to be made on this machine."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "annotations": annotations or {"type": "bash"}},
         "spec": {
             "terminationGracePeriodSeconds": 5,
+            "automountServiceAccountToken": False,
             "containers": [{"name": "main", "image": "bash", "args": list(args)}],
             **spec,
         },

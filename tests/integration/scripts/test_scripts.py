@@ -85,6 +85,7 @@ def test_it_is_a_process_of_the_host_with_its_pods_volumes_and_environment(every
         script(
             "facts",
             restartPolicy="Never",
+            automountServiceAccountToken=True,
             securityContext={"runAsUser": 65534, "fsGroup": 65534},
             containers=[main],
             volumes=[
@@ -107,7 +108,8 @@ def test_it_is_a_process_of_the_host_with_its_pods_volumes_and_environment(every
     assert (tmp_path / "trace").stat().st_uid == 65534
     edge.delete("pod", "facts")
     edge.wait_gone("facts")
-    wait_until(lambda: not Path(below_etc).exists(), what="what was made for its mounts is removed")
+    made = (Path(below_etc), Path("/run/secrets/kubernetes.io/serviceaccount"))
+    wait_until(lambda: not any(path.exists() for path in made), what="what was made for its mounts is removed")
 
 
 def test_exec_probes_and_exec_see_the_host(edge: Edge, tmp_path: Path) -> None:
@@ -195,7 +197,6 @@ def test_thirty_scripts_survive_ten_kills_of_the_agent_and_end_with_their_pods(
     body = f'echo $BASHPID >>{tmp_path}/$NAME; sleep 1001 & setsid sleep 1002 & trap "exit 0" TERM; wait'
     for name in names:
         made = script(name, body)
-        made["spec"]["automountServiceAccountToken"] = False
         made["spec"]["containers"][0]["env"] = [*marked.env, {"name": "NAME", "value": name}]
         edge.run(made)
     for turn in range(10):
