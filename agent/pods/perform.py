@@ -37,7 +37,7 @@ from agent.pods.plan_stop import MINIMUM_GRACE_S
 from agent.pods.pod_state import PodState
 from agent.pods.probes.target import Target
 from agent.pods.qos import qos_class
-from agent.pods.references import fetch, references
+from agent.pods.references import MISSING, fetch, references, token_requests
 from agent.pods.scripts.leftovers import end_leftovers
 from agent.pods.start import ContainerStarter
 from agent.pods.translate.sandbox import sandbox
@@ -51,7 +51,7 @@ class Performer:
         self._machine = machine
         self._state = state
         self._interrupt = interrupt
-        self._starter = ContainerStarter(machine, state, root)
+        self._starter = ContainerStarter(machine, state, root, interrupt)
         self._log = logger.bind(pod=state.pod.full_name)
 
     async def perform(self, actions: tuple[Action, ...], observed: ObservedPod) -> None:
@@ -118,8 +118,10 @@ class Performer:
         with on_disk("cannot remove the logs"):
             await asyncio.to_thread(machine.log_files.remove_pod, pod)
         cgroup = (pod.uid, qos_class(pod), machine.cgroup_driver, machine.cgroup_root)
-        await asyncio.to_thread(end_leftovers, *cgroup)
-        await asyncio.to_thread(remove_pod_cgroup, *cgroup)
+        # The runtime takes folders away at the same time.
+        with on_disk("cannot remove the cgroup"):
+            await asyncio.to_thread(end_leftovers, *cgroup)
+            await asyncio.to_thread(remove_pod_cgroup, *cgroup)
 
     def sandbox_config(self, attempt: int) -> api_pb2.PodSandboxConfig:
         """The sandbox's configuration, the same for the same attempt. Raises Permanent."""
@@ -174,7 +176,13 @@ class Performer:
     def _date_refresh(self) -> None:
         """When the first of the pod's tokens has used up most of its life."""
         wall, now = self._machine.wall(), self._machine.monotonic()
-        lives = [t.expires_at - wall for t in self._state.referenced.tokens.values() if hasattr(t, "expires_at")]
+        asked = token_requests(self._state.pod)
+        # No longer than was asked for: to a clock that is years behind every token seems to live for years.
+        lives = [
+            min(token.expires_at - wall, asked[key].expirationSeconds)
+            for key, token in self._state.referenced.tokens.items()
+            if token is not MISSING and key in asked
+        ]
         self._state.refresh_at = now + max(30.0, min(lives) * TOKEN_LIFE_USED) if lives else None
 
     async def _tear_down_volumes(self) -> None:
@@ -194,13 +202,12 @@ class Performer:
         try:
             config = self.sandbox_config(into.attempt)
         except Permanent as error:
-            self._event("Warning", error.reason, str(error))
+            for order in action.starts:
+                self._starter.refuse(order, error)
             return
         for order in action.starts:
-            # An image may take long and a hook for ever: a pod that is deleted meanwhile need not wait for them.
-            async with self._interrupt.scope() as scope:
-                await self._starter.start(order, observed, into, config)
-            if scope.interrupted:
+            await self._starter.start(order, observed, into, config)
+            if self._state.stop is not None:
                 return
 
     async def _kill(self, action: KillContainer, observed: ObservedPod) -> None:

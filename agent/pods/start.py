@@ -19,10 +19,12 @@ from agent.model.action import ContainerStart
 from agent.model.objects import ObjectReference
 from agent.model.observed import ObservedPod, ObservedSandbox
 from agent.model.pod import Container
-from agent.pods.backoff import raised
+from agent.pods.backoff import raised, ready_at
 from agent.pods.downward import NodeContext
 from agent.pods.env import build_env
 from agent.pods.image_pull import ensure_image
+from agent.pods.images import with_default_tag
+from agent.pods.interrupt import Interrupt
 from agent.pods.knowledge import Failure, Health
 from agent.pods.machine import Machine
 from agent.pods.on_disk import on_disk
@@ -45,21 +47,31 @@ IMAGE_PULL_NOTICE_S = 2.0
 class ContainerStarter:
     """For one pod; `root` is the agent's root folder."""
 
-    def __init__(self, machine: Machine, state: PodState, root: Path) -> None:
+    def __init__(self, machine: Machine, state: PodState, root: Path, interrupt: Interrupt) -> None:
+        """`interrupt` ends what may take long, an image or a hook, and no call that makes or starts a container:
+
+        the runtime goes on with a call that its client gave up, and who removes the container meets it half-started.
+        """
         self._machine = machine
         self._state = state
         self._root = root
+        self._interrupt = interrupt
 
     async def start(
         self, order: ContainerStart, observed: ObservedPod, sandbox: ObservedSandbox, config: api_pb2.PodSandboxConfig
     ) -> None:
-        """Failures end up in the pod's state. Raises Retryable only where the runtime is away."""
+        """Failures end up in the pod's state; of a pod that is to end meanwhile nothing is started any more.
+
+        Raises Retryable only where the runtime is away.
+        """
         container = self._state.container(order.name)
         assert container is not None, "the planner only starts what the spec names"
         about = self._reference(container)
         self._count_restart(order, observed)
         try:
             container_id = order.resume_id or await self._create(container, order.attempt, about, sandbox, config)
+            if container_id is None:
+                return
             await self._run(container, order.attempt, container_id, about, sandbox)
         except Permanent as error:
             self._failed(container, about, error.reason or "RunContainerError", str(error))
@@ -68,6 +80,12 @@ class ContainerStarter:
         else:
             self._state.failures.pop(container.name, None)
             self._state.retries.pop(container.name, None)
+
+    def refuse(self, order: ContainerStart, error: Permanent) -> None:
+        """The container cannot be started in this sandbox: say so, and try it later."""
+        container = self._state.container(order.name)
+        assert container is not None, "the planner only starts what the spec names"
+        self._failed(container, self._reference(container), error.reason or "CreateContainerConfigError", str(error))
 
     def _count_restart(self, order: ContainerStart, observed: ObservedPod) -> None:
         newest = observed.newest(order.name)
@@ -83,10 +101,34 @@ class ContainerStarter:
         about: ObjectReference,
         sandbox: ObservedSandbox,
         config: api_pb2.PodSandboxConfig,
-    ) -> str:
+    ) -> str | None:
+        """The new container's ID; None where the pod is to end instead."""
+        machine = self._machine
+        async with self._interrupt.scope() as scope:
+            request = await self._prepare(container, attempt, about, sandbox, config)
+        if scope.interrupted:
+            return None
+        async with machine.starts:
+            if self._state.stop is not None:
+                return None
+            try:
+                container_id = await machine.runtime.create_container(sandbox.id, request, config)
+            except Permanent as error:
+                raise Permanent(error.reason or "CreateContainerError", str(error)) from error
+        machine.events.record(about, "Normal", "Created", f"Container created: {container.name}")
+        return container_id
+
+    async def _prepare(
+        self,
+        container: Container,
+        attempt: int,
+        about: ObjectReference,
+        sandbox: ObservedSandbox,
+        config: api_pb2.PodSandboxConfig,
+    ) -> api_pb2.ContainerConfig:
         machine, state = self._machine, self._state
-        if attempt > 0:
-            # The first start uses what the volumes were set up with; a later one must see what changed since.
+        if attempt > 0 or container.name in state.failures:
+            # The first try uses what the volumes were set up with; a later one must see what changed since.
             state.referenced = await self._fetch()
         image = await ensure_image(machine, state, container, about, config)
         node = self._node(sandbox)
@@ -99,13 +141,7 @@ class ContainerStarter:
         request = translate.container_config(state.pod, container, attempt, image, env.env, files, machine.translate)
         if is_scripts(state.pod):
             request = await machine.scripts.prepare(request, state.pod, container)
-        try:
-            async with machine.starts:
-                container_id = await machine.runtime.create_container(sandbox.id, request, config)
-        except Permanent as error:
-            raise Permanent(error.reason or "CreateContainerError", str(error)) from error
-        machine.events.record(about, "Normal", "Created", f"Container created: {container.name}")
-        return container_id
+        return request
 
     async def _fetch(self) -> Referenced:
         try:
@@ -118,6 +154,8 @@ class ContainerStarter:
     ) -> None:
         machine, state = self._machine, self._state
         async with machine.starts:
+            if state.stop is not None:
+                return
             await machine.runtime.start_container(container_id)
         machine.events.record(about, "Normal", "Started", f"Container started: {container.name}")
         try:
@@ -129,7 +167,10 @@ class ContainerStarter:
         if container.lifecycle is not None and container.lifecycle.postStart is not None:
             state.post_starting[container_id] = Health(started=False, ready=False)
             try:
-                await machine.hooks.post_start(Target(state.pod, container, container_id, pod_ip))
+                async with self._interrupt.scope() as scope:
+                    await machine.hooks.post_start(Target(state.pod, container, container_id, pod_ip))
+                if scope.interrupted:
+                    return
             except Permanent as error:
                 failed = f"FailedPostStartHook: {error}"
                 state.post_starting[container_id] = Health(started=False, ready=False, failed=failed)
@@ -186,16 +227,16 @@ class ContainerStarter:
             case "ErrImagePull":
                 retry_at = now + IMAGE_PULL_NOTICE_S
             case "ImagePullBackOff":
-                retry_at = now + self._pull_wait(now)
+                retry_at = now + self._pull_wait(container, now)
             case _:
                 retry_at = now + state.next_retry(container.name)
         state.failures[container.name] = Failure(reason, message, retry_at)
         if known is None or (known.reason, known.message) != (reason, message):
             machine.events.record(about, "Warning", "Failed", f"Error: {_event_text(reason, message)}")
 
-    def _pull_wait(self, now: float) -> float:
-        waits = [b.updated_at + b.delay_s - now for b in self._state.image_backoffs.values()]
-        return max(0.1, min(waits, default=1.0))
+    def _pull_wait(self, container: Container, now: float) -> float:
+        backoff = self._state.image_backoffs[with_default_tag(container.image)]
+        return max(0.0, ready_at(backoff, backoff.updated_at) - now)
 
     def _notice(self, notices: tuple[Notice, ...], about: ObjectReference) -> None:
         for notice in notices:

@@ -207,3 +207,20 @@ def test_pods_run_on_through_a_partition_and_what_changed_is_done_after_it(edge:
     assert (container_ids(edge.pod("stays")), restarts(edge.pod("stays"))) == (before, 0)
     edge.delete("pod/crashes")
     edge.wait_gone("crashes")
+
+
+def test_pods_deleted_while_they_start_leave_nothing_that_runs_after_their_end(every_edge: Edge) -> None:
+    """The end of the API object is the promise that no process of the pod is left, also in the middle of a start."""
+    edge = every_edge
+    names = [f"early-{n}" for n in range(8)]
+    for moment in (0.0, 0.15, 0.3, 0.5):
+        edge.run(*map(pod, names))
+        if moment:
+            wait_until(edge.sandboxes)
+        time.sleep(moment)  # the moment of the start is what is tested
+        edge.delete(*(f"pod/{name}" for name in names))
+        edge.wait_gone()
+        assert [c["id"] for c in edge.containers() if c["state"] == "CONTAINER_RUNNING"] == []
+        wait_until(lambda: not edge.sandboxes() and not edge.containers(), 5)
+    failed = [line for line in edge.agent_log().splitlines() if "cannot clean up" in line]
+    assert failed == []
