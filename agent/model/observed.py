@@ -61,6 +61,8 @@ class ObservedPod:
     name: str
     sandboxes: tuple[ObservedSandbox, ...] = ()
     containers: tuple[ObservedContainer, ...] = ()
+    abandoned: tuple[ObservedContainer, ...] = ()
+    """Containers whose start the runtime gave up because its caller went: their program never ran, they count as none."""
 
     @property
     def sandbox(self) -> ObservedSandbox | None:

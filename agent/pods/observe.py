@@ -22,6 +22,8 @@ _STATES = {
     api_pb2.CONTAINER_UNKNOWN: ContainerState.UNKNOWN,
 }
 
+_CALLER_WENT = ("context canceled", "start failed: : signal: killed")
+
 LastWords = Callable[[api_pb2.ContainerStatus], Awaitable[str]]
 """The termination message of a container that has ended: from its file, or the tail of its log."""
 
@@ -94,12 +96,14 @@ class Observer:
     ) -> ObservedPod:
         seen_sandboxes = [s for listed in sandboxes if (s := await self._sandbox(listed))]
         seen_containers = [c for listed in containers if (c := await self._container(listed))]
+        newest_first = sorted(seen_containers, key=lambda c: (c.attempt, c.created_at_ns), reverse=True)
         return ObservedPod(
             uid,
             namespace,
             name,
             tuple(sorted(seen_sandboxes, key=lambda s: (s.attempt, s.created_at_ns), reverse=True)),
-            tuple(sorted(seen_containers, key=lambda c: (c.attempt, c.created_at_ns), reverse=True)),
+            tuple(c for c in newest_first if not _is_abandoned(c)),
+            tuple(c for c in newest_first if _is_abandoned(c)),
         )
 
     async def _sandbox(self, listed: api_pb2.PodSandbox) -> ObservedSandbox | None:
@@ -161,6 +165,16 @@ class Observer:
         for gone in self._containers.keys() - containers:
             del self._containers[gone]
             self._owners.pop(gone, None)
+
+
+def _is_abandoned(container: ObservedContainer) -> bool:
+    """An agent that dies during StartContainer takes the call with it, and containerd fails the start for that."""
+    return (
+        container.state is ContainerState.EXITED
+        and not container.started_at_ns
+        and container.reason == "StartError"
+        and any(sign in container.message for sign in _CALLER_WENT)
+    )
 
 
 def _spec_image(status: api_pb2.ContainerStatus) -> str:

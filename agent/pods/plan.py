@@ -53,6 +53,8 @@ def plan(pod: Pod, observed: ObservedPod, knows: Knowledge, now: float) -> Plan:
 
 
 def _plan_running(pod: Pod, observed: ObservedPod, knows: Knowledge, now: float) -> Plan:
+    if observed.abandoned:
+        return Plan(tuple(RemoveContainer(c.id) for c in observed.abandoned))
     wakes = _Wakes()
     actions: list[Action] = []
     sandbox = observed.sandbox

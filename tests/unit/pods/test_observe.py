@@ -184,3 +184,23 @@ async def test_what_is_gone_is_forgotten() -> None:
         await scene.runtime.remove_pod_sandbox(sandbox_id)
         assert await scene.observer.observe_all() == {}
         assert not scene.observer.knows(container_id, ContainerState.CREATED)
+
+
+@pytest.mark.parametrize(
+    ("message", "abandoned"),
+    [
+        ("failed to create shim task: context canceled: unknown", True),
+        ("failed to start shim: start failed: : signal: killed: unknown", True),
+        ("exec: nosuch: executable file not found in $PATH", False),
+    ],
+)
+async def test_a_start_that_ended_with_its_caller_is_told_from_one_that_cannot_work(
+    message: str, abandoned: bool
+) -> None:
+    async with a_scene() as scene:
+        container_id = await scene.container(await scene.sandbox())
+        held = scene.world.containers[container_id]
+        held.state, held.exit_code, held.reason, held.message = pb.CONTAINER_EXITED, 128, "StartError", message
+        pod = await scene.look()
+        assert [c.id for c in pod.abandoned] == ([container_id] if abandoned else [])
+        assert [c.id for c in pod.containers] == ([] if abandoned else [container_id])

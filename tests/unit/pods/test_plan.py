@@ -360,3 +360,11 @@ def test_stopping_goes_before_all_else() -> None:
     made = look(make_pod(), observed(sandbox(), container()), replace(READY, stop=stop))
     assert [(k.container_id, k.grace_s) for k in kills(made)] == [("main-0", 10)]
     assert look(make_pod(), observed(), Knowledge(stop=stop, refused="spec.x: no")).done
+
+
+@pytest.mark.parametrize("policy", ["Always", "OnFailure", "Never"])
+def test_a_start_that_died_with_the_agent_is_cleared_away_and_made_again_as_the_same_attempt(policy: str) -> None:
+    never_ran = exited(code=128, started_at_ns=0, reason="StartError")
+    left = replace(observed(sandbox()), abandoned=(never_ran,))
+    assert plan(pod_with(policy=policy), left, READY, NOW).actions == (RemoveContainer("main-0"),)
+    assert started(plan(pod_with(policy=policy), observed(sandbox()), READY, NOW)) == [ContainerStart("main", 0)]
