@@ -7,13 +7,15 @@ Out: effects by the performer, and PodUpdates. It always reads the runtime afres
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 from loguru import logger
 
-from agent.errors import EdgeletError, NotFound, Permanent, Retryable
+from agent.errors import Conflict, EdgeletError, NotFound, Permanent, Retryable
 from agent.model.action import KillContainer, RemoveContainer, RemoveSandbox
 from agent.model.objects import ObjectReference
 from agent.model.observed import ContainerState, ObservedPod
@@ -24,6 +26,7 @@ from agent.pods.container_status import entered_backoff
 from agent.pods.interrupt import Interrupt
 from agent.pods.knowledge import Health, Stop, StopCause
 from agent.pods.machine import Machine
+from agent.pods.on_disk import on_disk
 from agent.pods.perform import Performer
 from agent.pods.plan import Plan, plan
 from agent.pods.pod_state import PodState
@@ -53,11 +56,12 @@ class PodWorker:
         updated: Callable[[PodUpdate], None],
         last: PodStatus | None,
     ) -> None:
-        """`last` is the status that the record holds of the pod from before a restart."""
+        """`last` is the status that the record holds of the pod from before a restart. Raises Retryable."""
         self._machine = machine
         self._updated = updated
         self._state = PodState(host_record(record), seen_at=timestamp(machine.wall()))
-        self._state.volumes_mounted = record.uid in machine.volumes.pods_on_disk()
+        with on_disk("cannot look for the pod's volumes"):
+            self._state.volumes_mounted = record.uid in machine.volumes.pods_on_disk()
         self._interrupt = Interrupt()
         self._performer = Performer(machine, self._state, root, self._interrupt)
         self._wake = asyncio.Event()
@@ -101,9 +105,9 @@ class PodWorker:
         """Something that the pod refers to changed: write it into its volumes, and try again what failed for it."""
         self._refresh = True
         self._state.volume_failure = None
-        for name, failure in tuple(self._state.failures.items()):
+        for name, failure in self._state.failures.items():
             if failure.reason == "CreateContainerConfigError":
-                del self._state.failures[name]
+                self._state.failures[name] = replace(failure, retry_at=-math.inf)
         self._wake.set()
 
     def update(self, record: PodRecord) -> None:
@@ -137,16 +141,21 @@ class PodWorker:
 
     async def run(self) -> None:
         """Returns when the pod is gone, with all its traces on the machine."""
+        trouble = ""
         while True:
             self._wake.clear()
             try:
                 if await self._step():
                     self.gone.set()
                     return
+                trouble = ""
             except Retryable as error:
-                self._log.warning("{}; looking again", error)
+                # Once: every pod meets the same runtime, again and again for as long as it is away.
+                if str(error) != trouble:
+                    self._log.warning("{}; looking again", error)
+                trouble = str(error)
                 await self._pause(RUNTIME_AWAY_S)
-            except (NotFound, Permanent) as error:
+            except (NotFound, Conflict, Permanent) as error:
                 # A race (it was removed between look and act) or a refusal to stop or remove: look again, not at once.
                 self._log.warning("{}", error)
                 await self._pause(self._state.next_retry("act"))
@@ -195,7 +204,7 @@ class PodWorker:
                 await self._performer.remove(observed)
                 await machine.tokens.forget(self.record.uid)
                 return
-            except (Retryable, Permanent, NotFound) as error:
+            except (Retryable, Permanent, NotFound, Conflict) as error:
                 self._log.warning("cannot clean up: {}", error)
                 await asyncio.sleep(self._state.next_retry("remove"))
             try:

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from agent.cri._generated import api_pb2
 from agent.cri.channel import RuntimeChannel
 from agent.cri.image_import import ImageImport
 from agent.cri.images import ImageClient
@@ -196,6 +197,10 @@ class Scene:
     def skip(self, seconds: float) -> None:
         self.time.skip(seconds)
 
+    def is_running(self, name: str) -> bool:
+        own = [c for c in self.cri.containers.values() if c.config.metadata.name == name]
+        return bool(own) and own[-1].state == api_pb2.CONTAINER_RUNNING
+
     def exit(self, name: str, exit_code: int = 0) -> None:
         """The newest container of that name ends, and its pod's worker hears of it."""
         ended = self.cri.container(name)
@@ -275,7 +280,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
                 node_name=NODE,
                 memory_capacity_bytes=1 << 30,
                 node_ips=("10.0.0.1",),
-                cluster_domain="cluster.local",
+                cluster_dns=("10.96.0.10",),
                 pod_logs_dir=str(logs.pods),
             ),
             node=NodeContext(NODE, ("10.0.0.1",)),
