@@ -62,7 +62,7 @@ class ObservedPod:
     sandboxes: tuple[ObservedSandbox, ...] = ()
     containers: tuple[ObservedContainer, ...] = ()
     abandoned: tuple[ObservedContainer, ...] = ()
-    """Containers whose start the runtime gave up because its caller went: their program never ran, they count as none."""
+    """Containers whose start the runtime gave up when its caller went: their program never ran, they count as none."""
 
     @property
     def sandbox(self) -> ObservedSandbox | None:

@@ -230,7 +230,7 @@ class Performer:
 
     async def _remove_container(self, container_id: str, observed: ObservedPod) -> None:
         await self._machine.runtime.remove_container(container_id)
-        for dead in observed.containers:
+        for dead in (*observed.containers, *observed.abandoned):
             if dead.id == container_id:
                 files = self._machine.log_files
                 with on_disk("cannot remove the log"):
