@@ -1,7 +1,7 @@
 """Have a container's image on the machine: the pull policies, credentials, backoff and events.
 
 In: pod and container. Out: the image as the runtime has it. Raises Permanent whose reason is the waiting reason that
-users know: ErrImagePull, ImagePullBackOff, ErrImageNeverPull, InvalidImageName.
+users know: ErrImagePull, ImagePullBackOff, ErrImageNeverPull, ImageInspectError, InvalidImageName.
 """
 
 from __future__ import annotations
@@ -36,7 +36,12 @@ async def ensure_image(
         machine.events.record(about, "Warning", "InspectFailed", str(error))
         raise
     policy = container.pull_policy
-    present = await machine.images.image_status(name)
+    try:
+        present = await machine.images.image_status(name)
+    except Permanent as error:
+        message = f'Failed to inspect image "{container.image}": {error}'
+        machine.events.record(about, "Warning", "InspectFailed", message)
+        raise Permanent("ImageInspectError", message) from error
     if policy == "Never" and present is None:
         message = f'Container image "{container.image}" is not present with pull policy of Never'
         machine.events.record(about, "Warning", "ErrImageNeverPull", message)

@@ -39,7 +39,7 @@ from agent.pods.translate.hosts import hosts_file
 from agent.pods.volumes.layout import etc_hosts, termination_log
 
 NODE_HOSTS = Path("/etc/hosts")
-_IMAGE_WAITS = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
+_IMAGE_WAITS = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError", "InvalidImageName")
 IMAGE_PULL_NOTICE_S = 2.0
 """ErrImagePull is shown this long before it becomes ImagePullBackOff."""
 
