@@ -29,6 +29,7 @@ from agent.server.clients import client_of
 from agent.server.log_query import INVALID, log_options
 from agent.server.ports import Pods, PodStatuses
 from agent.server.streaming import StreamingRoutes
+from agent.server.takeover import Upgraded
 
 CERTIFICATE_CHECK_S = 3600.0
 STOP_S = 0.2
@@ -157,6 +158,9 @@ class KubeletServer:
         except Retryable as error:
             return web.Response(status=503, text=str(error))
         except Exception as error:  # the boundary: a fault in one answer is no reason to stop the node
+            if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
+                logger.debug("{} {}: the client went away", request.method, request.path)
+                return Upgraded()
             logger.error("{} {}: {}: {}", request.method, request.path, type(error).__name__, error)
             return web.Response(status=500, text="internal error, see the node's log")
 

@@ -103,6 +103,12 @@ def _failure(reason: str, message: str, details: dict[str, Any], **more: int) ->
     return msgspec.json.encode(status)
 
 
+def wants_version_5(request: web.Request) -> bool:
+    """Whether it is the WebSocket protocol that runtimes do not know."""
+    texts = request.headers.getall("Sec-WebSocket-Protocol", [])
+    return WEBSOCKET_PROTOCOLS[0] in (word.strip() for text in texts for word in text.split(","))
+
+
 async def serve(request: web.Request, streams: Streams, command: Command) -> web.StreamResponse:
     """The whole session, by SPDY or WebSocket as the client wants. Raises Permanent for neither."""
     if request.headers.get("Upgrade", "").lower() == "websocket":
@@ -244,7 +250,8 @@ async def _serve_websocket(request: web.Request, streams: Streams, command: Comm
         await inlets[_RESIZE].discard()
     error = _Channel(socket, _ERROR)
     # Clients take the first message, be it empty, for the sign that they are connected.
-    await (io.stdout or io.stderr or error).write(b"")
+    with suppress(ConnectionError):
+        await (io.stdout or io.stderr or error).write(b"")
     async with asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(_read_channels(socket, inlets), name="client")
         working = tasks.create_task(_say_goodbye(command, io, error, request.path), name="command")

@@ -1,7 +1,8 @@
-"""A SPDY connection of a client: its streams, as readers and writers.
+"""A SPDY connection: its streams, as readers and writers.
 
-In: the raw connection after the upgrade. Out: each stream that the client opens, told to `opened`, until the client
-goes away. A stream that nobody reads holds the others up, as with every peer of this protocol: it has no flow control.
+In: the raw connection after the upgrade. Out: each stream that a client opens, told to `opened`, until it goes away;
+or, with us for the client, the streams that we open. A stream that nobody reads holds the others up, as with every peer
+of this protocol: it has no flow control.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Protocol
 
 from aiohttp import web
 from loguru import logger
 
 from agent.server import spdy
 from agent.server.inlet import Inlet
-from agent.server.takeover import READ_AHEAD_BYTES, Connection
+from agent.server.takeover import READ_AHEAD_BYTES
 
 PROTOCOL = "SPDY/3.1"
 PROTOCOL_VERSION = "X-Stream-Protocol-Version"
@@ -61,27 +63,44 @@ class Stream:
         await self._session.send(spdy.RstStream(self.stream_id, status))
 
 
+class Wire(Protocol):
+    """Below it. Both raise OSError."""
+
+    async def read(self, limit: int) -> bytes: ...
+    async def write(self, data: bytes) -> None:
+        """In the order of the calls."""
+
+
 class Session:
-    def __init__(self, connection: Connection, opened: Callable[[Stream], None]) -> None:
-        self._connection = connection
+    """With `opened` the server's side, without the client's."""
+
+    def __init__(self, wire: Wire, opened: Callable[[Stream], None] | None = None) -> None:
+        self._wire = wire
         self._opened = opened
         self._encoder = spdy.Encoder()
         self._streams: dict[int, Stream] = {}
         self._last_id = 0
 
+    async def open(self, headers: Mapping[str, str]) -> Stream:
+        """As the client. What the other side says to it is not waited for."""
+        stream_id = self._last_id = self._last_id + 2 if self._last_id else 1
+        stream = self._streams[stream_id] = Stream(stream_id, headers, self)
+        await self.send(spdy.SynStream(stream_id, headers))
+        return stream
+
     async def run(self) -> None:
-        """Read until the client goes away, or breaks the protocol. Every stream has ended then."""
+        """Read until the other side goes away, or breaks the protocol. Every stream has ended then."""
         decoder = spdy.Decoder()
         try:
-            while received := await self._connection.reader.read(READ_AHEAD_BYTES):
+            while received := await self._wire.read(READ_AHEAD_BYTES):
                 for frame in decoder.feed(received):
                     await self._take(frame)
         except spdy.ProtocolError as error:
-            logger.warning("a streaming client broke the protocol: {}", error)
+            logger.warning("the other side of a stream broke SPDY: {}", error)
             with suppress(OSError):
                 await self.send(spdy.GoAway(self._last_id, 1))
         except OSError as error:
-            logger.debug("a streaming client went away: {}", error)
+            logger.debug("the other side of a stream went away: {}", error)
         finally:
             for stream in self._streams.values():
                 stream.is_over_here = True
@@ -89,9 +108,8 @@ class Session:
 
     async def send(self, frame: spdy.Frame) -> None:
         """Raises ConnectionError when the client has gone."""
-        # Nothing may come between these two: header compression needs frames in order.
-        self._connection.writer.write(self._encoder.encode(frame))
-        await self._connection.writer.drain()
+        # Header compression needs frames in order: the call of `write` is in it, with nothing in between.
+        await self._wire.write(self._encoder.encode(frame))
 
     async def discard_all(self) -> None:
         """Whatever the client still sends is read and dropped."""
@@ -119,13 +137,13 @@ class Session:
                 if (stream := self._streams.pop(stream_id, None)) is not None:
                     stream.is_over_here = True
                     await stream.inlet.end()
-            case spdy.Ping(ping_id) if ping_id % 2:  # a client's own; even ones would answer ours
+            case spdy.Ping(ping_id) if ping_id % 2 == (self._opened is not None):  # the others answer our own
                 await self.send(frame)
             case _:
                 pass  # a GOAWAY only says that no stream will be opened any more
 
     async def _open(self, frame: spdy.SynStream) -> None:
-        if frame.stream_id % 2 == 0 or frame.stream_id <= self._last_id:
+        if self._opened is None or frame.stream_id % 2 == 0 or frame.stream_id <= self._last_id:
             raise spdy.ProtocolError(f"stream {frame.stream_id} after {self._last_id}")
         self._last_id = frame.stream_id
         if len(self._streams) >= STREAMS_LIMIT:

@@ -7,6 +7,7 @@ the agent itself serves on the provider's methods; 501 where it has neither.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from aiohttp import web
 from multidict import MultiMapping
@@ -26,6 +27,7 @@ from agent.providers.streaming import (
 from agent.server import port_forward, remote_command
 from agent.server.log_query import BAD_REQUEST
 from agent.server.ports import Pods
+from agent.server.runtime_command import run_at
 from agent.server.splice import splice
 
 _POD = "/{namespace}/{pod}"
@@ -59,7 +61,8 @@ class StreamingRoutes:
         if not command:
             raise Permanent(BAD_REQUEST, "no command: give the parameter `command`, once a word")
         if isinstance(self._provider, StreamsByUrl):
-            return await splice(request, await self._provider.exec_url(namespace, pod, container, command, streams))
+            url = await self._provider.exec_url(namespace, pod, container, command, streams)
+            return await _at(url, request, streams)
         if isinstance(provider := self._provider, RunsInContainer):
 
             async def run(io: AttachIO) -> int:
@@ -73,7 +76,7 @@ class StreamingRoutes:
         namespace, pod, container = await self._target(request)
         _check_upgrade(request)
         if isinstance(self._provider, StreamsByUrl):
-            return await splice(request, await self._provider.attach_url(namespace, pod, container, streams))
+            return await _at(await self._provider.attach_url(namespace, pod, container, streams), request, streams)
         if isinstance(provider := self._provider, AttachesToContainer):
 
             async def attach(io: AttachIO) -> int:
@@ -134,6 +137,12 @@ class StreamingRoutes:
         if (uid := request.match_info.get("uid")) is not None and uid != record.uid:
             raise NotFound(f"pod does not exist: its UID is not {uid}")
         return record
+
+
+async def _at(url: str, request: web.Request, streams: Streams) -> web.StreamResponse:
+    if remote_command.wants_version_5(request):
+        return await remote_command.serve(request, streams, partial(run_at, url, streams))
+    return await splice(request, url)
 
 
 def requested_streams(query: MultiMapping[str]) -> Streams:

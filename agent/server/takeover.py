@@ -28,6 +28,13 @@ class Connection:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
+    async def read(self, limit: int = READ_AHEAD_BYTES) -> bytes:
+        return await self.reader.read(limit)
+
+    async def write(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
     def hung_up(self) -> bool:
         """Whether the client has closed, also while unread bytes of it keep the reader from noticing."""
         return hung_up(self.writer.transport)

@@ -267,7 +267,7 @@ async def test_run_collects_what_a_command_writes(settings: Settings, authority:
 # ------------------------------------------------------------ WebSocket
 
 
-async def _messages(socket: Any) -> dict[int, bytes]:
+async def messages(socket: Any) -> dict[int, bytes]:
     """To the end, by channel."""
     received: dict[int, bytes] = {}
     while (message := await socket.receive()).type is aiohttp.WSMsgType.BINARY:
@@ -276,7 +276,7 @@ async def _messages(socket: Any) -> dict[int, bytes]:
 
 
 @asynccontextmanager
-async def _connect(api: Served, admin: Path, path: str, protocols: tuple[str, ...]) -> AsyncIterator[Any]:
+async def connect(api: Served, admin: Path, path: str, protocols: tuple[str, ...]) -> AsyncIterator[Any]:
     async with api.session.ws_connect(api.url + path, protocols=protocols, ssl=client_context(admin)) as socket:
         yield socket
 
@@ -284,14 +284,14 @@ async def _connect(api: Served, admin: Path, path: str, protocols: tuple[str, ..
 async def test_websocket_version_5_closes_stdin_alone(settings: Settings, authority: Authority, admin: Path) -> None:
     async with (
         served(settings, Shell(), authority.pem, admin) as api,
-        _connect(api, admin, EXEC + "count&command=3" + ALL, (*V5, "v4.channel.k8s.io")) as socket,
+        connect(api, admin, EXEC + "count&command=3" + ALL, (*V5, "v4.channel.k8s.io")) as socket,
     ):
         assert socket.protocol == "v5.channel.k8s.io"
         assert (await socket.receive()).data == b"\x01"  # connected
         for _ in range(20):
             await socket.send_bytes(b"\x00" + b"x" * 50_000)
         await socket.send_bytes(b"\xff\x00")
-        received = await _messages(socket)
+        received = await messages(socket)
     assert (received[1], received[2]) == (b"1000000 bytes", b"counted")
     assert exit_code(received[3]) == 3
 
@@ -302,11 +302,11 @@ async def test_websocket_version_4_is_served_and_has_sizes(
     shell = Shell()
     async with (
         served(settings, shell, authority.pem, admin) as api,
-        _connect(api, admin, EXEC + "sizes&output=1&tty=1", ("v4.channel.k8s.io",)) as socket,
+        connect(api, admin, EXEC + "sizes&output=1&tty=1", ("v4.channel.k8s.io",)) as socket,
     ):
         for size in (b'{"Width":80,"Height":24}', b'{"Width":120,"Height":40}'):
             await socket.send_bytes(b"\x04" + size)
-        assert exit_code((await _messages(socket))[3]) == 0
+        assert exit_code((await messages(socket))[3]) == 0
     assert shell.sizes == [TerminalSize(80, 24), TerminalSize(120, 40)]
 
 
@@ -315,7 +315,7 @@ async def test_a_websocket_client_that_goes_away_cancels_the_command(
 ) -> None:
     shell = Shell()
     async with served(settings, shell, authority.pem, admin) as api:
-        async with _connect(api, admin, EXEC + "wait&output=1", V5) as socket:
+        async with connect(api, admin, EXEC + "wait&output=1", V5) as socket:
             await socket.receive()
         async with asyncio.timeout(3):
             await shell.was_cancelled.wait()
@@ -324,6 +324,6 @@ async def test_a_websocket_client_that_goes_away_cancels_the_command(
 async def test_an_unknown_websocket_protocol_is_refused(settings: Settings, authority: Authority, admin: Path) -> None:
     async with served(settings, Shell(), authority.pem, admin) as api:
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-            async with _connect(api, admin, EXEC + "true&output=1", ("v1.channel.k8s.io",)):
+            async with connect(api, admin, EXEC + "true&output=1", ("v1.channel.k8s.io",)):
                 pass
         assert refused.value.status == 400
