@@ -164,7 +164,9 @@ class Session:
 def negotiated(request: web.Request, served: tuple[str, ...]) -> str | web.Response:
     """The first of the client's protocols that is served, or the refusal that lists them."""
     if request.headers.get("Upgrade", "").lower() != PROTOCOL.lower():
-        return web.Response(status=400, text=f"upgrade to {PROTOCOL} or websocket, nothing else is served")
+        return web.Response(
+            status=400, text=f"upgrade to {PROTOCOL}: this provider is served by no other protocol here"
+        )
     texts = request.headers.getall(PROTOCOL_VERSION, [])
     asked = [word.strip() for text in texts for word in text.split(",")]
     if (found := next((word for word in asked if word in served), None)) is not None:
