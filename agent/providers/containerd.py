@@ -14,6 +14,7 @@ from loguru import logger
 
 from agent.cri.channel import RuntimeChannel
 from agent.cri.events import Kind, runtime_events
+from agent.cri.faults import UNIMPLEMENTED
 from agent.cri.images import ImageClient
 from agent.cri.runtime import RuntimeClient
 from agent.errors import NotFound, Permanent, Retryable
@@ -48,6 +49,8 @@ _NO_NEWS = {
 class ContainerdProvider:
     """Made by the agent with its `ProviderContext`; `run` must be running before pods are handed to it."""
 
+    supervises_pods = True
+
     def __init__(self, context: ProviderContext) -> None:
         self._context = context
         self._log_files = LogFiles.of(context.settings)
@@ -78,7 +81,9 @@ class ContainerdProvider:
             await worker.gone.wait()
             worker = None
         if worker is None:
-            self._work_on(record)
+            # Two pods of one name must not run together: the new one waits for the end of the old.
+            meta = record.pod.metadata
+            self._work_on(record, self._named(meta.namespace, meta.name))
         else:
             worker.update(record)
 
@@ -89,7 +94,8 @@ class ContainerdProvider:
 
     async def delete_pod(self, record: PodRecord) -> None:
         await self._open.wait()
-        worker = self._workers.get(record.uid) or self._work_on(record)
+        # One that is only to end waits for nobody: a new pod may have its name by now, and run.
+        worker = self._workers.get(record.uid) or self._work_on(record, ())
         worker.update(record)
         asked = record.pod.metadata.deletionGracePeriodSeconds
         worker.stop(StopCause.DELETED, record.pod.spec.terminationGracePeriodSeconds if asked is None else asked)
@@ -192,20 +198,18 @@ class ContainerdProvider:
         """Pods that the runtime has and nobody has named yet: desired ones are named soon, the rest are orphans."""
         self._found = {uid: found_record(pod) for uid, pod in observed.items() if uid not in self._workers}
 
-    def _work_on(self, record: PodRecord) -> PodWorker:
-        self._found.pop(record.uid, None)
-        older = self._newest(record.pod.metadata.namespace, record.pod.metadata.name)
+    def _work_on(self, record: PodRecord, older: Sequence[PodWorker]) -> PodWorker:
         worker = PodWorker(
             record, self._machine, self._context.settings.root_dir, self._updated, self._last.get(record.uid)
         )
+        self._found.pop(record.uid, None)
         self._workers[record.uid] = worker
         self._tasks.create_task(self._live(worker, older), name=f"pod {record.pod.full_name}")
         return worker
 
-    async def _live(self, worker: PodWorker, older: PodWorker | None) -> None:
-        # Two pods of one name must not run together: the new one waits for the end of the old.
-        if older is not None:
-            await older.gone.wait()
+    async def _live(self, worker: PodWorker, older: Sequence[PodWorker]) -> None:
+        for before in older:
+            await before.gone.wait()
         await worker.run()
         uid = worker.record.uid
         del self._workers[uid]
@@ -226,9 +230,10 @@ class ContainerdProvider:
             worker.objects_changed()
 
     def _find(self, namespace: str, name: str) -> PodWorker:
-        if (worker := self._newest(namespace, name)) is None:
+        """The newest pod of that name, and of those first one that is to stay: an old one may be ended later."""
+        if not (named := self._named(namespace, name)):
             raise NotFound(f'pod "{name}" not found')
-        return worker
+        return next((worker for worker in reversed(named) if not worker.is_ending), named[-1])
 
     def _running(self, namespace: str, pod: str, container: str) -> str:
         """The id of that container. Raises Permanent where it does not run now."""
@@ -237,13 +242,10 @@ class ContainerdProvider:
             raise Permanent("", f'container "{container}" in pod "{pod}" is not running')
         return found.id
 
-    def _newest(self, namespace: str, name: str) -> PodWorker | None:
-        """The worker of the newest pod of that name: they are kept in the order in which they came."""
-        for worker in reversed(self._workers.values()):
-            meta = worker.record.pod.metadata
-            if (meta.namespace, meta.name) == (namespace, name):
-                return worker
-        return None
+    def _named(self, namespace: str, name: str) -> tuple[PodWorker, ...]:
+        """The workers of all pods of that name, in the order in which they came."""
+        metas = ((worker, worker.record.pod.metadata) for worker in self._workers.values())
+        return tuple(worker for worker, meta in metas if (meta.namespace, meta.name) == (namespace, name))
 
     async def _follow_events(self) -> None:
         while True:
@@ -257,20 +259,26 @@ class ContainerdProvider:
                             uid = event.pod_uid or self._machine.observer.owner(event.container_id)
                             if uid is not None:
                                 self._wake(uid)
-            except Permanent as error:
-                logger.warning("{}: looking at all containers every {} s instead", error, RELIST_BLIND_S)
-                return
-            except Retryable as error:
-                logger.warning("runtime events ended: {}", error)
-                self._relist_s = RELIST_BLIND_S
+            except (Retryable, Permanent) as error:
+                if isinstance(error, Permanent) and error.reason == UNIMPLEMENTED:
+                    logger.warning("{}: looking at all containers every {:g} s instead", error, RELIST_BLIND_S)
+                    self._relist_every(RELIST_BLIND_S)
+                    return
+                if self._relist_s != RELIST_BLIND_S:
+                    logger.warning("runtime events ended: {}", error)
+                    self._relist_every(RELIST_BLIND_S)
                 self._context.health_changed()
                 await asyncio.sleep(RECONNECT_S)
 
     def _subscribed(self) -> None:
         """What happened before is not told: look at everything once."""
-        self._relist_s = RELIST_S
-        self._relist_now.set()
+        self._relist_every(RELIST_S)
         self._context.health_changed()
+
+    def _relist_every(self, seconds: float) -> None:
+        """Beginning now."""
+        self._relist_s = seconds
+        self._relist_now.set()
 
     async def _relist(self) -> None:
         while True:

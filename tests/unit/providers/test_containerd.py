@@ -1,0 +1,441 @@
+"""The provider as the agent uses it, over a runtime on the real wire: events, relists, restarts, names and orphans."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from agent.config import Settings
+from agent.cri._generated import api_pb2 as pb
+from agent.cri.events import Source
+from agent.errors import NotFound, Permanent, Retryable
+from agent.model.logs import LogOptions
+from agent.model.record import PodRecord
+from agent.providers.containerd import ContainerdProvider
+from agent.providers.contract import MachineFacts, PodUpdate, ProviderContext
+from tests.fakes.cri import FakeRuntime, serve_at, serving
+from tests.fakes.skipped_time import SkippedTime, eventually, quiet, with_skipped_time
+from tests.fakes.store import MemoryStore
+from tests.unit.pods.scene import NODE, TEST_CGROUPS, FakeEvents, FakeObjects, FakeTokens, record
+
+
+@dataclass
+class Node:
+    """One machine: its runtime and record outlive the agents that come and go on it."""
+
+    folder: Path
+    endpoint: str
+    cri: FakeRuntime
+    time: SkippedTime
+    store: MemoryStore = field(default_factory=MemoryStore)
+    objects: FakeObjects = field(default_factory=FakeObjects)
+    events: FakeEvents = field(default_factory=FakeEvents)
+    updates: list[PodUpdate] = field(default_factory=list)
+    health_changes: int = 0
+
+    def _health_changed(self) -> None:
+        self.health_changes += 1
+
+    def make(self) -> ContainerdProvider:
+        settings = Settings(
+            node_name=NODE,
+            container_runtime_endpoint=self.endpoint,
+            root_dir=self.folder / "root",
+            pod_logs_dir=self.folder / "pods-logs",
+            container_log_links_dir=self.folder / "links",
+            cgroup_root=TEST_CGROUPS,
+            resolv_conf=None,
+            cluster_dns=("10.96.0.10",),
+        )
+        provider = ContainerdProvider(
+            ProviderContext(
+                settings=settings,
+                store=self.store,
+                objects=self.objects,
+                tokens=FakeTokens(self.time),
+                events=self.events,
+                facts=MachineFacts(1 << 30, {"cpu": "2"}),
+                node_ips=("10.0.0.1",),
+                health_changed=self._health_changed,
+            )
+        )
+        provider.notify_pods(self.updates.append)
+        return provider
+
+    @asynccontextmanager
+    async def agent(self) -> AsyncIterator[ContainerdProvider]:
+        provider = self.make()
+        life = asyncio.ensure_future(provider.run())
+        try:
+            yield provider
+        finally:
+            if life.done():
+                life.result()
+            life.cancel()
+            await asyncio.gather(life, return_exceptions=True)
+
+    def phase(self, uid: str = "u-1") -> str:
+        return next((u.status.phase for u in reversed(self.updates) if u.record.uid == uid), "")
+
+    def gone(self, uid: str = "u-1") -> bool:
+        return any(update.gone for update in self.updates if update.record.uid == uid)
+
+    async def running(self, provider: ContainerdProvider, wanted: PodRecord | None = None) -> PodRecord:
+        wanted = wanted or record()
+        await provider.create_pod(wanted)
+        await eventually(lambda: self.phase(wanted.uid) == "Running")
+        return wanted
+
+    def restarts(self) -> int:
+        return self.updates[-1].status.containerStatuses[0].restartCount
+
+
+@asynccontextmanager
+async def node(folder: Path, event_source: Source | None = Source.CRI) -> AsyncIterator[Node]:
+    time = SkippedTime()
+    cri = FakeRuntime(time, event_source)
+    async with serving(cri) as endpoint:
+        yield Node(folder, endpoint, cri, time)
+
+
+def deleted(uid: str = "u-1", grace_s: int = 30, **meta: Any) -> PodRecord:
+    when = "2024-01-01T00:00:00Z"
+    return record({"uid": uid, "deletionTimestamp": when, "deletionGracePeriodSeconds": grace_s, **meta})
+
+
+# ------------------------------------------------------------ events and relists
+
+
+@pytest.mark.parametrize("source", [Source.CRI, Source.CONTAINERD])
+@with_skipped_time
+async def test_an_exit_is_heard_of_from_either_event_source(tmp_path: Path, source: Source) -> None:
+    async with node(tmp_path, source) as n, n.agent() as provider:
+        await n.running(provider)
+        await n.cri.until(lambda: n.cri.subscriptions == 1)
+        n.cri.exit(n.cri.container("main").id, 1)
+        await eventually(lambda: n.restarts() == 1)
+
+
+@with_skipped_time
+async def test_without_an_event_source_exits_are_looked_for_every_second(tmp_path: Path) -> None:
+    async with node(tmp_path, None) as n, n.agent() as provider:
+        await n.running(provider)
+        await n.cri.reached("Subscribe")
+        await quiet()
+        n.cri.exit(n.cri.container("main").id, 1)
+        await quiet()
+        assert n.restarts() == 0
+        n.time.skip(1)
+        await eventually(lambda: n.restarts() == 1)
+
+
+@with_skipped_time
+async def test_an_exit_that_no_event_told_is_found_by_the_relist(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        await n.running(provider)
+        await n.cri.until(lambda: n.cri.subscriptions == 1)
+        await quiet()
+        n.cri.record_exit(n.cri.container("main").id, 1)
+        n.time.skip(20)
+        await quiet()
+        assert n.restarts() == 0
+        n.time.skip(11)
+        await eventually(lambda: n.restarts() == 1)
+
+
+@with_skipped_time
+async def test_what_happened_while_events_were_lost_is_seen_when_they_are_back(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        await n.running(provider)
+        await n.cri.until(lambda: n.cri.subscriptions == 1)
+        await quiet()
+        n.cri.break_streams()
+        await n.cri.until(lambda: n.cri.subscriptions == 0)
+        n.cri.exit(n.cri.container("main").id, 1)
+        await quiet()
+        n.time.skip(0.5)
+        await eventually(lambda: n.restarts() == 1)
+
+
+@with_skipped_time
+async def test_while_events_cannot_be_had_exits_are_looked_for_every_second(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        await n.running(provider)
+        await n.cri.until(lambda: n.cri.subscriptions == 1)
+        await quiet()
+        n.cri.fail("GetContainerEvents", grpc.StatusCode.UNAVAILABLE, times=1000)
+        n.cri.break_streams()
+        await n.cri.until(lambda: n.cri.subscriptions == 0)
+        await quiet()
+        n.cri.exit(n.cri.container("main").id, 1)
+        await quiet()
+        n.time.skip(1)
+        await eventually(lambda: n.restarts() == 1)
+
+
+@with_skipped_time
+async def test_an_event_stream_that_ends_with_an_odd_error_is_opened_again(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        await n.running(provider)
+        await n.cri.until(lambda: n.cri.subscriptions == 1)
+        n.cri.fail("GetContainerEvents", grpc.StatusCode.INTERNAL, "stream terminated")
+        n.cri.break_streams()
+        await n.cri.reached("GetContainerEvents", 1)
+        for _ in range(2):
+            await quiet()
+            n.time.skip(0.5)
+        await n.cri.until(lambda: n.cri.subscriptions == 1)
+        n.cri.exit(n.cri.container("main").id, 1)
+        await eventually(lambda: n.restarts() == 1)
+
+
+@with_skipped_time
+async def test_our_own_starts_told_as_events_make_no_more_work(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        await n.running(provider)
+        await n.cri.until(lambda: n.cri.subscriptions == 1)
+        await quiet()
+        before = len(n.cri.calls)
+        await quiet()
+        assert len(n.cri.calls) == before
+
+
+@with_skipped_time
+async def test_a_runtime_that_comes_later_is_waited_for(tmp_path: Path) -> None:
+    cri = FakeRuntime(SkippedTime())
+    n = Node(tmp_path, f"unix://{tmp_path}/cri.sock", cri, SkippedTime())
+    async with n.agent() as provider:
+        made = asyncio.ensure_future(provider.create_pod(record()))
+        await quiet(0.1)
+        assert (await provider.health()).down != ""
+        assert not made.done()
+        server = await serve_at(cri, n.endpoint)
+        try:
+            await eventually(made.done)
+            await eventually(lambda: n.phase() == "Running")
+            assert n.health_changes > 0
+            assert (await provider.health()).down == ""
+        finally:
+            await server.stop(None)
+
+
+@with_skipped_time
+async def test_a_restarted_runtime_is_found_again(tmp_path: Path) -> None:
+    cri = FakeRuntime(SkippedTime())
+    n = Node(tmp_path, f"unix://{tmp_path}/cri.sock", cri, SkippedTime())
+    server = await serve_at(cri, n.endpoint)
+    async with n.agent() as provider:
+        await n.running(provider)
+        await server.stop(None)
+        await eventually(lambda: cri.subscriptions == 0)
+        assert "unavailable" in (await provider.health()).down
+        cri.record_exit(cri.container("main").id, 1)
+        server = await serve_at(cri, n.endpoint)
+        try:
+            for _ in range(40):
+                n.time.skip(1)
+                await quiet(0.05)
+                if n.restarts() == 1:
+                    break
+            assert n.restarts() == 1
+        finally:
+            await server.stop(None)
+
+
+# ------------------------------------------------------------ pods by UID and name
+
+
+@with_skipped_time
+async def test_a_pod_is_found_by_its_name(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        await n.running(provider)
+        assert (await provider.get_pod("shop", "web")).uid == "u-1"
+        assert (await provider.get_pod_status("shop", "web")).phase == "Running"
+        assert [found.uid for found in await provider.get_pods()] == ["u-1"]
+        with pytest.raises(NotFound):
+            await provider.get_pod("shop", "other")
+
+
+@with_skipped_time
+async def test_a_new_pod_of_the_same_name_waits_for_the_end_of_the_old(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        n.cri.behaviours["main"].obeys_stop = False
+        await n.running(provider)
+        await provider.delete_pod(deleted())
+        await n.cri.reached("StopContainer")
+        await provider.create_pod(record({"uid": "u-2"}))
+        await quiet()
+        assert len(n.cri.sandboxes) == 1
+        assert (await provider.get_pod("shop", "web")).uid == "u-2"
+        n.time.skip(31)
+        await eventually(lambda: n.phase("u-2") == "Running")
+        assert [sandbox.config.metadata.uid for sandbox in n.cri.sandboxes.values()] == ["u-2"]
+
+
+@with_skipped_time
+async def test_a_pod_that_is_deleted_while_it_waits_for_its_name_never_runs(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        n.cri.behaviours["main"].obeys_stop = False
+        await n.running(provider)
+        await provider.delete_pod(deleted())
+        await n.cri.reached("StopContainer")
+        await provider.create_pod(record({"uid": "u-2"}))
+        await provider.delete_pod(deleted("u-2"))
+        n.time.skip(31)
+        await eventually(lambda: n.gone("u-2"))
+        assert len(n.cri.called("RunPodSandbox")) == 1
+
+
+@with_skipped_time
+async def test_a_manifest_that_is_put_back_with_its_uid_runs_after_the_old_is_gone(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        await n.running(provider)
+        await provider.delete_pod(record())
+        await provider.create_pod(record())
+        assert n.gone()
+        await eventually(lambda: n.phase() == "Running")
+        assert [sandbox.ready for sandbox in n.cri.sandboxes.values()] == [True]
+        assert len(await provider.get_pods()) == 1
+
+
+@with_skipped_time
+async def test_an_asked_grace_period_counts_more_than_the_specs(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        await n.running(provider)
+        await provider.delete_pod(deleted(grace_s=7))
+        await eventually(n.gone)
+        assert [request.timeout for request in n.cri.called("StopContainer")] == [7]
+
+
+@with_skipped_time
+async def test_the_status_of_a_gone_pod_leaves_the_record(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        await n.running(provider)
+        await quiet()
+        n.time.skip(1)
+        await eventually(lambda: "status/u-1" in n.store.rows)
+        await provider.delete_pod(deleted())
+        await eventually(lambda: not n.cri.sandboxes)
+        await quiet()
+        n.time.skip(1)
+        await eventually(lambda: "status/u-1" not in n.store.rows)
+
+
+# ------------------------------------------------------------ restarts of the agent, orphans
+
+
+@with_skipped_time
+async def test_a_restarted_agent_takes_running_pods_over_as_they_are(tmp_path: Path) -> None:
+    async with node(tmp_path) as n:
+        async with n.agent() as provider:
+            await n.running(provider)
+        calls = len(n.cri.calls)
+        n.updates.clear()
+        async with n.agent() as provider:
+            assert [found.uid for found in await provider.get_pods()] == ["u-1"]
+            await n.running(provider)
+            assert len(await provider.get_pods()) == 1
+        moves = {"RunPodSandbox", "CreateContainer", "StartContainer", "StopContainer", "PullImage"}
+        assert not moves & {name for name, _ in n.cri.calls[calls:]}
+
+
+@with_skipped_time
+async def test_a_pod_that_nobody_names_is_found_and_can_be_ended(tmp_path: Path) -> None:
+    async with node(tmp_path) as n:
+        async with n.agent() as provider:
+            await n.running(provider)
+        n.updates.clear()
+        n.events.all.clear()
+        async with n.agent() as provider:
+            (orphan,) = await provider.get_pods()
+            assert (orphan.uid, orphan.pod.full_name) == ("u-1", "shop/web")
+            await provider.delete_pod(orphan)
+            await eventually(lambda: not n.cri.sandboxes)
+            await eventually(lambda: not list((tmp_path / "pods-logs").iterdir()))
+            assert set(n.events.reasons) == {"Killing"}
+            await eventually(lambda: not n.store.rows)
+        assert len(n.cri.called("StopContainer")) == 1
+
+
+@with_skipped_time
+async def test_an_orphan_ends_though_a_new_pod_has_its_name(tmp_path: Path) -> None:
+    async with node(tmp_path) as n:
+        async with n.agent() as provider:
+            await n.running(provider)
+        async with n.agent() as provider:
+            await n.running(provider, record({"uid": "u-2"}))
+            (orphan,) = [found for found in await provider.get_pods() if found.uid == "u-1"]
+            await provider.delete_pod(orphan)
+            await eventually(lambda: [s.config.metadata.uid for s in n.cri.sandboxes.values()] == ["u-2"])
+            assert n.phase("u-2") == "Running"
+            assert (await provider.get_pod("shop", "web")).uid == "u-2"
+
+
+@with_skipped_time
+async def test_foreign_sandboxes_are_nobodys_pods(tmp_path: Path) -> None:
+    async with node(tmp_path) as n:
+        meta = pb.PodSandboxMetadata(name="theirs", namespace="default", uid="k-1")
+        labels = {"io.kubernetes.pod.uid": "k-1", "io.kubernetes.pod.name": "theirs"}
+        request = pb.RunPodSandboxRequest(config=pb.PodSandboxConfig(metadata=meta, labels=labels))
+        async with grpc.aio.insecure_channel(n.endpoint) as channel:
+            await channel.unary_unary(
+                "/runtime.v1.RuntimeService/RunPodSandbox",
+                request_serializer=pb.RunPodSandboxRequest.SerializeToString,
+                response_deserializer=pb.RunPodSandboxResponse.FromString,
+            )(request)
+        async with n.agent() as provider:
+            assert await provider.get_pods() == ()
+
+
+# ------------------------------------------------------------ logs and bugs
+
+
+@with_skipped_time
+async def test_logs_of_what_has_not_started_are_refused(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        n.cri.hold("PullImage")
+        await provider.create_pod(record())
+        await n.cri.reached("PullImage")
+        with pytest.raises(Permanent, match=r'container "main" in pod "web" is waiting to start: ContainerCreating'):
+            provider.get_container_logs("shop", "web", "main", LogOptions())
+
+
+@with_skipped_time
+async def test_logs_are_read_from_the_runs_file(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        await n.running(provider)
+        (tmp_path / "pods-logs/shop_web_u-1/main/0.log").write_text("2024-01-01T00:00:00.000000000Z stdout F hello\n")
+        read = [part async for part in provider.get_container_logs("shop", "web", "main", LogOptions())]
+        assert b"".join(read) == b"hello\n"
+
+
+@with_skipped_time
+async def test_a_bug_in_one_pods_worker_ends_the_agent(tmp_path: Path) -> None:
+    async with node(tmp_path) as n:
+        provider = n.make()
+        life = asyncio.ensure_future(provider.run())
+        n.objects.error = ValueError("a bug")
+        await provider.create_pod(record(volumes=[{"name": "c", "configMap": {"name": "x"}}]))
+        await eventually(life.done)
+        with pytest.raises(ExceptionGroup) as ended:
+            life.result()
+        assert ended.group_contains(ValueError, match="a bug")
+
+
+@with_skipped_time
+async def test_a_folder_that_cannot_be_listed_is_an_error_of_the_pod(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        await provider.get_pods()
+        (tmp_path / "root").mkdir()
+        (tmp_path / "root/pods").write_text("not a folder")
+        with pytest.raises(Retryable, match="cannot look for the pod's volumes"):
+            await provider.create_pod(record())
+        (tmp_path / "root/pods").unlink()
+        await n.running(provider)
