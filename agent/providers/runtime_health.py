@@ -81,12 +81,12 @@ class _Options(msgspec.Struct):
 
 
 class _Handler(msgspec.Struct):
-    options: _Options = msgspec.field(default_factory=_Options)
+    options: _Options | None = None
 
 
 class _Containerd(msgspec.Struct):
     defaultRuntimeName: str = "runc"
-    runtimes: dict[str, _Handler] = {}
+    runtimes: dict[str, _Handler] | None = None
 
 
 class _Config(msgspec.Struct):
@@ -105,5 +105,6 @@ async def cgroup_driver(runtime: RuntimeClient) -> CgroupDriver:
         config = msgspec.json.decode(status.info.get("config", "{}"), type=_Config)
     except msgspec.DecodeError:
         return CgroupDriver.CGROUPFS
-    handler = config.containerd.runtimes.get(config.containerd.defaultRuntimeName, _Handler())
-    return CgroupDriver.SYSTEMD if handler.options.SystemdCgroup else CgroupDriver.CGROUPFS
+    handler = (config.containerd.runtimes or {}).get(config.containerd.defaultRuntimeName)
+    systemd = handler is not None and handler.options is not None and handler.options.SystemdCgroup
+    return CgroupDriver.SYSTEMD if systemd else CgroupDriver.CGROUPFS
