@@ -20,7 +20,7 @@ from loguru import logger
 from agent import __version__
 from agent.clock import SystemClock
 from agent.config import Settings
-from agent.errors import ConfigError
+from agent.errors import ConfigError, NotFound, Permanent, Retryable
 from agent.kube.credentials import Credentials
 from agent.kube.events import EventRecorder, LoggedEvents
 from agent.kube.objects import RecordedObjects, ReferencedObjects
@@ -38,23 +38,15 @@ from agent.pods.ports import Events, Objects, Tokens
 from agent.pods.publish import PodUpdateLike, Publisher
 from agent.pods.sources import follow_api, follow_manifests
 from agent.providers import registry
-from agent.providers.contract import (
-    ConfiguresNode,
-    HearsOfObjects,
-    MachineFacts,
-    NotifiesPods,
-    Provider,
-    ProviderContext,
-    Runs,
-    TellsHealth,
-)
+from agent.providers.contract import HearsOfObjects, MachineFacts, NotifiesPods, Provider, ProviderContext, Runs
+from agent.providers.follow import Follower
+from agent.providers.node_side import NodeSide
 from agent.server.http import KubeletServer
 from agent.store.base import Delete, Store
 from agent.store.sqlite import SqliteStore
 
 DRAIN_S = 3.0
 """At the stop, for the Node's last word and for events that wait."""
-SWEEP_S = 60.0
 
 Job = tuple[str, Coroutine[Any, Any, None]]
 
@@ -108,19 +100,28 @@ class Agent:
             facts=MachineFacts(facts.memory_bytes, allocatable(facts, settings)),
             node_ips=node_ips(facts, settings),
             health_changed=self._health_changed,
+            config_file=settings.provider_config,
         )
-        self._provider = _make_provider(settings.provider, context)
+        self._node: NodeController | None = None
+        self._provider = _make_provider(context)
+        self._follower: Follower | None = None
         self._publisher = Publisher(PodsApi(side.api), self._finalized) if side.api else None
-        self._controller = PodController(self._provider, side.events, self._publish)
-        self._provider.notify_pods(self._controller.pod_updated)
+        if getattr(self._provider, "supervises_pods", False):
+            self._controller = PodController(self._provider, side.events, self._publish)
+            if isinstance(self._provider, NotifiesPods):
+                self._provider.notify_pods(self._controller.pod_updated)
+        else:
+            resync_s = settings.full_resync_period
+            self._follower = Follower(
+                self._provider, store, side.objects, side.events, SystemClock(), resync_s=resync_s
+            )
+            self._controller = PodController(self._follower, side.events, self._publish)
+            self._follower.notify_pods(self._controller.pod_updated)
         self._desired = DesiredPods(store, self._controller.desired_changed, _origins(settings))
         self._statuses: dict[str, PodStatus] = {}
-        configure = self._provider.configure_node if isinstance(self._provider, ConfiguresNode) else None
-        self._node = (
-            NodeController(side.api, settings, self._provider, side.events, SystemClock(), configure=configure)
-            if side.api
-            else None
-        )
+        if side.api is not None:
+            told = NodeSide(self._provider, settings.provider, self._health_changed, SystemClock().wall)
+            self._node = NodeController(side.api, settings, told, side.events, SystemClock(), configure=told.configure)
         ca = side.api.access.cluster_ca if side.api else None
         self._server = KubeletServer(settings, self._provider, self, ca, context.node_ips)
 
@@ -158,6 +159,7 @@ class Agent:
     def objects_changed(self, pod_uid: str) -> None:
         if isinstance(self._provider, HearsOfObjects):
             self._provider.objects_changed(pod_uid)
+        self._controller.retry(pod_uid)
 
     def _jobs(self) -> Iterable[Job]:
         yield from self._side.jobs
@@ -169,6 +171,8 @@ class Agent:
             yield "node", self._node.run()
         if isinstance(self._provider, Runs):
             yield "provider", self._provider.run()
+        if self._follower is not None:
+            yield "provider's pods", self._follower.run()
         if self._side.api is not None:
             yield "kubelet API", self._server.run()
 
@@ -200,34 +204,44 @@ class Agent:
         await self._desired.verified.wait()
         await _tidy(self._store, frozenset(record.uid for record in self._desired.all()))
         while True:
-            for record in await self._provider.get_pods():
-                if self._desired.get(record.uid) is None and not self._controller.knows(record.uid):
-                    logger.bind(pod=record.pod.full_name).warning("nobody wants this pod any more: ending it")
-                    await self._provider.delete_pod(record)
-            await asyncio.sleep(SWEEP_S)
+            try:
+                await self._end_orphans()
+            except (Retryable, Permanent, NotFound) as error:
+                logger.warning("pods that nobody wants are not ended yet: {}", error)
+            await asyncio.sleep(self._settings.full_resync_period)
             # By now every pod has said what it refers to.
             if self._side.forget_unreferenced is not None:
-                await self._side.forget_unreferenced()
+                try:
+                    await self._side.forget_unreferenced()
+                except Retryable as error:
+                    logger.warning("what no pod refers to stays in the record: {}", error)
+
+    async def _end_orphans(self) -> None:
+        pods: Provider | Follower = self._follower or self._provider
+        for record in await pods.get_pods():
+            if self._desired.get(record.uid) is None and not self._controller.knows(record.uid):
+                logger.bind(pod=record.pod.full_name).warning("nobody wants this pod any more: ending it")
+                await pods.delete_pod(record)
 
 
 async def _tidy(store: Store, wanted: frozenset[str]) -> None:
-    """Remove what the record holds of pods that went while the agent was down."""
-    rows = [row for prefix in ("status/", "tokens/") for row in await store.list(prefix)]
-    if gone := [Delete(row.key) for row in rows if row.key.split("/")[1] not in wanted]:
-        await store.batch(gone)
+    """Remove what the record holds of pods that went while the agent was down. It can wait for the next start."""
+    try:
+        rows = [row for prefix in ("status/", "tokens/") for row in await store.list(prefix)]
+        if gone := [Delete(row.key) for row in rows if row.key.split("/")[1] not in wanted]:
+            await store.batch(gone)
+    except Retryable as error:
+        logger.warning("what gone pods left stays in the record: {}", error)
 
 
-class _Notifying(Provider, NotifiesPods, TellsHealth):
-    """What the agent asks of every provider today."""
-
-
-def _make_provider(name: str, context: ProviderContext) -> _Notifying:
-    made: Any = registry.find(name)(context)
-    for part, method in ((NotifiesPods, "notify_pods"), (TellsHealth, "health")):
-        if not isinstance(made, part):
-            raise ConfigError(f"--provider: {name!r} has no method {method}")
-    wired: _Notifying = made
-    return wired
+def _make_provider(context: ProviderContext) -> Provider:
+    if (file := context.config_file) is not None:
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            raise ConfigError(f"--provider-config {file}: {error.strerror}") from error
+    made: Provider = registry.find(context.settings.provider)(context)
+    return made
 
 
 def _origins(settings: Settings) -> frozenset[Origin]:

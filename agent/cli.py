@@ -1,4 +1,4 @@
-"""The command line: `edgelet run`, `edgelet version`.
+"""The command line: `edgelet run`, `edgelet providers`, `edgelet version`.
 
 In: arguments, the environment and the settings file. Out: the exit code. A mistake of the user's ends with one line on
 stderr and code 2, a known failure with one line and code 1; only a bug shows a traceback.
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from agent import __version__
+from agent import __version__, former_flags
 from agent.config import Settings
 from agent.errors import ConfigError, EdgeletError
 from agent.options import OPTIONS, Option, resolve
@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         match arguments.command:
             case "version":
                 print(_version())
+            case "providers":
+                _print_providers()
             case "run":
                 return _run(_settings(vars(arguments)))
             case _:
@@ -51,6 +53,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as asked:  # argparse's way out of --help and --version
         return int(asked.code or 0)
     return 0
+
+
+def _print_providers() -> None:
+    from agent.providers.registry import installed
+
+    rows = [("NAME", "CLASS", "OPTIONAL PARTS")]
+    rows += [(one.name, one.source, one.fault or ", ".join(one.parts) or "none") for one in installed()]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for name, source, parts in rows:
+        print(f"{name:{widths[0]}}  {source:{widths[1]}}  {parts}")
 
 
 def _run(settings: Settings) -> int:
@@ -96,6 +108,7 @@ async def _credentials(kubeconfig: Path | None) -> Credentials | None:
 
 
 def _settings(arguments: Mapping[str, object]) -> Settings:
+    former_flags.refuse(arguments)
     flags = {
         option.field: ",".join(given) if isinstance(given, list) else str(given)
         for option in OPTIONS
@@ -164,6 +177,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--config", metavar="FILE", help="settings file (YAML)")
     for option in OPTIONS:
         _add(run, option)
+    for former in former_flags.FORMER_FLAGS:
+        values: dict[str, Any] = {"nargs": "?", "const": "true"} if former.switch else {}
+        run.add_argument(f"--{former.flag}", dest=former.field, help=argparse.SUPPRESS, **values)
+    commands.add_parser("providers", help="list the installed providers and what each can do", allow_abbrev=False)
     commands.add_parser("version", help="print the version", allow_abbrev=False)
     return parser
 

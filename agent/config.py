@@ -24,6 +24,11 @@ class Settings:
     kubeconfig: Path | None = None
     """None: standalone, static manifests only."""
     provider: str = "containerd"
+    """A registered name, or module:Class."""
+    provider_config: Path | None = None
+    """The provider's own settings, read by it alone."""
+    full_resync_period: float = 60.0
+    """Between two looks at whether the provider has all pods of this node, and no others."""
     node_ip: str = ""
     """InternalIP: one address, or one of each family with a comma between; empty: the address of the default route."""
     container_runtime_endpoint: str = "unix:///run/containerd/containerd.sock"
@@ -37,7 +42,7 @@ class Settings:
     disable_taint: bool = False
     """No provider taint on the Node, whatever `provider_taint` says (virtual-kubelet's flag)."""
     provider_taint: Taint | None = None
-    """A taint that tells this Node's provider, as virtual-kubelet sets it; None unless it was asked for."""
+    """A taint that tells this Node's provider, as virtual-kubelet sets it."""
     log_level: str = "info"
     log_format: str = "text"
     port: int = 10250

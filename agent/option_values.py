@@ -19,6 +19,10 @@ _LABEL_WORD = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _TAINT = re.compile(r"(?P<key>[^=:]+)(?:=(?P<value>[^:]*))?(?::(?P<effect>.*))?")
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|h|m|s))+")
+_PROVIDER_ALIASES = {"mynode": "containerd", "example-provider": "containerd"}
+
 _TRUE = frozenset({"true", "t", "1"})
 _FALSE = frozenset({"false", "f", "0"})
 
@@ -84,6 +88,28 @@ def whole(minimum: int, maximum: int) -> Callable[[object], int]:
         return number
 
     return parse
+
+
+def duration(value: object) -> float:
+    """Go's form (1m30s), or bare seconds; more than zero."""
+    word = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else text(value)
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", word):
+        seconds = float(word)
+    elif word and re.fullmatch(_DURATION, word):
+        seconds = sum(float(amount) * _UNITS[unit] for amount, unit in re.findall(r"([0-9.]+)(ms|h|m|s)", word))
+    else:
+        raise ValueError(f"{value!r} is no duration: write 90s or 1m30s")
+    if seconds <= 0:
+        raise ValueError(f"{value!r} is not more than zero")
+    return seconds
+
+
+def provider(value: object) -> str:
+    """A name or module:Class; the names that mean the containerd provider are replaced by its own."""
+    name = text(value).strip()
+    if not name:
+        raise ValueError("no provider named; see edgelet providers")
+    return _PROVIDER_ALIASES.get(name, name)
 
 
 def choice(*words: str, aliases: Mapping[str, str] | None = None) -> Callable[[object], str]:

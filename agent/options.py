@@ -69,7 +69,17 @@ OPTIONS: tuple[Option, ...] = (
         key="nodeName", env="DEFAULT_NODE_NAME", flag_alias="hostname-override", default="the host name",
     ),
     Option(
-        "provider", "provider", form.text, "NAME", "who runs the pods; mynode and example-provider mean containerd",
+        "provider", "provider", form.provider, "NAME",
+        "who runs the pods: a name that `edgelet providers` lists, or module:Class; mynode and example-provider mean"
+        " containerd",
+    ),
+    Option(
+        "provider_config", "provider-config", form.optional_path, "FILE", "the provider's own settings",
+        default="none",
+    ),
+    Option(
+        "full_resync_period", "full-resync-period", form.duration, "DURATION",
+        "how often to see whether the provider has all pods of this node and no others", default="1m",
     ),
     Option(
         "node_ip", "node-ip", form.node_ips, "ADDRESS",
@@ -85,7 +95,7 @@ OPTIONS: tuple[Option, ...] = (
         "provider_taint", "taint", form.provider_taint, "KEY[=VALUE:EFFECT]",
         "taint the Node with its provider; the value is the provider's name and the effect NoSchedule unless given"
         f" here or in {TAINT_VALUE_ENV} and {TAINT_EFFECT_ENV}",
-        env="VKUBELET_TAINT_KEY", default="no taint",
+        env="VKUBELET_TAINT_KEY", default=f"{DEFAULT_TAINT_KEY}=PROVIDER:NoSchedule, none with containerd",
     ),
     Option("disable_taint", "disable-taint", form.switch, "BOOL", "no provider taint, whatever else says so"),
     Option("max_pods", "max-pods", form.whole(0, 100_000), "N", "pods that the Node takes"),
@@ -230,7 +240,7 @@ def _check_files(settings: Settings, origins: Mapping[str, str], exists: Callabl
     # KUBECONFIG may list several files; like kubectl, those that are missing are passed over.
     if settings.kubeconfig and not any(exists(Path(part)) for part in str(settings.kubeconfig).split(os.pathsep)):
         raise ConfigError(f"{origins.get('kubeconfig', '--kubeconfig')}: no such file: {settings.kubeconfig}")
-    for field in ("tls_cert_file", "tls_private_key_file", "client_ca_file"):
+    for field in ("provider_config", "tls_cert_file", "tls_private_key_file", "client_ca_file"):
         file = getattr(settings, field)
         if file is not None and not exists(file):
             raise ConfigError(f"{origins[field]}: no such file: {file}")
@@ -243,12 +253,16 @@ def _provider_taint(settings: Settings, environ: Mapping[str, str]) -> Taint | N
     taint = settings.provider_taint
     value, effect = environ.get(TAINT_VALUE_ENV, ""), environ.get(TAINT_EFFECT_ENV, "")
     if taint is None:
-        if not (value or effect):
+        # Pods that containerd runs are ordinary pods; what another provider makes of them, only their owner knows.
+        if settings.provider == "containerd" and not (value or effect):
             return None
         taint = Taint(DEFAULT_TAINT_KEY, "", "")
     if taint.effect:
         return taint
     try:
-        return form.provider_taint(f"{taint.key}={value or settings.provider}:{form.effect(effect or 'NoSchedule')}")
+        # Of module:Class the class: a taint's value has no colon.
+        name = value or settings.provider.rpartition(":")[2]
+        return form.provider_taint(f"{taint.key}={name}:{form.effect(effect or 'NoSchedule')}")
     except ValueError as error:
-        raise ConfigError(f"environment variables {TAINT_VALUE_ENV} and {TAINT_EFFECT_ENV}: {error}") from error
+        where = f"environment variables {TAINT_VALUE_ENV} and {TAINT_EFFECT_ENV}" if value or effect else "--provider"
+        raise ConfigError(f"{where}: {error}") from error

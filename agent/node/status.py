@@ -76,6 +76,8 @@ def labels(facts: MachineFacts, settings: Settings) -> dict[str, str]:
         "beta.kubernetes.io/os": "linux",
         "beta.kubernetes.io/arch": facts.architecture,
     }
+    if settings.provider != "containerd":
+        own["type"] = "virtual-kubelet"
     return own | settings.node_labels
 
 

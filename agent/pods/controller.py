@@ -1,7 +1,8 @@
 """Bring desired pods to their provider and the provider's news to the publisher.
 
 In: DesiredChanges (durable) and PodUpdates. Out: calls of the provider contract, retried for ever with a capped
-backoff, and statuses to publish. One task a pod, so that a slow pod holds nobody up; it never decides what runs.
+backoff, statuses to publish, and the events that virtual-kubelet's users know, each once a pod. One task a pod, so that
+a slow pod holds nobody up; it never decides what runs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from loguru import logger
 
 from agent.errors import NotFound, Permanent, Retryable
 from agent.model.objects import ObjectReference
+from agent.model.pod import Pod
 from agent.model.record import PodRecord
 from agent.model.status import Phase, PodStatus
 from agent.pods.desired import DesiredChange
@@ -24,6 +26,7 @@ from agent.pods.publish import PodUpdateLike
 
 RETRY_INITIAL_S = 1.0
 RETRY_MAXIMUM_S = 60.0
+FAILED_REASON = "ProviderFailed"
 
 
 class PodProvider(Protocol):
@@ -44,7 +47,12 @@ class PodController:
         """By UID: a task brings its orders; the event says that a new one came."""
         self._given: set[str] = set()
         """The provider was told of these pods, perhaps without success: it must hear of their end."""
-        self._created: set[str] = set()
+        self._created: dict[str, Pod] = {}
+        """As the provider was last told of them."""
+        self._heard: set[str] = set()
+        """The provider has told a status of these."""
+        self._said: dict[str, set[tuple[str, str]]] = {}
+        """By UID: events (reason and message) that were told. A later start tells them anew if they happen anew."""
         self._removed: set[str] = set()
         self._ended: set[str] = set()
         """Their end was told and their objects are about to go: echoes of it must not bring them back."""
@@ -77,12 +85,21 @@ class PodController:
             self._forget(uid)
             if update.record.is_terminating:
                 self._ended.add(uid)
+        else:
+            self._heard.add(uid)
         self._publish(update)
+
+    def retry(self, uid: str) -> None:
+        """What a pod waits for may be there now: if it waits for its next try, try now."""
+        if busy := self._busy.get(uid):
+            busy.set()
 
     def _forget(self, uid: str) -> None:
         self._removed.discard(uid)
         self._given.discard(uid)
-        self._created.discard(uid)
+        self._heard.discard(uid)
+        self._created.pop(uid, None)
+        self._said.pop(uid, None)
 
     def knows(self, uid: str) -> bool:
         """Whether the provider has this pod from here: whatever becomes of it is under way."""
@@ -121,14 +138,11 @@ class PodController:
             self._given.add(uid)
             await self._delete(record)
         elif uid in self._created and uid not in self._removed:
-            try:
-                await self._provider.update_pod(record)
-            except NotFound:
-                # It lost the pod: made again, it is as desired.
-                self._created.discard(uid)
-                await self._create(record)
+            await self._update(record)
         else:
             await self._create(record)
+            if _is_new(change):
+                self._say(record, "Normal", "ProviderCreateSuccess", "Create pod in provider successfully")
 
     async def _create(self, record: PodRecord) -> None:
         self._given.add(record.uid)
@@ -136,7 +150,21 @@ class PodController:
         self._removed.discard(record.uid)
         await self._provider.create_pod(record)
         self._given.add(record.uid)
-        self._created.add(record.uid)
+        self._created[record.uid] = record.pod
+
+    async def _update(self, record: PodRecord) -> None:
+        before = self._created[record.uid]
+        try:
+            await self._provider.update_pod(record)
+        except NotFound:
+            # It lost the pod: made again, it is as desired.
+            del self._created[record.uid]
+            await self._create(record)
+            return
+        self._created[record.uid] = record.pod
+        # Mostly a pod comes back with nothing but its own status.
+        if _asks(before) != _asks(record.pod):
+            self._say(record, "Normal", "ProviderUpdateSuccess", "Update pod in provider successfully")
 
     async def _delete(self, record: PodRecord) -> None:
         try:
@@ -149,22 +177,45 @@ class PodController:
             if said in (Phase.SUCCEEDED, Phase.FAILED):
                 was = record.pod.status
                 status = PodStatus(phase=Phase(said), reason=was.reason, message=was.message)
-            self.pod_updated(_Lost(record, status))
+            self.pod_updated(_News(record, status, gone=True))
 
     def _say_failed(self, change: DesiredChange, message: str) -> None:
         record = change.record or change.was
         assert record is not None
-        deleting = change.record is None or record.is_terminating
-        reason = "ProviderDeleteFailed" if deleting else "ProviderCreateFailed"
+        uid = record.uid
+        if change.record is None or record.is_terminating:
+            reason = "ProviderDeleteFailed"
+        else:
+            reason = "ProviderUpdateFailed" if uid in self._created else "ProviderCreateFailed"
         logger.bind(pod=record.pod.full_name).warning("{}: {}", reason, message)
-        self._events.record(ObjectReference.of(record.pod), "Warning", reason, message)
+        self._say(record, "Warning", reason, message)
+        if reason == "ProviderCreateFailed" and uid not in self._heard and _is_new(change):
+            self._publish(_News(record, PodStatus(phase=Phase.PENDING, reason=FAILED_REASON, message=message)))
+
+    def _say(self, record: PodRecord, kind: str, reason: str, message: str) -> None:
+        """Once a pod: a retry that fails as before is no news."""
+        said = self._said.setdefault(record.uid, set())
+        if (reason, message) not in said:
+            said.add((reason, message))
+            self._events.record(ObjectReference.of(record.pod), kind, reason, message)
+
+
+def _is_new(change: DesiredChange) -> bool:
+    """Not one that runs, or may have run before a restart: that must not look as if it began now."""
+    assert change.record is not None
+    return not change.recalled and change.record.pod.status.phase in ("", Phase.PENDING)
+
+
+def _asks(pod: Pod) -> tuple[object, ...]:
+    """What a provider is asked for."""
+    return pod.spec, pod.metadata.labels, pod.metadata.annotations
 
 
 @dataclass(frozen=True, slots=True)
-class _Lost:
-    """The end of a pod that its provider does not know."""
+class _News:
+    """What the provider does not say itself: that it failed, or that it does not know a pod."""
 
     record: PodRecord
     status: PodStatus
-    gone: bool = True
+    gone: bool = False
     settle_s: float = 0.0

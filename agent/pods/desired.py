@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 from loguru import logger
@@ -30,6 +30,8 @@ class DesiredChange:
 
     record: PodRecord | None
     was: PodRecord | None
+    recalled: bool = field(default=False, compare=False)
+    """It was in the record when the agent started: whatever it says of the pod's status is old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class DesiredPods:
                 logger.error("record row {} is not a pod and is left alone: {}", row.key, error)
                 continue
             self._pods[record.uid] = record
-            self._changed(DesiredChange(record, None))
+            self._changed(DesiredChange(record, None, recalled=True))
 
     def get(self, uid: str) -> PodRecord | None:
         return self._pods.get(uid)

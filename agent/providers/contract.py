@@ -4,14 +4,16 @@ The agent hands a provider the pods of its Node and takes back their status. Pod
 deleted and made again under the same name is another pod. All methods run on the agent's event loop and never block.
 
 A required method that cannot do its work now raises `Retryable`; the agent calls it again, for ever, with a capped
-backoff. `NotFound` and `Permanent` say what they say. The optional Protocols below are found by shape: a provider that
-lacks one is asked in the older way (status polled) or the feature is refused to users.
+backoff. `NotFound` and `Permanent` say what they say, and are 404 and 400 to a user. The optional Protocols, here and
+in `agent.providers.streaming`, are found by shape: a provider that lacks one is asked in the older way (status polled)
+or the feature is refused to users with 501.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from agent.config import Settings
@@ -62,31 +64,47 @@ class ProviderContext:
     """The Node's InternalIPs, primary first."""
     health_changed: Callable[[], None]
     """Call it when the provider becomes able or unable to run pods: the Node says so at once."""
+    config_file: Path | None = None
+    """`--provider-config`. What is in it is the provider's own matter: it raises ConfigError where that is wrong."""
 
 
 class Provider(Protocol):
-    """What every provider has."""
+    """What every provider has.
+
+    The agent looks after the pods of a provider: it asks for their status where `notify_pods` is missing, creates only
+    what `get_pod` does not find, never creates a pod again that has ended, and tells the API server of a pod that the
+    provider has lost. A provider that does all that itself, and keeps it over restarts, has the attribute
+    `supervises_pods = True`: then each of its calls is the agent's own, and `gone` is its own to tell.
+    """
 
     async def create_pod(self, record: PodRecord) -> None:
-        """Run this pod. Called again for a pod that is known already: after a restart of the agent, or a retry."""
+        """Run this pod. Called again after an error, and for the same pod if it was lost before it ran.
+
+        To a provider that supervises its pods: after a restart of the agent also for pods that run, or have ended.
+        """
 
     async def update_pod(self, record: PodRecord) -> None:
-        """The pod's spec, labels or annotations changed."""
+        """The pod's spec, labels or annotations changed (or, where it supervises its pods, only its status)."""
 
     async def delete_pod(self, record: PodRecord) -> None:
         """Begin to end the pod, within `deletionGracePeriodSeconds`, without waiting for the end.
 
-        Called again when the grace period was shortened.
+        Called again when the grace period was shortened. The end is over when the pod's status says Succeeded or Failed
+        with no container running, or `get_pod` does not find it any more. Raises NotFound where there is no such pod.
         """
 
     async def get_pod(self, namespace: str, name: str) -> PodRecord:
-        """The newest pod of that name. Raises NotFound."""
+        """The newest pod of that name. Raises NotFound: this alone, said twice, makes a pod lost."""
 
     async def get_pod_status(self, namespace: str, name: str) -> PodStatus:
         """Its status now. Raises NotFound."""
 
     async def get_pods(self) -> tuple[PodRecord, ...]:
         """Every pod that the provider runs, also those that it found running when it started."""
+
+
+ProviderClass = Callable[[ProviderContext], Provider]
+"""What an entry point names. `_: ProviderClass = MyProvider` lets mypy find a method that is missing."""
 
 
 @runtime_checkable
@@ -126,6 +144,30 @@ class ReadsLogs(Protocol):
 class ConfiguresNode(Protocol):
     async def configure_node(self, node: dict[str, Any]) -> None:
         """Change the v1.Node before it is registered: capacity, labels, nodeInfo."""
+
+
+NodeStatusUpdates = Callable[[dict[str, Any]], None]
+
+
+@runtime_checkable
+class NotifiesNodeStatus(Protocol):
+    def notify_node_status(self, updates: NodeStatusUpdates) -> None:
+        """Call `updates` with a part of a v1.NodeStatus when the provider has news of its Node. Given once.
+
+        The newest part is laid over the agent's own status: conditions by type, everything else by field.
+        """
+
+
+@runtime_checkable
+class ReadsStats(Protocol):
+    async def get_stats_summary(self) -> dict[str, Any]:
+        """What the node's API serves at /stats/summary: a kubelet's Summary (stats/v1alpha1)."""
+
+
+@runtime_checkable
+class ReadsMetrics(Protocol):
+    async def get_metrics_resource(self) -> str:
+        """What the node's API serves at /metrics/resource, in Prometheus' text format."""
 
 
 @runtime_checkable

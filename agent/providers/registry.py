@@ -1,42 +1,115 @@
-"""Find a provider by name: entry points of the group `edgelet.providers`, and `module:Class`.
+"""Find a provider by name: entry points of the group `edgelet.providers`, and `module:Class`; and see what it can do.
 
-In: the name. Out: a class that makes a Provider. A wrong name is a one-line ConfigError that lists the right ones.
+In: the name. Out: a class that has every required method of the contract. A wrong name, a class that cannot be loaded
+and a missing method are one-line ConfigErrors; the first lists the right names.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 from agent.errors import ConfigError
+from agent.providers import contract, streaming
 
 GROUP = "edgelet.providers"
-ALIASES = {"mynode": "containerd", "example-provider": "containerd"}
-"""Older names of the containerd provider."""
+OWN = {
+    "containerd": "agent.providers.containerd:ContainerdProvider",
+    "mock": "agent.providers.mock:MockProvider",
+}
+"""Found without our package's metadata: a source checkout has none."""
+PARTS: tuple[type, ...] = (
+    contract.NotifiesPods,
+    contract.ReadsLogs,
+    streaming.RunsInContainer,
+    streaming.RunsToEnd,
+    streaming.AttachesToContainer,
+    streaming.ForwardsPorts,
+    streaming.StreamsByUrl,
+    contract.ReadsStats,
+    contract.ReadsMetrics,
+    contract.Pings,
+    contract.TellsHealth,
+    contract.NotifiesNodeStatus,
+    contract.ConfiguresNode,
+    contract.HearsOfObjects,
+    contract.Runs,
+)
+"""Everything optional."""
 
 
-def names() -> tuple[str, ...]:
-    """The installed providers' names, sorted."""
-    return tuple(sorted({"containerd", *(entry.name for entry in entry_points(group=GROUP))}))
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """One row of `edgelet providers`."""
+
+    name: str
+    source: str
+    """module:Class"""
+    parts: tuple[str, ...]
+    """Methods of the optional parts that it has."""
+    fault: str = ""
+    """Why it cannot be used, empty where it can."""
+
+
+def installed() -> Iterator[Installed]:
+    """Every provider that can be named, sorted; one that cannot be used says why."""
+    for name, source in sorted(_known().items()):
+        try:
+            yield Installed(name, source, optional_methods(find(name)))
+        except ConfigError as error:
+            yield Installed(name, source, (), str(error).removeprefix("--provider: "))
 
 
 def find(name: str) -> type:
-    """The provider class of that name. Raises ConfigError."""
-    name = ALIASES.get(name, name)
-    if name == "containerd":
-        # Our own is found without its package's metadata: a source checkout has none.
-        name = "agent.providers.containerd:ContainerdProvider"
+    """The provider class of that name, with every required method. Raises ConfigError."""
+    source = name
     if ":" not in name:
-        found = [entry for entry in entry_points(group=GROUP) if entry.name == name]
-        if not found:
-            raise ConfigError(f"--provider: no provider {name!r}; there are: {', '.join(names())}")
-        name = found[0].value
-    module, _, attribute = name.partition(":")
+        known = _known()
+        if name not in known:
+            raise ConfigError(f"--provider: no provider {name!r}; there are: {', '.join(sorted(known))}")
+        source = known[name]
+    module, _, attribute = source.partition(":")
     try:
         provider = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        # The last two: an empty or a relative module name.
-        raise ConfigError(f"--provider: cannot load {name!r}: {error}") from error
+    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
+        # The middle two: an empty or a relative module name.
+        raise ConfigError(f"--provider: cannot load {source!r}: {error}") from error
     if not isinstance(provider, type):
-        raise ConfigError(f"--provider: {name!r} is not a class")
+        raise ConfigError(f"--provider: {source!r} is not a class")
+    _check(source, provider)
     return provider
+
+
+def optional_methods(provider: type) -> tuple[str, ...]:
+    return tuple(
+        method
+        for part in PARTS
+        if all(hasattr(provider, method) for method in _methods(part))
+        for method in _methods(part)
+    )
+
+
+def _known() -> dict[str, str]:
+    return {**{entry.name: entry.value for entry in entry_points(group=GROUP)}, **OWN}
+
+
+def _check(source: str, provider: type) -> None:
+    """Said at the start, in one line, instead of in a traceback with the first pod."""
+    for method in _methods(contract.Provider):
+        made = getattr(provider, method, None)
+        # A class that names the Protocol as its base has the Protocol's empty method.
+        if made is None or made is getattr(contract.Provider, method):
+            raise ConfigError(f"--provider: {source!r} has no method {method}, which every provider must have")
+        if not inspect.iscoroutinefunction(made):
+            raise ConfigError(f"--provider: {source!r} has a method {method} that is not async")
+    for part in PARTS:
+        for method in _methods(part):
+            if getattr(provider, method, None) is getattr(part, method):
+                raise ConfigError(f"--provider: {source!r} has no method {method}, though {part.__name__} is its base")
+
+
+def _methods(protocol: type) -> Iterator[str]:
+    return (name for name in vars(protocol) if not name.startswith("_"))

@@ -218,6 +218,41 @@ def test_an_end_while_a_plugin_is_asked_leaves_no_keys_behind(
     assert not list(Path("/dev/shm").glob(f"edgelet-{agent.pid}-*"))
 
 
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--pod-sync-workers=10", "edgelet: --pod-sync-workers: every pod has a worker of its own"),
+        ("--startup-timeout=1m", "edgelet: --startup-timeout: the agent waits as long as it takes"),
+        ("--metrics-addr=:10255", "edgelet: --metrics-addr: metrics and stats are on the node's API, use --address"),
+        ("--enable-node-lease=false", "edgelet: --enable-node-lease: the Node's lease is always renewed"),
+        ("--os=windows", "edgelet: --os: a Node of edgelet's is Linux"),
+        ("--trace-exporter=jaeger", "edgelet: --trace-exporter: there are no traces, use --log-format json"),
+    ],
+)
+def test_a_flag_of_virtual_kubelets_that_sets_nothing_here_says_what_to_use_instead(
+    flag: str, says: str, capsys: pytest.CaptureFixture[str], started: list[Settings]
+) -> None:
+    assert main(["run", "--nodename", "a", flag]) == 2
+    assert _one_line(capsys).startswith(says)
+    assert started == []
+
+
+def test_a_flag_of_virtual_kubelets_that_asks_for_what_is_done_anyway_is_taken(started: list[Settings]) -> None:
+    assert main(["run", "--nodename=a", "--enable-node-lease", "--os=Linux", "--full-resync-period=30s"]) == 0
+    assert started[0].full_resync_period == 30
+
+
+def test_the_providers_are_listed_with_what_they_can_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["providers"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert next(iter(lines)) == "NAME"
+    assert "agent.providers.containerd:ContainerdProvider" in lines["containerd"]
+    assert "exec_url" in lines["containerd"]
+    assert "agent.providers.mock:MockProvider" in lines["mock"]
+    assert "run_in_container" in lines["mock"]
+    assert "exec_url" not in lines["mock"]
+
+
 def test_help_and_version_are_free_of_errors(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--help"]) == 0
     shown = capsys.readouterr().out

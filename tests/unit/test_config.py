@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,9 @@ def test_a_wrong_value_in_the_file_is_refused_even_where_a_flag_wins() -> None:
         ("container_runtime_endpoint", "tcp://h:1", "--container-runtime-endpoint: 'tcp://h:1' is no unix socket"),
         ("cgroup_root", "edge", "--cgroup-root: 'edge' is no absolute cgroup path"),
         ("cgroup_driver", "cgroup", "--cgroup-driver: 'cgroup' is none of"),
+        ("full_resync_period", "soon", "--full-resync-period: 'soon' is no duration: write 90s or 1m30s"),
+        ("full_resync_period", "0s", "--full-resync-period: '0s' is not more than zero"),
+        ("provider", " ", "--provider: no provider named; see edgelet providers"),
         ("log_level", "loud", "--log-level: 'loud' is none of trace"),
         ("disable_taint", "maybe", "--disable-taint: neither true nor false: 'maybe'"),
         ("root_dir", "", "--root-dir: no path given"),
@@ -211,6 +215,38 @@ def test_a_label_that_no_node_may_give_itself_is_refused_at_the_start(key: str) 
 )
 def test_labels_that_a_node_may_give_itself_are_kept(key: str) -> None:
     assert settle({"node_labels": f"{key}=a"}).node_labels == {key: "a"}
+
+
+def test_a_node_of_another_provider_is_tainted_unless_told_otherwise() -> None:
+    own = Taint("virtual-kubelet.io/provider", "mock", "NoSchedule")
+    assert settle({"provider": "mock"}).provider_taint == own
+    assert settle({"provider": "zoo.cage:Zoo"}).provider_taint == replace(own, value="Zoo")
+    assert settle({"provider": "mock", "provider_taint": "k=v:NoExecute"}).provider_taint == Taint(
+        "k", "v", "NoExecute"
+    )
+    assert settle({"provider": "mock"}, {"VKUBELET_TAINT_EFFECT": "NoExecute"}).provider_taint == replace(
+        own, effect="NoExecute"
+    )
+    with pytest.raises(ConfigError, match=r"^--provider: label .* cannot have the value '_Hidden'"):
+        settle({"provider": "zoo:_Hidden"})
+
+
+@pytest.mark.parametrize("name", ["containerd", "mynode", "example-provider"])
+def test_the_older_names_of_our_own_provider_mean_it_and_give_no_taint(name: str) -> None:
+    settings = settle({"provider": name})
+    assert (settings.provider, settings.provider_taint) == ("containerd", None)
+
+
+def test_a_duration_is_gos_or_bare_seconds() -> None:
+    for given, seconds in {"1m30s": 90, "90": 90, "0.5s": 0.5, "2h": 7200, "250ms": 0.25}.items():
+        assert settle({"full_resync_period": given}).full_resync_period == seconds
+    assert settle({}, {}, {"fullResyncPeriod": 90}).full_resync_period == 90
+
+
+def test_a_provider_config_must_exist() -> None:
+    with pytest.raises(ConfigError, match=r"^--provider-config: no such file: /nope$"):
+        settle({"provider_config": "/nope"})
+    assert settle({"provider_config": "/p"}, present=("/p",)).provider_config == Path("/p")
 
 
 def test_the_provider_taint_is_filled_in_as_virtual_kubelet_does() -> None:

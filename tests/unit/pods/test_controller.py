@@ -19,6 +19,8 @@ from agent.pods.publish import PodUpdateLike
 from agent.providers.contract import PodUpdate
 from tests.fakes.virtual_time import beside, elapsed, in_virtual_time
 
+CREATED = ("Normal", "ProviderCreateSuccess", "Create pod in provider successfully")
+UPDATED = ("Normal", "ProviderUpdateSuccess", "Update pod in provider successfully")
 RUNNING, FAILED = PodStatus(phase=Phase.RUNNING), PodStatus(phase=Phase.FAILED)
 
 
@@ -59,7 +61,7 @@ class World:
             raise errors.pop(0)
 
     def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None:
-        assert (about.name, about.uid) == ("web", "u-1")
+        assert (about.name, about.uid[:2]) == ("web", "u-")
         self.events.append((kind, reason, message))
 
     @property
@@ -138,7 +140,7 @@ async def test_a_failed_delete_is_told_as_one_and_tried_again() -> None:
 
     await beside(world.controller.run(), work)
     assert world.called == ["create", "delete", "delete"]
-    assert world.events == [("Warning", "ProviderDeleteFailed", "away")]
+    assert world.events == [CREATED, ("Warning", "ProviderDeleteFailed", "away")]
 
 
 @in_virtual_time
@@ -254,7 +256,7 @@ async def test_a_pod_that_the_provider_lost_is_created_again() -> None:
 
     await beside(world.controller.run(), work)
     assert world.called == ["create", "update", "create", "update"]
-    assert world.events == []
+    assert world.events == [CREATED]
 
 
 @pytest.mark.parametrize(
@@ -288,3 +290,100 @@ async def test_a_lost_pod_that_nobody_desires_just_goes() -> None:
     await beside(world.controller.run(), work)
     assert world.called == ["create", "delete", "create"]
     assert world.published == []
+
+
+def labelled(colour: str) -> PodRecord:
+    made = record()
+    labels = {"colour": colour}
+    pod = msgspec.structs.replace(made.pod, metadata=msgspec.structs.replace(made.pod.metadata, labels=labels))
+    return PodRecord(pod, made.raw)
+
+
+@in_virtual_time
+async def test_success_is_told_once_a_pod_and_of_a_real_change_only() -> None:
+    world = World()
+
+    async def work() -> None:
+        await world.want(record())
+        await world.want(record(phase="Running"))
+        assert world.events == [CREATED]
+        await world.want(labelled("red"))
+        await world.want(labelled("blue"))
+
+    await beside(world.controller.run(), work)
+    assert world.called == ["create", "update", "update", "update"]
+    assert world.events == [CREATED, UPDATED]
+
+
+@in_virtual_time
+async def test_a_pod_from_before_a_restart_is_not_said_to_be_created_again() -> None:
+    world = World()
+
+    async def work() -> None:
+        world.controller.desired_changed(DesiredChange(record(), None, recalled=True))
+        await asyncio.sleep(1)
+        await world.want(record(phase="Running"))
+
+    await beside(world.controller.run(), work)
+    assert world.called == ["create", "update"]
+    assert world.events == []
+
+
+@in_virtual_time
+async def test_a_pod_that_cannot_be_created_says_so_in_its_status_and_each_reason_is_one_event() -> None:
+    world = World({"create": [Retryable("away")] * 3 + [Permanent("No", "full")]})
+
+    async def work() -> None:
+        await world.want(record(), wait_s=60)
+
+    await beside(world.controller.run(), work)
+    failed = [("Warning", "ProviderCreateFailed", why) for why in ("away", "full")]
+    assert world.events == [*failed, CREATED]
+    said = {(u.status.phase, u.status.reason, u.status.message, u.gone) for u in world.published}
+    assert said == {(Phase.PENDING, "ProviderFailed", why, False) for why in ("away", "full")}
+
+
+@pytest.mark.parametrize("recalled", [True, False])
+def test_a_pod_that_may_run_is_not_said_to_be_pending_while_its_provider_is_away(recalled: bool) -> None:
+    @in_virtual_time
+    async def run() -> None:
+        world = World({"create": [Retryable("away")] * 3})
+        known = record(phase="" if recalled else "Running")
+
+        async def work() -> None:
+            world.controller.desired_changed(DesiredChange(known, None, recalled=recalled))
+            await asyncio.sleep(60)
+
+        await beside(world.controller.run(), work)
+        assert world.called == ["create"] * 4
+        assert world.published == []
+
+    run()
+
+
+@in_virtual_time
+async def test_a_failed_update_is_told_as_one_tried_again_and_leaves_the_status_alone() -> None:
+    world = World({"update": [Retryable("away")] * 2})
+
+    async def work() -> None:
+        await world.want(record())
+        await world.want(labelled("red"), wait_s=10)
+
+    await beside(world.controller.run(), work)
+    assert world.called == ["create", "update", "update", "update"]
+    assert world.events == [CREATED, ("Warning", "ProviderUpdateFailed", "away"), UPDATED]
+    assert world.published == []
+
+
+@in_virtual_time
+async def test_what_a_pod_waits_for_being_there_ends_the_wait_for_the_next_try() -> None:
+    world = World({"create": [Retryable("no secret")] * 6})
+
+    async def work() -> None:
+        await world.want(record(), wait_s=40)
+        world.controller.retry("u-1")
+        world.controller.retry("unknown")
+        await asyncio.sleep(1)
+
+    await beside(world.controller.run(), work)
+    assert [when for when, _, _ in world.calls] == [0, 1, 3, 7, 15, 31, 40]
