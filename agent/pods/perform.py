@@ -32,6 +32,7 @@ from agent.pods.cgroups import pod_cgroup_parent, remove_pod_cgroup
 from agent.pods.interrupt import Interrupt
 from agent.pods.knowledge import Failure
 from agent.pods.machine import Machine
+from agent.pods.missing import missing_objects
 from agent.pods.on_disk import on_disk
 from agent.pods.plan_stop import MINIMUM_GRACE_S
 from agent.pods.pod_state import PodState
@@ -163,6 +164,7 @@ class Performer:
         state.volumes_mounted = True
         try:
             state.referenced = await fetch(pod, machine.objects, machine.tokens)
+            self._say_missing()
             state.volume_paths = await machine.volumes.set_up(pod, state.referenced, machine.node)
         except (Retryable, Permanent, Forbidden) as error:
             wait = state.next_retry("volumes")
@@ -172,6 +174,15 @@ class Performer:
         state.volume_failure = None
         state.retries.pop("volumes", None)
         self._date_refresh()
+
+    def _say_missing(self) -> None:
+        """Once: what a volume or a container cannot do without it says itself, again and again."""
+        state = self._state
+        absent = {key for key, found in state.referenced.objects.items() if found is MISSING}
+        for one in missing_objects(state.pod, absent):
+            if one.message not in state.missed:
+                state.missed.add(one.message)
+                self._event("Warning", one.reason, one.message)
 
     def _date_refresh(self) -> None:
         """When the first of the pod's tokens has used up most of its life."""

@@ -40,6 +40,8 @@ class PodState:
     post_starting: dict[str, Health] = field(default_factory=dict)
     """By container ID: its postStart hook runs, or has failed."""
     last_sandbox_attempt: int = -1
+    missed: set[str] = field(default_factory=set)
+    """Absent objects that an event told of."""
     refresh_at: float | None = None
     """Monotonic: when tokens in volumes must be written anew."""
 

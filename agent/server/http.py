@@ -28,6 +28,7 @@ from agent.server.certificate import CertificateFiles, server_certificate
 from agent.server.clients import client_of
 from agent.server.log_query import INVALID, log_options
 from agent.server.ports import Pods, PodStatuses
+from agent.server.stats import StatsRoutes
 from agent.server.streaming import StreamingRoutes
 from agent.server.takeover import Upgraded
 
@@ -76,6 +77,7 @@ class KubeletServer:
         app.router.add_get("/pods", self._pods)
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._container_logs)
         app.router.add_routes(StreamingRoutes(self._provider).routes())
+        app.router.add_routes(StatsRoutes(self._provider).routes())
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_S)
         await runner.setup()
         try:
