@@ -149,6 +149,10 @@ class FakeWorld:
         """The half of `exit` that tells the event."""
         self._tell(pb.CONTAINER_STOPPED_EVENT, container_id, self.containers[container_id].sandbox_id)
 
+    def tell_start(self, container_id: str) -> None:
+        """Tell that it started, once more or late."""
+        self._tell(pb.CONTAINER_STARTED_EVENT, container_id, self.containers[container_id].sandbox_id)
+
     def tell_exec_exit(self, container_id: str) -> None:
         """A command that ran in the container ended. CRI says nothing of it, containerd's own service does."""
         if self.event_source is Source.CONTAINERD:

@@ -86,6 +86,7 @@ class FakeObjects:
     def __init__(self) -> None:
         self.held: dict[ObjectKey, bytes] = {}
         self.error: Exception | None = None
+        self.asked = 0
         self.retained: dict[str, tuple[ObjectKey, ...]] = {}
 
     def put(self, kind: Any, name: str, **content: Any) -> None:
@@ -93,6 +94,7 @@ class FakeObjects:
         self.held[ObjectKey(kind, "shop", name)] = msgspec.json.encode({"metadata": meta, **content})
 
     async def get(self, key: ObjectKey) -> bytes:
+        self.asked += 1
         if self.error is not None:
             raise self.error
         if key not in self.held:

@@ -463,12 +463,23 @@ async def test_a_pod_that_had_ended_is_not_run_again_whatever_is_left_of_it(tmp_
 async def test_a_volumes_missing_config_map_is_waited_for_and_its_coming_starts_the_pod_at_once(tmp_path: Path) -> None:
     async with scene(tmp_path) as s:
         worker = s.start(record(volumes=[CONFIG_VOLUME]))
-        await s.until(lambda: s.events.messages("FailedMount"))
-        await quiet()
+        await fail_for_long(s)
+        assert s.events.messages("FailedMount")
         assert "CreateContainer" not in s.moves
         s.objects.put("configmaps", "settings", data={"a": "1"})
         worker.objects_changed()
         await s.until(lambda: s.phase == "Running")
+
+
+async def fail_for_long(s: Scene) -> None:
+    """Until the next try is eight seconds away."""
+    await s.until(lambda: s.objects.asked)
+    for wait in (1, 2, 4):
+        await quiet()
+        before = s.objects.asked
+        s.skip(wait)
+        await s.until(lambda: s.objects.asked > before)  # noqa: B023
+    await quiet()
 
 
 def with_env() -> PodRecord:
@@ -483,6 +494,7 @@ async def test_a_variables_missing_config_map_is_waited_for_and_its_coming_start
     async with scene(tmp_path) as s:
         worker = s.start(with_env())
         await s.until(lambda: s.waits() == "CreateContainerConfigError")
+        await fail_for_long(s)
         s.objects.put("configmaps", "settings", data={"a": "1"})
         worker.objects_changed()
         await s.until(lambda: s.phase == "Running")

@@ -203,6 +203,7 @@ async def test_our_own_starts_told_as_events_make_no_more_work(tmp_path: Path) -
         await n.cri.until(lambda: n.cri.subscriptions == 1)
         await quiet()
         before = len(n.cri.calls)
+        n.cri.tell_start(n.cri.container("main").id)
         await quiet()
         assert len(n.cri.calls) == before
 
