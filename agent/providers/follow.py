@@ -136,17 +136,15 @@ class Follower:
         await self._open.wait()
         pod = self._pods.setdefault(record.uid, _Followed(record, self._last.pop(record.uid, None)))
         pod.record, pod.ending = record, True
-        present = await self._found(record)
-        if present is None and not self._is_newest(pod):
-            # The provider knows pods by name, and the name is another's by now.
-            self._end(pod, lost_status(pod.status, self._clock.wall()))
-            return
         try:
-            await self._asked(self._provider.delete_pod(record))
+            if (await self._named(record)).uid == record.uid:
+                await self._asked(self._provider.delete_pod(record))
+                await self._look(pod)
+                return
+            # Another pod has the name by now, and a provider that knows pods by name would end that one.
         except NotFound:
-            self._end(pod, lost_status(pod.status, self._clock.wall()))
-            return
-        await self._look(pod)
+            pass
+        self._end(pod, self._last_word(pod))
 
     async def get_pods(self) -> tuple[PodRecord, ...]:
         return await self._asked(self._provider.get_pods())
@@ -177,10 +175,16 @@ class Follower:
         pod.gone.set()
         self._updates(PodUpdate(pod.record, status, gone=True))
 
+    def _last_word(self, pod: _Followed) -> PodStatus:
+        said = pod.record.pod.status
+        if pod.status is None and said.phase in (Phase.SUCCEEDED, Phase.FAILED):
+            return PodStatus(phase=Phase(said.phase), reason=said.reason, message=said.message)
+        return lost_status(pod.status, self._clock.wall())
+
     def _missed(self, pod: _Followed) -> None:
         """The provider said that it does not have this pod."""
         if pod.ending:
-            self._end(pod, lost_status(pod.status, self._clock.wall()))
+            self._end(pod, self._last_word(pod))
             return
         pod.misses += 1
         if pod.created and pod.misses > 1:
@@ -229,17 +233,15 @@ class Follower:
 
     async def _found(self, record: PodRecord) -> PodRecord | None:
         """The pod as the provider has it; another pod of its name is not it."""
-        meta = record.pod.metadata
         try:
-            found = await self._asked(self._provider.get_pod(meta.namespace, meta.name))
+            found = await self._named(record)
         except NotFound:
             return None
-        return found if found.uid == meta.uid else None
+        return found if found.uid == record.uid else None
 
-    def _is_newest(self, pod: _Followed) -> bool:
-        """Pods are kept in the order in which they came."""
-        named = [one for one in self._pods.values() if one.record.pod.full_name == pod.record.pod.full_name]
-        return named[-1] is pod
+    async def _named(self, record: PodRecord) -> PodRecord:
+        meta = record.pod.metadata
+        return await self._asked(self._provider.get_pod(meta.namespace, meta.name))
 
     async def _check_objects(self, pod: Pod) -> None:
         """Raises Retryable while an object is missing that the pod cannot be without."""

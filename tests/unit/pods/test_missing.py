@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from agent.model.objects import ObjectKey
 from agent.model.pod import Pod, pod_from_dict
 from agent.pods.missing import missing_objects
+from tests.fakes.skipped_time import with_skipped_time
+from tests.unit.pods.scene import record, scene
 
 MAP, SECRET = ObjectKey("configmaps", "ns", "one"), ObjectKey("secrets", "ns", "one")
 
@@ -58,3 +62,18 @@ def test_one_reference_that_needs_the_object_makes_it_mandatory_and_it_is_told_o
 def test_what_exists_and_pull_secrets_are_not_told() -> None:
     named = pod(imagePullSecrets=[{"name": "one"}], containers=[container(env=[env("configMap", False)])])
     assert missing_objects(named, {SECRET}) == ()
+
+
+@with_skipped_time
+async def test_a_pod_in_containerd_tells_of_each_absent_object_once_while_it_waits_for_it(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        volumes = [
+            {"name": "needed", "secret": {"secretName": "one"}},
+            {"name": "spare", "configMap": {"name": "two", "optional": True}},
+        ]
+        s.start(record(volumes=volumes))
+        for tries in (1, 2, 3):
+            await s.until(lambda: len(s.events.messages("FailedMount")) == tries)  # noqa: B023
+            s.skip(10)
+        assert s.events.messages("MandatorySecretNotFound") == ['secret "one" not found']
+        assert s.events.messages("OptionalConfigMapNotFound") == ['configmap "two" not found']
