@@ -94,7 +94,8 @@ class Performer:
         state, machine = self._state, self._machine
         state.refresh_at = None
         try:
-            state.referenced = await fetch(state.pod, machine.objects, machine.tokens)
+            if not await self._fetched():
+                return
             await machine.volumes.refresh(state.pod, state.referenced, machine.node)
         except (Retryable, Permanent) as error:
             self._event("Warning", "FailedMount", str(error))
@@ -163,7 +164,8 @@ class Performer:
         machine.objects.retain(pod.uid, references(pod))
         state.volumes_mounted = True
         try:
-            state.referenced = await fetch(pod, machine.objects, machine.tokens)
+            if not await self._fetched():
+                return
             self._say_missing()
             state.volume_paths = await machine.volumes.set_up(pod, state.referenced, machine.node)
         except (Retryable, Permanent, Forbidden) as error:
@@ -174,6 +176,14 @@ class Performer:
         state.volume_failure = None
         state.retries.pop("volumes", None)
         self._date_refresh()
+
+    async def _fetched(self) -> bool:
+        """Have what the pod refers to; False where it is to end instead, and waits for no API server."""
+        state, machine = self._state, self._machine
+        async with self._interrupt.scope():
+            if state.stop is None:
+                state.referenced = await fetch(state.pod, machine.objects, machine.tokens)
+        return state.stop is None
 
     def _say_missing(self) -> None:
         """Once: what a volume or a container cannot do without it says itself, again and again."""

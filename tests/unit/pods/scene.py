@@ -87,6 +87,8 @@ class FakeObjects:
         self.held: dict[ObjectKey, bytes] = {}
         self.error: Exception | None = None
         self.asked = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.retained: dict[str, tuple[ObjectKey, ...]] = {}
 
     def put(self, kind: Any, name: str, **content: Any) -> None:
@@ -95,6 +97,7 @@ class FakeObjects:
 
     async def get(self, key: ObjectKey) -> bytes:
         self.asked += 1
+        await self.answers.wait()
         if self.error is not None:
             raise self.error
         if key not in self.held:

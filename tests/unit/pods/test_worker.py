@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from loguru import logger
 
 from agent.cri._generated import api_pb2 as pb
 from agent.errors import Retryable
@@ -146,6 +147,54 @@ async def test_a_failed_liveness_probe_kills_and_restarts(tmp_path: Path) -> Non
 
 
 @with_skipped_time
+async def test_a_container_that_waits_for_its_restart_is_not_probed(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        await s.running(container_record(livenessProbe={**LIVENESS, "periodSeconds": 1}))
+        s.exit("main", 1)
+        await s.until(lambda: s.main().restartCount == 1 and s.main().state.running)
+        s.exit("main", 1)
+        await s.until(lambda: s.waits() == "CrashLoopBackOff")
+        probed = len(s.cri.called("ExecSync"))
+        for _ in range(3):
+            s.skip(2)
+            await quiet()
+        assert len(s.cri.called("ExecSync")) == probed
+
+
+@with_skipped_time
+async def test_the_liveness_of_an_ending_pod_is_nobodys_business(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        s.cri.behaviours["main"].obeys_stop = False
+        worker = await s.running(container_record(livenessProbe={**LIVENESS, "periodSeconds": 1}))
+        worker.stop(StopCause.DELETED, 30)
+        await s.cri.reached("StopContainer")
+        await quiet()
+        probed = len(s.cri.called("ExecSync"))
+        for _ in range(3):
+            s.skip(2)
+            await quiet()
+        assert len(s.cri.called("ExecSync")) == probed
+        s.skip(30)
+        await worker.gone.wait()
+
+
+@with_skipped_time
+async def test_readiness_follows_its_probe(tmp_path: Path) -> None:
+    probe = {"exec": {"command": ["check"]}, "periodSeconds": 5, "failureThreshold": 1}
+    async with scene(tmp_path) as s:
+        results = s.cri.behaviours["main"].exec_results
+        results.append(pb.ExecSyncResponse(exit_code=1))
+        await s.running(container_record(readinessProbe=probe))
+        assert not s.main().ready
+        s.skip(5)
+        await s.until(lambda: s.main().ready)
+        results.append(pb.ExecSyncResponse(exit_code=1))
+        s.skip(5)
+        await s.until(lambda: not s.main().ready)
+        assert s.moves.count("StopContainer") == 0
+
+
+@with_skipped_time
 async def test_a_lost_sandbox_is_replaced_by_the_next_attempt(tmp_path: Path) -> None:
     async with scene(tmp_path) as s:
         worker = await s.running()
@@ -229,6 +278,31 @@ async def test_a_deletion_does_not_wait_for_an_image(tmp_path: Path) -> None:
         await worker.gone.wait()
         assert s.cri.sandboxes == {}
         assert "CreateContainer" not in s.moves
+
+
+@with_skipped_time
+async def test_a_deletion_does_not_wait_for_the_api_server(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        s.objects.answers.clear()
+        worker = s.start(record(volumes=[CONFIG_VOLUME]))
+        await s.until(lambda: s.objects.asked)
+        worker.stop(StopCause.DELETED, 30)
+        await worker.gone.wait()
+        assert s.cri.sandboxes == {}
+        assert not (s.root / "pods/u-1").exists()
+
+
+@with_skipped_time
+async def test_a_deletion_does_not_wait_for_what_a_running_pod_refers_to(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        s.objects.put("configmaps", "settings", data={"a": "1"})
+        worker = await s.running(record(volumes=[CONFIG_VOLUME]))
+        s.objects.answers.clear()
+        worker.objects_changed()
+        await s.until(lambda: s.objects.asked == 2)
+        worker.stop(StopCause.DELETED, 30)
+        await worker.gone.wait()
+        assert s.cri.sandboxes == {}
 
 
 @with_skipped_time
@@ -339,6 +413,24 @@ async def test_a_runtime_that_is_away_at_any_step_is_asked_again(tmp_path: Path,
         s.skip(1)
         await s.until(lambda: s.phase == "Running")
         assert worker.status is not None
+
+
+@with_skipped_time
+async def test_a_runtime_that_stays_away_is_one_line_in_the_log_of_a_pod(tmp_path: Path) -> None:
+    lines: list[str] = []
+    sink = logger.add(lambda message: lines.append(str(message)), level="WARNING")
+    try:
+        async with scene(tmp_path) as s:
+            s.cri.fail("ListPodSandbox", AWAY, times=4)
+            s.start()
+            for tries in range(1, 5):
+                await s.cri.reached("ListPodSandbox", tries)
+                await quiet()
+                s.skip(1)
+            await s.until(lambda: s.phase == "Running")
+    finally:
+        logger.remove(sink)
+    assert len(lines) == 1
 
 
 @pytest.mark.parametrize("call", ["RunPodSandbox", "StartContainer"])
