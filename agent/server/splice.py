@@ -11,6 +11,7 @@ import asyncio
 import re
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -21,6 +22,8 @@ from agent.server.takeover import Connection, Upgraded, take_over
 IDLE_S = 4 * 3600.0
 """The kubelet's."""
 CHECK_S = 5.0
+FAREWELL_S = 1.0
+"""For a client to take the last words and close by itself."""
 BLOCK_BYTES = 128 * 1024
 _REPLAYED = re.compile(r"upgrade|connection|x-stream-protocol-version|sec-websocket-.*", re.IGNORECASE)
 
@@ -48,6 +51,8 @@ class _Session:
     client: Connection
     server: socket.socket
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    is_over_there: bool = False
+    """The runtime has said everything."""
     up_bytes: int = 0
     down_bytes: int = 0
 
@@ -57,6 +62,15 @@ class _Session:
             await self._until_over()
             for pump in pumps:
                 pump.cancel()
+        if self.is_over_there:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        """To close on a client that still sends would reset the connection, and its last words could be lost."""
+        with suppress(OSError):
+            async with asyncio.timeout(FAREWELL_S):
+                while await self.client.reader.read(BLOCK_BYTES):
+                    pass
 
     async def _up(self) -> None:
         loop = asyncio.get_running_loop()
@@ -82,6 +96,7 @@ class _Session:
                 self.down_bytes += count
         except OSError:
             pass
+        self.is_over_there = True
         self.over.set()
 
     async def _until_over(self) -> None:
