@@ -191,7 +191,7 @@ class PodWorker:
         if self._refresh and state.volume_paths is not None and state.stop is None:
             self._refresh = False
             await self._performer.refresh_volumes()
-        await self._wait(now, decided.wake_at, state.refresh_at, deadline)
+        await self._wait(decided.wake_at, state.refresh_at, deadline)
         return False
 
     async def _leave(self, observed: ObservedPod) -> None:
@@ -323,9 +323,9 @@ class PodWorker:
     def _event(self, kind: str, reason: str, message: str) -> None:
         self._machine.events.record(ObjectReference.of(self.record.pod), kind, reason, message)
 
-    async def _wait(self, now: float, *moments: float | None) -> None:
+    async def _wait(self, *moments: float | None) -> None:
         due = min((m for m in moments if m is not None), default=None)
-        await self._pause(None if due is None else max(0.0, due - now))
+        await self._pause(None if due is None else max(0.0, due - self._machine.monotonic()))
 
     async def _pause(self, seconds: float | None) -> None:
         try:
