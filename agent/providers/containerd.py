@@ -180,7 +180,7 @@ class ContainerdProvider:
 
     async def _when_up(self, parts: WorkerParts) -> Machine:
         """Wait for the runtime, however long it takes."""
-        said = False
+        said = ""
         while True:
             try:
                 await self._runtime.version()
@@ -188,10 +188,10 @@ class ContainerdProvider:
                 self._take_over(await machine.observer.observe_all())
                 self._context.health_changed()
                 return machine
-            except Retryable as error:
-                if not said:
+            except (Retryable, Permanent) as error:
+                if str(error) != said:
                     logger.warning("{}; waiting for it", error)
-                said = True
+                said = str(error)
                 await asyncio.sleep(RECONNECT_S)
 
     def _take_over(self, observed: Mapping[str, ObservedPod]) -> None:
@@ -288,6 +288,7 @@ class ContainerdProvider:
             except TimeoutError:
                 pass
             self._relist_now.clear()
+            known = frozenset(self._workers)
             try:
                 observed = await self._machine.observer.observe_all()
             except (Retryable, Permanent) as error:
@@ -296,7 +297,8 @@ class ContainerdProvider:
             for uid, worker in self._workers.items():
                 if _differs(worker.observed, observed.get(uid)):
                     worker.wake()
-            self._take_over(observed)
+            # What has ended since it was read is nobody's orphan.
+            self._take_over({uid: pod for uid, pod in observed.items() if uid not in known})
 
 
 def _differs(last: ObservedPod, now: ObservedPod | None) -> bool:

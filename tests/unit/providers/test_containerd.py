@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from agent.cri._generated import api_pb2 as pb
 from agent.cri.events import Source
 from agent.errors import NotFound, Permanent, Retryable
 from agent.model.logs import LogOptions
+from agent.model.observed import ObservedPod
 from agent.model.record import PodRecord
 from agent.providers.containerd import ContainerdProvider
 from agent.providers.contract import MachineFacts, PodUpdate, ProviderContext
@@ -227,6 +228,26 @@ async def test_a_runtime_that_comes_later_is_waited_for(tmp_path: Path) -> None:
             await server.stop(None)
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN])
+@pytest.mark.parametrize("call", ["Version", "Status", "ListPodSandbox", "ListContainers", "ContainerStatus"])
+@with_skipped_time
+async def test_a_runtime_that_is_not_well_yet_at_the_start_is_waited_for(
+    tmp_path: Path, call: str, code: grpc.StatusCode
+) -> None:
+    async with node(tmp_path) as n:
+        async with n.agent() as provider:
+            await n.running(provider)
+        n.cri.unserved.add("RuntimeConfig")
+        before = len(n.cri.called(call))
+        n.cri.fail(call, code, "the plugin is being loaded")
+        async with n.agent() as provider:
+            await n.cri.reached(call, before + 1)
+            assert "has not answered yet" in (await provider.health()).down
+            await quiet()
+            n.time.skip(0.5)
+            assert [found.uid for found in await provider.get_pods()] == ["u-1"]
+
+
 @with_skipped_time
 async def test_a_restarted_runtime_is_found_again(tmp_path: Path) -> None:
     cri = FakeRuntime(SkippedTime())
@@ -377,6 +398,31 @@ async def test_an_orphan_ends_though_a_new_pod_has_its_name(tmp_path: Path) -> N
             await eventually(lambda: [s.config.metadata.uid for s in n.cri.sandboxes.values()] == ["u-2"])
             assert n.phase("u-2") == "Running"
             assert (await provider.get_pod("shop", "web")).uid == "u-2"
+
+
+@with_skipped_time
+async def test_a_pod_that_ends_while_everything_is_looked_at_is_no_orphan(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        await n.running(provider)
+        await n.cri.until(lambda: n.cri.subscriptions == 1)
+        await quiet()
+        observer, read, go_on = provider._machine.observer, asyncio.Event(), asyncio.Event()
+        look = observer.observe_all
+
+        async def slow_look() -> Mapping[str, ObservedPod]:
+            found = await look()
+            read.set()
+            await go_on.wait()
+            return found
+
+        observer.observe_all = slow_look  # type: ignore[method-assign]
+        n.time.skip(31)
+        await read.wait()
+        await provider.delete_pod(deleted())
+        await eventually(lambda: not n.cri.sandboxes)
+        go_on.set()
+        await quiet()
+        assert await provider.get_pods() == ()
 
 
 @with_skipped_time
