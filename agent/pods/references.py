@@ -71,8 +71,8 @@ def token_requests(pod: Pod) -> Mapping[TokenKey, ServiceAccountTokenProjection]
     }
 
 
-async def fetch(pod: Pod, objects: Objects, tokens: Tokens) -> Referenced:
-    """Fetch everything at once. What does not exist becomes MISSING.
+async def fetch(pod: Pod, objects: Objects, tokens: Tokens | None) -> Referenced:
+    """Fetch everything at once (no tokens where `tokens` is None). What does not exist becomes MISSING.
 
     A pull secret that can't be had for any reason is MISSING too: the image may be public or here already, and the
     kubelet starts such a pod as well. Raises Retryable, Forbidden, or Permanent for an object that can't be read.
@@ -90,9 +90,9 @@ async def fetch(pod: Pod, objects: Objects, tokens: Tokens) -> Referenced:
                 raise
             return MISSING
 
-    async def one_token(wanted: ServiceAccountTokenProjection) -> Token | Missing:
+    async def one_token(source: Tokens, wanted: ServiceAccountTokenProjection) -> Token | Missing:
         try:
-            return await tokens.token(pod, wanted.audience, wanted.expirationSeconds)
+            return await source.token(pod, wanted.audience, wanted.expirationSeconds)
         except NotFound:
             return MISSING
 
@@ -100,7 +100,11 @@ async def fetch(pod: Pod, objects: Objects, tokens: Tokens) -> Referenced:
         async with asyncio.TaskGroup() as group:
             services = group.create_task(objects.services(namespace))
             found = {key: group.create_task(one_object(key)) for key in references(pod)}
-            issued = {key: group.create_task(one_token(wanted)) for key, wanted in token_requests(pod).items()}
+            issued = (
+                {key: group.create_task(one_token(tokens, wanted)) for key, wanted in token_requests(pod).items()}
+                if tokens is not None
+                else {}
+            )
     except BaseExceptionGroup as failures:
         ours, bugs = failures.split((Retryable, Permanent))
         if ours is None or bugs is not None:

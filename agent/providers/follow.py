@@ -24,6 +24,7 @@ from agent.pods.missing import missing_objects
 from agent.pods.ports import Events, Objects
 from agent.pods.references import references
 from agent.pods.status_record import StatusRecord
+from agent.providers.complete import complete
 from agent.providers.contract import NotifiesPods, PodUpdate, PodUpdates, Provider
 from agent.providers.lost import lost_status
 from agent.store.base import Store
@@ -158,6 +159,7 @@ class Follower:
     def _take(self, pod: _Followed, status: PodStatus, *, gone: bool = False, settle_s: float = 0.0) -> None:
         pod.misses = 0
         pod.created = True
+        status = complete(pod.record.pod, status, pod.status, self._clock.wall())
         running = any(one.state.running for one in (*status.containerStatuses, *status.initContainerStatuses))
         if gone or (pod.ending and status.phase.is_terminal and not running):
             self._end(pod, status)
