@@ -106,6 +106,25 @@ async def test_what_nobody_wants_is_ended_and_what_is_not_ours_stays(tmp_path: P
 
 
 @with_skipped_time
+async def test_nothing_is_ended_before_every_origin_has_told_its_pods(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def says_nothing(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("agent.app.follow_manifests", says_nothing)
+    async with machine(tmp_path) as m:
+        await m.store.put("status/u-9", b"{}")
+        orphan = await m.sandbox("u-9")
+        async with m.running():
+            await m.cri.until(lambda: m.cri.subscriptions == 1)
+            m.time.skip(200)
+            await quiet(0.1)
+        assert orphan in m.cri.sandboxes
+        assert "status/u-9" in m.store.rows
+
+
+@with_skipped_time
 async def test_a_wanted_pod_runs_on_over_restarts_and_sweeps(tmp_path: Path) -> None:
     async with machine(tmp_path) as m:
         (tmp_path / "manifests/web.yaml").write_text(MANIFEST)

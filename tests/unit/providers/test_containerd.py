@@ -419,7 +419,7 @@ async def test_a_pod_that_ends_while_everything_is_looked_at_is_no_orphan(tmp_pa
         n.time.skip(31)
         await read.wait()
         await provider.delete_pod(deleted())
-        await eventually(lambda: not n.cri.sandboxes)
+        await eventually(lambda: not provider._workers)
         go_on.set()
         await quiet()
         assert await provider.get_pods() == ()
