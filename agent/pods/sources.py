@@ -6,7 +6,8 @@ left as it was; it never takes a pod away.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -19,13 +20,24 @@ from agent.model.record import Origin, PodRecord
 from agent.pods.desired import DesiredPods
 from agent.pods.manifests import watch_manifests
 
+PODS = "/api/v1/pods"
+CONFIRM_EMPTY_S = 5.0
+"""A list that would end every pod is believed when a second one, this much later, says the same."""
 
-async def follow_api(api: Api, node_name: str, desired: DesiredPods) -> None:
+
+async def follow_api(
+    api: Api, node_name: str, desired: DesiredPods, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> None:
     """This node's pods in the API server, for as long as the agent lives."""
-    async with aclosing(list_watch(api, "/api/v1/pods", f"spec.nodeName={node_name}")) as events:
+    selector = f"spec.nodeName={node_name}"
+    async with aclosing(list_watch(api, PODS, selector, sleep=sleep)) as events:
         async for event in events:
             match event:
                 case Listed():
+                    if not event.items and any(record.origin is Origin.API for record in desired.all()):
+                        logger.warning("the API server lists no pods of this node: asking once more before they end")
+                        await sleep(CONFIRM_EMPTY_S)
+                        event = await _listed_again(api, selector, sleep)
                     desired.replace_all(Origin.API, _records(event.items, desired))
                 case Upserted():
                     if (record := _record(event.object)) is not None:
@@ -34,6 +46,14 @@ async def follow_api(api: Api, node_name: str, desired: DesiredPods) -> None:
                     desired.remove(event.object.meta.uid, _record(event.object))
                 case _:
                     continue
+
+
+async def _listed_again(api: Api, selector: str, sleep: Callable[[float], Awaitable[None]]) -> Listed:
+    async with aclosing(list_watch(api, PODS, selector, sleep=sleep)) as events:
+        async for event in events:
+            if isinstance(event, Listed):
+                return event
+    raise AssertionError("a watch never ends")
 
 
 async def follow_manifests(folder: Path, node_name: str, desired: DesiredPods) -> None:
