@@ -62,6 +62,6 @@ async def eventually(holds: Callable[[], object]) -> None:
     raise AssertionError("it did not come true")
 
 
-async def quiet(while_s: float = 0.03) -> None:
+async def quiet(while_s: float = 0.02) -> None:
     """Give what must not happen the time to happen."""
     await asyncio.sleep(while_s)

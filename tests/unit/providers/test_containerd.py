@@ -219,6 +219,7 @@ async def test_a_runtime_that_comes_later_is_waited_for(tmp_path: Path) -> None:
         assert (await provider.health()).down != ""
         assert not made.done()
         server = await serve_at(cri, n.endpoint)
+        n.time.skip(1)
         try:
             await eventually(made.done)
             await eventually(lambda: n.phase() == "Running")
@@ -382,6 +383,8 @@ async def test_a_pod_that_nobody_names_is_found_and_can_be_ended(tmp_path: Path)
             await eventually(lambda: not n.cri.sandboxes)
             await eventually(lambda: not list((tmp_path / "pods-logs").iterdir()))
             assert set(n.events.reasons) == {"Killing"}
+            await quiet()
+            n.time.skip(1)
             await eventually(lambda: not n.store.rows)
         assert len(n.cri.called("StopContainer")) == 1
 
