@@ -52,6 +52,21 @@ async def test_a_sandbox_that_cannot_be_made_is_tried_again_in_growing_steps(tmp
 
 
 @with_skipped_time
+async def test_a_sandbox_that_died_before_its_first_container_is_removed(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        pulled = s.cri.hold("PullImage")
+        s.start()
+        await s.cri.reached("PullImage")
+        (dead,) = s.cri.sandboxes
+        s.cri.lose_sandbox(dead)
+        pulled.set()
+        await s.until(lambda: s.phase == "Running")
+        await s.until(lambda: dead not in s.cri.sandboxes)
+        assert s.main().restartCount == 0
+        assert "SandboxChanged" in s.events.reasons
+
+
+@with_skipped_time
 async def test_a_sandbox_that_is_gone_when_it_is_stopped_was_stopped(tmp_path: Path) -> None:
     async with scene(tmp_path) as s:
         worker = await s.running()
@@ -219,6 +234,22 @@ async def test_files_of_a_container_that_cannot_be_written_are_tried_again(tmp_p
         block.unlink()
         s.skip(1)
         await s.until(lambda: s.phase == "Running")
+
+
+@with_skipped_time
+async def test_a_restart_that_cannot_have_what_it_refers_to_waits_for_it(tmp_path: Path) -> None:
+    source = {"configMapRef": {"name": "settings"}}
+    async with scene(tmp_path) as s:
+        s.objects.put("configmaps", "settings", data={"A": "1"})
+        await s.running(container_record(envFrom=[source]))
+        s.objects.error = Retryable("neither the API server nor the record has it")
+        s.exit("main", 1)
+        await s.until(lambda: s.waits() == "CreateContainerConfigError")
+        s.objects.error = None
+        s.objects.put("configmaps", "settings", data={"A": "2"})
+        s.skip(10)
+        await s.until(lambda: s.main().restartCount == 1 and s.main().state.running)
+        assert ("A", b"2") in [(e.key, e.value) for e in s.cri.called("CreateContainer")[-1].config.envs]
 
 
 @with_skipped_time

@@ -98,6 +98,43 @@ async def test_a_refused_pod_can_be_deleted(tmp_path: Path) -> None:
         assert s.moves == []
 
 
+@with_skipped_time
+async def test_a_sysctl_that_is_not_safe_is_refused_by_its_own_reason(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        s.start(record(securityContext={"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}))
+        await s.until(lambda: s.updates)
+        assert s.updates[-1].status.reason == "SysctlForbidden"
+        await quiet()
+        assert s.moves == []
+
+
+@with_skipped_time
+async def test_a_pod_that_runs_already_was_admitted_before(tmp_path: Path) -> None:
+    volumes = [{"name": "x", "nfs": {"server": "s", "path": "/"}}]
+    async with scene(tmp_path) as s:
+        await s.running()
+        await s.killed_agent()
+        s.updates.clear()
+        s.start(record(status={"phase": "Running"}, volumes=volumes))
+        await s.until(lambda: s.updates)
+        await quiet()
+        assert s.phase == "Running"
+        assert "UnsupportedField" not in s.events.reasons
+
+
+@with_skipped_time
+async def test_what_is_added_to_a_running_pod_and_not_done_is_said_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        worker = await s.running(record({"generation": 1}))
+        debugged = record({"generation": 2}, ephemeralContainers=[{"name": "debug", "image": "busybox"}])
+        worker.update(debugged)
+        worker.update(debugged)
+        await quiet()
+        assert s.phase == "Running"
+        (said,) = s.events.messages("UnsupportedField")
+        assert "ephemeralContainers" in said
+
+
 # ------------------------------------------------------------ restarts
 
 
@@ -244,6 +281,17 @@ async def test_a_deleted_pod_leaves_nothing(tmp_path: Path) -> None:
         assert list((tmp_path / "links").iterdir()) == []
         assert s.objects.retained == {}
         assert s.tokens.forgotten == ["u-1"]
+
+
+@with_skipped_time
+async def test_a_container_whose_sandbox_somebody_removed_is_removed_too(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        worker = await s.running()
+        s.cri.record_exit(s.cri.container("main").id)
+        s.cri.sandboxes.clear()
+        worker.stop(StopCause.DELETED, 30)
+        await worker.gone.wait()
+        assert s.cri.containers == {}
 
 
 @with_skipped_time
