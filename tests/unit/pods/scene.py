@@ -202,6 +202,10 @@ class Scene:
     def skip(self, seconds: float) -> None:
         self.time.skip(seconds)
 
+    def volume(self, kind: str, name: str) -> Path:
+        """The folder of a volume of pod u-1."""
+        return self.root / "pods/u-1/volumes" / f"kubernetes.io~{kind}" / name
+
     def is_running(self, name: str) -> bool:
         own = [c for c in self.cri.containers.values() if c.config.metadata.name == name]
         return bool(own) and own[-1].state == api_pb2.CONTAINER_RUNNING
