@@ -23,12 +23,15 @@ class Agent:
         self,
         folder: Path,
         node: str,
-        runtime: Containerd,
+        runtime: Containerd | None,
         control_plane: ControlPlane | None,
         flags: Sequence[str] = (),
         manifests: Path | None = None,
+        program: Path | None = None,
     ) -> None:
-        """Without a control plane it runs the manifests in `manifests`. `flags` come last, so they win."""
+        """Without a control plane it runs the manifests in `manifests`; without a runtime `flags` name a provider that
+        needs none. `flags` come last, so they win. `program` is an installed `edgelet`; else it is this source tree's.
+        """
         self.node = node
         self.folder = folder
         self.root_dir = folder / "root"
@@ -38,23 +41,24 @@ class Agent:
         self._control_plane = control_plane
         folder.mkdir(parents=True, exist_ok=True)
         command = [
-            *(sys.executable, "-m", "agent", "run"),
+            *((sys.executable, "-m", "agent") if program is None else (str(program),)),
+            "run",
             f"--nodename={node}",
             f"--root-dir={self.root_dir}",
-            f"--container-runtime-endpoint={runtime.endpoint}",
             "--node-ip=127.0.0.1",
             f"--port={self.port}",
             f"--pod-logs-dir={self.pod_logs_dir}",
             f"--container-log-links-dir={self.container_log_links_dir}",
-            f"--cgroup-root={runtime.cgroup}",
             "--log-level=debug",
         ]
+        if runtime is not None:
+            command += [f"--container-runtime-endpoint={runtime.endpoint}", f"--cgroup-root={runtime.cgroup}"]
         if control_plane is not None:
             command.append(f"--kubeconfig={control_plane.node_kubeconfig(node)}")
         if manifests is not None:
             command.append(f"--pod-manifest-path={manifests}")
         # A kubeconfig of the developer's own, in the environment or in config/, must not reach the agent.
-        environment = {"KUBECONFIG": "", "PYTHONPATH": str(REPOSITORY)}
+        environment = {"KUBECONFIG": "", "PYTHONPATH": str(REPOSITORY) if program is None else ""}
         self.daemon = Daemon("agent", [*command, *flags], folder, env=environment, working_folder=folder)
 
     @property
