@@ -300,18 +300,21 @@ class PodWorker:
                 self._refuse(SCRIPTS_DISABLED, disabled)
                 return
             refusals += [str(refusal) for refusal in host_refusals(pod_from_dict(raw))]
-        reason = "UnsupportedField"
-        if (sysctl := forbidden_sysctl(pod)) is not None:
-            reason = FORBIDDEN_REASON
-            refusals.append(sysctl)
         if pod.status.phase == Phase.RUNNING or (self._status is not None and self._status.phase is Phase.RUNNING):
             return
         if refusals:
-            self._refuse(reason, "; ".join(refusals))
+            self._refuse("UnsupportedField", "; ".join(refusals))
+        elif (sysctl := forbidden_sysctl(pod)) is not None:
+            self._reject(FORBIDDEN_REASON, sysctl)
 
     def _refuse(self, reason: str, why: str) -> None:
         self._state.refused, self._state.refused_reason = why, reason
         self._event("Warning", reason, f"This node does not run the pod: {why}")
+
+    def _reject(self, reason: str, why: str) -> None:
+        """For good: a controller makes another pod, which another node may take."""
+        self._event("Warning", reason, why)
+        self.stop(StopCause.FAILED, 0, reason, f"Pod was rejected: {why}")
 
     def _say_ignored(self, record: PodRecord) -> None:
         """A pod that runs goes on; what was added to it and is not done here is said, once."""

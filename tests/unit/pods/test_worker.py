@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agent.cri._generated import api_pb2 as pb
+from agent.model.status import Phase
 from agent.pods.knowledge import StopCause
 from tests.fakes.skipped_time import quiet, with_skipped_time
 from tests.unit.pods.scene import container_record, record, scene
@@ -89,7 +90,8 @@ async def test_a_sysctl_that_is_not_safe_is_refused_by_its_own_reason(tmp_path: 
     async with scene(tmp_path) as s:
         s.start(record(securityContext={"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}))
         await s.until(lambda: s.updates)
-        assert s.updates[-1].status.reason == "SysctlForbidden"
+        status = s.updates[-1].status
+        assert (status.phase, status.reason) == (Phase.FAILED, "SysctlForbidden")
         await quiet()
         assert s.moves == []
 
