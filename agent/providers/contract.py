@@ -104,7 +104,7 @@ class Provider(Protocol):
 
 
 ProviderClass = Callable[[ProviderContext], Provider]
-"""What an entry point names. `_: ProviderClass = MyProvider` lets mypy find a method that is missing."""
+"""What an entry point names. mypy names a missing method at `_: ProviderClass = lambda context: Mine(context)`."""
 
 
 @runtime_checkable
