@@ -302,7 +302,9 @@ class PodWorker:
             refusals += [str(refusal) for refusal in host_refusals(pod_from_dict(raw))]
         if pod.status.phase == Phase.RUNNING or (self._status is not None and self._status.phase is Phase.RUNNING):
             return
-        if refusals:
+        if pod.spec.os is not None and pod.spec.os.name != "linux":
+            self._reject("PodOSNotSupported", f"the pod is for {pod.spec.os.name}, this node runs linux")
+        elif refusals:
             self._refuse("UnsupportedField", "; ".join(refusals))
         elif (sysctl := forbidden_sysctl(pod)) is not None:
             self._reject(FORBIDDEN_REASON, sysctl)

@@ -97,6 +97,16 @@ async def test_a_sysctl_that_is_not_safe_is_refused_by_its_own_reason(tmp_path: 
 
 
 @with_skipped_time
+async def test_a_pod_for_another_operating_system_fails(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        s.start(record(os={"name": "windows"}))
+        await s.until(lambda: s.updates)
+        status = s.updates[-1].status
+        assert (status.phase, status.reason) == (Phase.FAILED, "PodOSNotSupported")
+        assert s.moves == []
+
+
+@with_skipped_time
 async def test_a_pod_that_runs_already_was_admitted_before(tmp_path: Path) -> None:
     volumes = [{"name": "x", "nfs": {"server": "s", "path": "/"}}]
     async with scene(tmp_path) as s:
