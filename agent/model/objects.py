@@ -9,7 +9,8 @@ from typing import Literal
 
 import msgspec
 
-from agent.model.pod import K8sStruct, ObjectMeta, Pod
+from agent.model.meta import K8sStruct, ObjectMeta
+from agent.model.pod import Pod
 
 ObjectKind = Literal["configmaps", "secrets", "serviceaccounts"]
 """Plural resource names (core/v1) of what a pod may refer to by name."""

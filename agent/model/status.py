@@ -11,7 +11,8 @@ from enum import StrEnum
 
 import msgspec
 
-from agent.model.pod import K8sStruct, PodCondition
+from agent.model.meta import K8sStruct
+from agent.model.pod import PodCondition
 
 
 class Phase(StrEnum):

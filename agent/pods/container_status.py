@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from agent.model.container import Container
 from agent.model.observed import ContainerState, ObservedContainer, ObservedPod
-from agent.model.pod import Container, Pod
+from agent.model.pod import Pod
 from agent.model.status import ContainerStatus, PodStatus, Running, State, Terminated, Waiting, timestamp
 from agent.pods.backoff import ready_at
 from agent.pods.knowledge import NO_HEALTH, Failure, Knowledge

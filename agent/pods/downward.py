@@ -13,8 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.model.pod import Container, Pod, Quantity, ResourceFieldSelector
+from agent.model.container import Container
+from agent.model.meta import Quantity
+from agent.model.pod import Pod
 from agent.model.quantity import ceil_milli, ceil_units, parse
+from agent.model.volume import ResourceFieldSelector
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from agent.errors import Permanent
+from agent.model.container import Container, EnvFromSource, EnvVar, EnvVarSource
 from agent.model.objects import ConfigMap, Secret, Service
-from agent.model.pod import Container, EnvFromSource, EnvVar, EnvVarSource, KeySelector, ObjectSource, Pod
+from agent.model.pod import Pod
+from agent.model.volume import KeySelector, ObjectSource
 from agent.pods.downward import NodeContext, env_field, resource
 from agent.pods.expansion import expand
 from agent.pods.references import Referenced

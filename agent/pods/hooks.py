@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from agent.errors import EdgeletError, Permanent
-from agent.model.pod import HTTPGetAction, LifecycleHandler
+from agent.model.container import HTTPGetAction, LifecycleHandler
 from agent.pods.ports import Events
 from agent.pods.probes.attempt import Exec
 from agent.pods.probes.http import HttpGetter, NoAnswer

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from agent.cri._generated import api_pb2
 from agent.errors import NotFound, Permanent, Retryable
+from agent.model.container import Container
 from agent.model.objects import ObjectReference, Secret
-from agent.model.pod import Container
 from agent.pods.backoff import raised, ready_at
 from agent.pods.images import credentials, with_default_tag
 from agent.pods.machine import Machine

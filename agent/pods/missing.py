@@ -10,8 +10,10 @@ from collections.abc import Container as Collection
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from agent.model.container import Container
 from agent.model.objects import ObjectKey, ObjectKind
-from agent.model.pod import Container, Pod, Volume
+from agent.model.pod import Pod
+from agent.model.volume import Volume
 
 _KINDS = {"configmaps": "ConfigMap", "secrets": "Secret"}
 

@@ -20,8 +20,9 @@ from agent.model.action import (
     StartContainers,
     StopSandbox,
 )
+from agent.model.container import Container
 from agent.model.observed import ContainerState, ObservedContainer, ObservedPod, ObservedSandbox
-from agent.model.pod import Container, Pod
+from agent.model.pod import Pod
 from agent.pods.backoff import ready_at
 from agent.pods.knowledge import NO_HEALTH, Knowledge
 from agent.pods.plan_stop import plan_stop

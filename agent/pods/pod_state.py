@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.model.container import Container
 from agent.model.observed import ContainerState, ObservedPod
-from agent.model.pod import Container, Pod
+from agent.model.pod import Pod
 from agent.model.record import PodRecord
 from agent.pods.backoff import Backoff
 from agent.pods.knowledge import Failure, Health, Knowledge, Stop

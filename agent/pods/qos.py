@@ -11,7 +11,9 @@ from enum import StrEnum
 from fractions import Fraction
 
 from agent.model import quantity
-from agent.model.pod import Pod, Quantity, ResourceRequirements
+from agent.model.container import ResourceRequirements
+from agent.model.meta import Quantity
+from agent.model.pod import Pod
 
 _COUNTED = ("cpu", "memory")
 

@@ -16,8 +16,10 @@ from typing import Final, Literal
 import msgspec
 
 from agent.errors import Forbidden, NotFound, Permanent, Retryable
+from agent.model.container import Container
 from agent.model.objects import ConfigMap, Secret, Service
-from agent.model.pod import Container, Pod, ServiceAccountTokenProjection, Volume
+from agent.model.pod import Pod
+from agent.model.volume import ServiceAccountTokenProjection, Volume
 from agent.pods.ports import ObjectKey, Objects, Token, Tokens
 
 

@@ -16,9 +16,9 @@ from loguru import logger
 from agent.cri._generated import api_pb2
 from agent.errors import Conflict, NotFound, Permanent, Retryable
 from agent.model.action import ContainerStart
+from agent.model.container import Container
 from agent.model.objects import ObjectReference
 from agent.model.observed import ObservedPod, ObservedSandbox
-from agent.model.pod import Container
 from agent.pods.backoff import raised, ready_at
 from agent.pods.downward import NodeContext
 from agent.pods.env import build_env

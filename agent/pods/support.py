@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from agent.model.pod import PodSpec, Volume
+from agent.model.pod import PodSpec
+from agent.model.volume import Volume
 
 NOT_YET: dict[str, str] = {
     "spec.runtimeClassName": "only the runtime's default handler is used",

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from agent.model.pod import Pod, PodSpec, Volume, pod_from_dict
+from agent.model.pod import Pod, PodSpec, pod_from_dict
+from agent.model.volume import Volume
 from agent.pods.support import Refusal
 from agent.pods.validation_containers import containers
 from agent.pods.validation_rules import duplicates, invalid, is_label, is_subdomain, not_negative, one_of, required

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from agent.model.pod import Container, ContainerPort, EnvVar, LifecycleHandler, PodSpec, Probe, ResourceRequirements
+from agent.model.container import Container, ContainerPort, EnvVar, LifecycleHandler, Probe, ResourceRequirements
+from agent.model.pod import PodSpec
 from agent.model.quantity import parse
 from agent.pods.support import Refusal
 from agent.pods.validation_rules import duplicates, invalid, is_label, not_negative, one_of, required

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
+from agent.model.container import Container
+from agent.model.meta import ObjectMeta
 from agent.model.observed import ObservedPod
-from agent.model.pod import Container, ObjectMeta, Pod, PodSpec
+from agent.model.pod import Pod, PodSpec
 from agent.model.record import PodRecord
 
 

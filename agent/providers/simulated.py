@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agent.model.pod import Container, Pod, PodCondition
+from agent.model.container import Container
+from agent.model.pod import Pod, PodCondition
 from agent.model.status import IP, ContainerStatus, Phase, PodStatus, Running, State, Terminated, Waiting, timestamp
 from agent.pods.qos import qos_class
 

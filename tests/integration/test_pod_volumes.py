@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from agent.errors import Retryable
+from agent.model.meta import ObjectMeta
 from agent.model.objects import ConfigMap
-from agent.model.pod import ObjectMeta, Pod, pod_from_dict
+from agent.model.pod import Pod, pod_from_dict
 from agent.pods.downward import NodeContext
 from agent.pods.ports import ObjectKey, Token
 from agent.pods.references import Referenced

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from agent.errors import EdgeletError
-from agent.model.pod import HTTPGetAction, Probe, TCPSocketAction
+from agent.model.container import HTTPGetAction, Probe, TCPSocketAction
 from agent.pods.expansion import expand
 from agent.pods.probes import grpc_health
 from agent.pods.probes.http import HttpGetter, NoAnswer, dial_error

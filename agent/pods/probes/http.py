@@ -15,7 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from agent.model.pod import HTTPGetAction
+from agent.model.container import HTTPGetAction
 from agent.pods.probes.target import Target, host_port
 
 _MAX_BODY: Final = 10 * 1024

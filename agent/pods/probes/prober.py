@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from agent.model.pod import Container, Pod, Probe
+from agent.model.container import Container, Probe
+from agent.model.pod import Pod
 from agent.pods.knowledge import Health
 from agent.pods.ports import Events, Wake
 from agent.pods.probes.tally import Outcome, ProbeKind, Result, Tally, count, event, health, is_over, probes

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agent.model.pod import Container, Pod, Probe
+from agent.model.container import Container, Probe
+from agent.model.pod import Pod
 from agent.pods.knowledge import Health
 
 

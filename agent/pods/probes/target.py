@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.model.container import Container
 from agent.model.objects import ObjectReference
-from agent.model.pod import Container, Pod
+from agent.model.pod import Pod
 
 
 @dataclass(frozen=True, slots=True)

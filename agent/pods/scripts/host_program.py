@@ -15,7 +15,8 @@ import msgspec
 
 from agent.cri._generated import api_pb2
 from agent.model import labels
-from agent.model.pod import Container, Pod, PodSecurityContext, SecurityContext
+from agent.model.container import Container, PodSecurityContext, SecurityContext
+from agent.model.pod import Pod
 from agent.model.record import PodRecord
 from agent.pods.scripts.kind import HOST_IMAGE, is_scripts
 from agent.pods.support import Refusal

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from agent.cri._generated import api_pb2
 from agent.errors import Permanent
-from agent.model.pod import Container, Pod
+from agent.model.container import Container
+from agent.model.pod import Pod
 from agent.pods.on_disk import on_disk
 from agent.pods.scripts.allowed import ScriptRules
 from agent.pods.scripts.empty_image import EmptyImage

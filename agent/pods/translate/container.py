@@ -12,7 +12,9 @@ from pathlib import PurePath
 
 from agent.cri._generated import api_pb2
 from agent.errors import Permanent
-from agent.model.pod import Container, Pod, Volume, VolumeMount
+from agent.model.container import Container
+from agent.model.pod import Pod
+from agent.model.volume import Volume, VolumeMount
 from agent.pods.expansion import expand, references
 from agent.pods.translate import identity
 from agent.pods.translate.context import TranslateContext

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from agent.model import labels
-from agent.model.pod import Container, ContainerPort, HTTPGetAction, LifecycleHandler, Pod
+from agent.model.container import Container, ContainerPort, HTTPGetAction, LifecycleHandler
+from agent.model.pod import Pod
 
 
 def spec_hash(container: Container) -> str:

@@ -13,7 +13,9 @@ from math import ceil
 
 from agent.cri._generated import api_pb2
 from agent.model import quantity
-from agent.model.pod import Container, Pod, Quantity
+from agent.model.container import Container
+from agent.model.meta import Quantity
+from agent.model.pod import Pod
 from agent.pods.qos import QosClass, effective_requests, qos_class
 from agent.pods.translate.context import TranslateContext
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent.cri._generated import api_pb2
-from agent.model.pod import Container, Pod
+from agent.model.container import Container
+from agent.model.pod import Pod
 from agent.pods.sysctls import dotted
 from agent.pods.translate import identity
 from agent.pods.translate.context import Notice, TranslateContext

@@ -12,15 +12,15 @@ from typing import TypeVar
 
 from agent.cri._generated import api_pb2
 from agent.errors import Permanent
-from agent.model.pod import (
+from agent.model.container import (
     AppArmorProfile,
     Container,
-    Pod,
     PodSecurityContext,
     SeccompProfile,
     SecurityContext,
     SELinuxOptions,
 )
+from agent.model.pod import Pod
 from agent.pods.translate.context import TranslateContext
 
 _T = TypeVar("_T")

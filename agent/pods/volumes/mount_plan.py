@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from agent.model.pod import Container, Pod, Volume
+from agent.model.container import Container
+from agent.model.pod import Pod
 from agent.model.quantity import ceil_units
+from agent.model.volume import Volume
 from agent.pods.downward import NodeContext
 from agent.pods.references import Referenced
 from agent.pods.volumes.layout import VolumePlugin, volume_dir

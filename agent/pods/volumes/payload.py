@@ -14,12 +14,12 @@ from posixpath import normpath
 import msgspec
 
 from agent.model.objects import ConfigMap, Secret
-from agent.model.pod import (
+from agent.model.pod import Pod
+from agent.model.volume import (
     ConfigMapProjection,
     ConfigMapVolumeSource,
     DownwardAPIVolumeFile,
     KeyToPath,
-    Pod,
     ProjectedVolumeSource,
     SecretProjection,
     ServiceAccountTokenProjection,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from agent.model.meta import ObjectMeta
 from agent.model.objects import ConfigMap, ObjectReference, Secret
-from agent.model.pod import ObjectMeta
 from tests.unit.pods.pods import make_pod
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.model.pod import Container, decode_pod
+from agent.model.container import Container
+from agent.model.pod import decode_pod
 from tests.unit.pods.pods import make_pod
 
 

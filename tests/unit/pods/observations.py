@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.model.container import Container
 from agent.model.observed import ContainerState, ObservedContainer, ObservedPod, ObservedSandbox
-from agent.model.pod import Container
 from agent.pods.translate.identity import spec_hash
 
 SECOND_NS = 1_000_000_000

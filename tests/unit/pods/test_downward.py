@@ -1,6 +1,8 @@
 import pytest
 
-from agent.model.pod import Quantity, ResourceFieldSelector, pod_from_dict
+from agent.model.meta import Quantity
+from agent.model.pod import pod_from_dict
+from agent.model.volume import ResourceFieldSelector
 from agent.pods.downward import NodeContext, env_field, resource, volume_field
 
 POD = pod_from_dict(

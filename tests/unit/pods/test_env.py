@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from agent.errors import Permanent
+from agent.model.meta import ObjectMeta
 from agent.model.objects import ConfigMap, Secret, Service, ServicePort, ServiceSpec
-from agent.model.pod import ObjectMeta
 from agent.pods.downward import NodeContext
 from agent.pods.env import EnvResult, build_env, service_env
 from agent.pods.ports import ObjectKey

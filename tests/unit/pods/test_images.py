@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from agent.errors import Permanent
+from agent.model.meta import ObjectMeta
 from agent.model.objects import Secret
-from agent.model.pod import ObjectMeta
 from agent.pods.images import credentials, parse_image, with_default_tag
 
 HEX64 = "0123456789abcdef" * 4

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from agent.config import Settings
-from agent.model.pod import ObjectMeta, Pod, PodSpec
+from agent.model.meta import ObjectMeta
+from agent.model.pod import Pod, PodSpec
 from agent.pods.logfiles import LogFiles
 
 POD = Pod(metadata=ObjectMeta(name="web", namespace="shop", uid="u-1"), spec=PodSpec())

@@ -24,8 +24,9 @@ from agent.model.action import (
     StopSandbox,
     TearDownVolumes,
 )
+from agent.model.container import Container
 from agent.model.observed import ObservedContainer, ObservedPod, ObservedSandbox
-from agent.model.pod import Container, Pod
+from agent.model.pod import Pod
 from agent.model.status import Phase, PodStatus
 from agent.pods.backoff import Backoff, raised
 from agent.pods.knowledge import Failure, Health, Knowledge, Stop, StopCause

@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from agent.errors import Forbidden, NotFound, Permanent, Retryable
+from agent.model.meta import ObjectMeta
 from agent.model.objects import Service
-from agent.model.pod import ObjectMeta, Pod, pod_from_dict
+from agent.model.pod import Pod, pod_from_dict
 from agent.pods.ports import ObjectKey, Token
 from agent.pods.references import MISSING, fetch, references
 

@@ -12,14 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from agent.errors import Retryable
-from agent.model.pod import (
-    ExecAction,
-    GRPCAction,
-    HTTPGetAction,
-    HTTPHeader,
-    Probe,
-    TCPSocketAction,
-)
+from agent.model.container import ExecAction, GRPCAction, HTTPGetAction, HTTPHeader, Probe, TCPSocketAction
 from agent.pods.probes.attempt import Attempts
 from agent.pods.probes.grpc_health import check
 from agent.pods.probes.http import HttpGetter, NoAnswer

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from agent.model.container import Probe
 from agent.model.objects import ObjectReference
-from agent.model.pod import Pod, Probe, pod_from_dict
+from agent.model.pod import Pod, pod_from_dict
 from agent.pods.knowledge import Health
 from agent.pods.probes.prober import Prober
 from agent.pods.probes.tally import Outcome, Result

@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from agent.model.pod import Container, Pod, Probe, pod_from_dict
+from agent.model.container import Container, Probe
+from agent.model.pod import Pod, pod_from_dict
 from agent.pods.knowledge import Health
 from agent.pods.probes.tally import Outcome, ProbeKind, Result, Tally, count, event, health, is_over, probes
 

@@ -6,7 +6,7 @@ import pytest
 
 from agent.cri._generated import api_pb2
 from agent.errors import Permanent
-from agent.model.pod import VolumeMount
+from agent.model.volume import VolumeMount
 from agent.pods.translate.container import ContainerFiles, Image, container_config, sub_path
 from agent.pods.translate.context import TranslateContext
 from agent.pods.translate.security import ImageUser

@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
+from agent.model.meta import ObjectMeta
 from agent.model.objects import ConfigMap
-from agent.model.pod import ObjectMeta, Pod, pod_from_dict
+from agent.model.pod import Pod, pod_from_dict
 from agent.pods.downward import NodeContext
 from agent.pods.ports import ObjectKey
 from agent.pods.references import Referenced

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from agent.model.meta import ObjectMeta
 from agent.model.objects import ConfigMap, Secret
-from agent.model.pod import ObjectMeta, Pod, pod_from_dict
+from agent.model.pod import Pod, pod_from_dict
 from agent.pods.downward import NodeContext
 from agent.pods.ports import ObjectKey, Token
 from agent.pods.references import MISSING, Referenced

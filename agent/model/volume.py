@@ -1,0 +1,136 @@
+"""The volumes of a pod, their mounts, and what they refer to, as the API server writes them.
+
+Source of names and defaults: the Kubernetes API reference, core/v1.
+"""
+
+from __future__ import annotations
+
+from agent.model.meta import K8sStruct, Quantity
+
+
+class KeyToPath(K8sStruct, frozen=True):
+    key: str
+    path: str
+    mode: int | None = None
+
+
+class LocalObjectReference(K8sStruct, frozen=True):
+    name: str = ""
+
+
+class ObjectFieldSelector(K8sStruct, frozen=True):
+    fieldPath: str
+    apiVersion: str = "v1"
+
+
+class ResourceFieldSelector(K8sStruct, frozen=True):
+    resource: str
+    containerName: str = ""
+    divisor: Quantity = "0"
+
+
+class KeySelector(K8sStruct, frozen=True):
+    """ConfigMapKeySelector and SecretKeySelector."""
+
+    key: str
+    name: str = ""
+    optional: bool | None = None
+
+
+class ObjectSource(K8sStruct, frozen=True):
+    """ConfigMapEnvSource and SecretEnvSource."""
+
+    name: str = ""
+    optional: bool | None = None
+
+
+class EmptyDirVolumeSource(K8sStruct, frozen=True):
+    medium: str = ""
+    sizeLimit: Quantity | None = None
+
+
+class HostPathVolumeSource(K8sStruct, frozen=True):
+    path: str
+    type: str = ""
+
+
+class ConfigMapVolumeSource(K8sStruct, frozen=True):
+    name: str = ""
+    items: tuple[KeyToPath, ...] = ()
+    defaultMode: int = 0o644
+    optional: bool | None = None
+
+
+class SecretVolumeSource(K8sStruct, frozen=True):
+    secretName: str = ""
+    items: tuple[KeyToPath, ...] = ()
+    defaultMode: int = 0o644
+    optional: bool | None = None
+
+
+class DownwardAPIVolumeFile(K8sStruct, frozen=True):
+    path: str
+    fieldRef: ObjectFieldSelector | None = None
+    resourceFieldRef: ResourceFieldSelector | None = None
+    mode: int | None = None
+
+
+class DownwardAPIVolumeSource(K8sStruct, frozen=True):
+    items: tuple[DownwardAPIVolumeFile, ...] = ()
+    defaultMode: int = 0o644
+
+
+class ConfigMapProjection(K8sStruct, frozen=True):
+    name: str = ""
+    items: tuple[KeyToPath, ...] = ()
+    optional: bool | None = None
+
+
+class SecretProjection(K8sStruct, frozen=True):
+    name: str = ""
+    items: tuple[KeyToPath, ...] = ()
+    optional: bool | None = None
+
+
+class DownwardAPIProjection(K8sStruct, frozen=True):
+    items: tuple[DownwardAPIVolumeFile, ...] = ()
+
+
+class ServiceAccountTokenProjection(K8sStruct, frozen=True):
+    path: str
+    audience: str = ""
+    expirationSeconds: int = 3600
+
+
+class VolumeProjection(K8sStruct, frozen=True):
+    configMap: ConfigMapProjection | None = None
+    secret: SecretProjection | None = None
+    downwardAPI: DownwardAPIProjection | None = None
+    serviceAccountToken: ServiceAccountTokenProjection | None = None
+
+
+class ProjectedVolumeSource(K8sStruct, frozen=True):
+    sources: tuple[VolumeProjection, ...] = ()
+    defaultMode: int = 0o644
+
+
+class Volume(K8sStruct, frozen=True):
+    """One volume; exactly one source is set. Source kinds without a field here are refused at admission."""
+
+    name: str
+    emptyDir: EmptyDirVolumeSource | None = None
+    hostPath: HostPathVolumeSource | None = None
+    configMap: ConfigMapVolumeSource | None = None
+    secret: SecretVolumeSource | None = None
+    downwardAPI: DownwardAPIVolumeSource | None = None
+    projected: ProjectedVolumeSource | None = None
+
+
+class VolumeMount(K8sStruct, frozen=True):
+    name: str
+    mountPath: str
+    readOnly: bool = False
+    recursiveReadOnly: str | None = None
+    subPath: str = ""
+    subPathExpr: str = ""
+    mountPropagation: str | None = None
