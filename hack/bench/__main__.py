@@ -7,13 +7,13 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from hack import binaries, images
 from hack.agent import Agent
+from hack.bench.ground import ground
 from hack.bench.measure import Figures, Load, Subject, measure
 from hack.control_plane import ControlPlane
 from hack.kubelet import kubelet, own_address
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     load = Load(options.sequential, options.crashes, options.burst, options.idle)
     try:
-        with _ground(Generation(options.runtime)) as (workspace, runtime, plane):
+        with ground(Generation(options.runtime)) as (workspace, runtime, plane):
             agents = [options.only] if options.only else [KUBELET, EDGELET]
             results = {name: _bench(name, workspace, runtime, plane, load) for name in agents}
     except (DaemonError, binaries.BuildError, images.ImageError) as problem:
@@ -52,20 +52,6 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--runtime", default=Generation.DISTRIBUTION.value, choices=[g.value for g in Generation], help="containerd")
     add("--json", type=Path, metavar="FILE", help="write the figures there as well")
     return parser.parse_args(argv)
-
-
-@contextmanager
-def _ground(generation: Generation) -> Iterator[tuple[Workspace, Containerd, ControlPlane]]:
-    workspace = Workspace()
-    runtime = Containerd(workspace, generation)
-    try:
-        runtime.start()
-        plane = ControlPlane(workspace.folder / "control-plane")
-        plane.start()
-        yield workspace, runtime, plane
-    finally:
-        runtime.remove_all_pods()
-        workspace.release()
 
 
 def _bench(name: str, workspace: Workspace, runtime: Containerd, plane: ControlPlane, load: Load) -> Figures:
