@@ -115,7 +115,7 @@ class Agent:
             self._follower = Follower(
                 self._provider, store, side.objects, side.events, SystemClock(), resync_s=resync_s
             )
-            self._controller = PodController(self._follower, side.events, self._publish)
+            self._controller = PodController(self._follower, side.events, self._publish, status_is_update=False)
             self._follower.notify_pods(self._controller.pod_updated)
         self._desired = DesiredPods(store, self._controller.desired_changed, _origins(settings))
         self._statuses: dict[str, PodStatus] = {}

@@ -27,6 +27,8 @@ from agent.pods.publish import PodUpdateLike
 RETRY_INITIAL_S = 1.0
 RETRY_MAXIMUM_S = 60.0
 FAILED_REASON = "ProviderFailed"
+_CREATED = ("ProviderCreateSuccess", "Create pod in provider successfully")
+_UPDATED = ("ProviderUpdateSuccess", "Update pod in provider successfully")
 
 
 class PodProvider(Protocol):
@@ -38,7 +40,16 @@ class PodProvider(Protocol):
 
 
 class PodController:
-    def __init__(self, provider: PodProvider, events: Events, publish: Callable[[PodUpdateLike], None]) -> None:
+    def __init__(
+        self,
+        provider: PodProvider,
+        events: Events,
+        publish: Callable[[PodUpdateLike], None],
+        *,
+        status_is_update: bool = True,
+    ) -> None:
+        """`status_is_update`: the provider is given a pod anew also when nothing but its status changed."""
+        self._status_is_update = status_is_update
         self._provider = provider
         self._events = events
         self._publish = publish
@@ -142,7 +153,7 @@ class PodController:
         else:
             await self._create(record)
             if _is_new(change):
-                self._say(record, "Normal", "ProviderCreateSuccess", "Create pod in provider successfully")
+                self._say(record, "Normal", *_CREATED)
 
     async def _create(self, record: PodRecord) -> None:
         self._given.add(record.uid)
@@ -162,9 +173,12 @@ class PodController:
             await self._create(record)
             return
         self._created[record.uid] = record.pod
-        # Mostly a pod comes back with nothing but its own status.
-        if _asks(before) != _asks(record.pod):
-            self._say(record, "Normal", "ProviderUpdateSuccess", "Update pod in provider successfully")
+        # Mostly a pod comes back with nothing but its own status. Of a new pod virtual-kubelet's users see that as its
+        # first update; after a restart it is no news.
+        is_new = _CREATED in self._said.get(record.uid, ())
+        back = self._status_is_update and is_new and before.status != record.pod.status
+        if back or _asks(before) != _asks(record.pod):
+            self._say(record, "Normal", *_UPDATED)
 
     async def _delete(self, record: PodRecord) -> None:
         try:

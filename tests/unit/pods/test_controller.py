@@ -300,8 +300,25 @@ def labelled(colour: str) -> PodRecord:
 
 
 @in_virtual_time
-async def test_success_is_told_once_a_pod_and_of_a_real_change_only() -> None:
+async def test_success_is_told_once_a_pod_and_its_status_coming_back_is_an_update() -> None:
     world = World()
+
+    async def work() -> None:
+        await world.want(record())
+        await world.want(record())
+        assert world.events == [CREATED]
+        await world.want(record(phase="Running"))
+        assert world.events == [CREATED, UPDATED]
+        await world.want(labelled("red"))
+
+    await beside(world.controller.run(), work)
+    assert world.events == [CREATED, UPDATED]
+
+
+@in_virtual_time
+async def test_where_a_provider_is_not_given_statuses_only_a_real_change_is_an_update() -> None:
+    world = World()
+    world.controller = PodController(world, world, world.published.append, status_is_update=False)
 
     async def work() -> None:
         await world.want(record())
