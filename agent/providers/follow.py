@@ -8,9 +8,8 @@ restart nothing that has ended is run again. A pod that the provider lacks is lo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from loguru import logger
 
@@ -26,14 +25,13 @@ from agent.pods.references import references
 from agent.pods.status_record import StatusRecord
 from agent.providers.complete import complete
 from agent.providers.contract import NotifiesPods, PodUpdate, PodUpdates, Provider
+from agent.providers.foreign import asked
 from agent.providers.lost import lost_status
 from agent.store.base import Store
 
 POLL_S = 5.0
 """Also between the two times that a provider must say that it does not have a pod."""
 LOOKS_AT_ONCE = 16
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -110,9 +108,9 @@ class Follower:
         present = await self._found(record)
         if present is None:
             await self._check_objects(record.pod)
-            await self._asked(self._provider.create_pod(record))
+            await asked(self._provider.create_pod(record))
         elif _changed(present.pod, record.pod):
-            await self._asked(self._provider.update_pod(record))
+            await asked(self._provider.update_pod(record))
         pod.created = True
         if present is not None or not self._tells:
             await self._look(pod)
@@ -124,7 +122,7 @@ class Follower:
         if pod.over or pod.ending or not _changed(before.pod, record.pod):
             return
         try:
-            await self._asked(self._provider.update_pod(record))
+            await asked(self._provider.update_pod(record))
         except NotFound:
             self._missed(pod)
         except EdgeletError:
@@ -139,7 +137,7 @@ class Follower:
         pod.record, pod.ending = record, True
         try:
             if (await self._named(record)).uid == record.uid:
-                await self._asked(self._provider.delete_pod(record))
+                await asked(self._provider.delete_pod(record))
                 await self._look(pod)
                 return
             # Another pod has the name by now, and a provider that knows pods by name would end that one.
@@ -148,7 +146,7 @@ class Follower:
         self._end(pod, self._last_word(pod))
 
     async def get_pods(self) -> tuple[PodRecord, ...]:
-        return await self._asked(self._provider.get_pods())
+        return await asked(self._provider.get_pods())
 
     # ------------------------------------------------------------ the provider's word
 
@@ -224,7 +222,7 @@ class Follower:
             if await self._found(pod.record) is None:
                 self._missed(pod)
                 return
-            status = await self._asked(self._provider.get_pod_status(meta.namespace, meta.name))
+            status = await asked(self._provider.get_pod_status(meta.namespace, meta.name))
         except NotFound:
             self._missed(pod)
         except (Retryable, Permanent) as error:
@@ -243,7 +241,7 @@ class Follower:
 
     async def _named(self, record: PodRecord) -> PodRecord:
         meta = record.pod.metadata
-        return await self._asked(self._provider.get_pod(meta.namespace, meta.name))
+        return await asked(self._provider.get_pod(meta.namespace, meta.name))
 
     async def _check_objects(self, pod: Pod) -> None:
         """Raises Retryable while an object is missing that the pod cannot be without."""
@@ -262,16 +260,6 @@ class Follower:
             self._events.record(ObjectReference.of(pod), "Warning", one.reason, one.message)
         if needed := [one.message for one in found_missing if not one.optional]:
             raise Retryable(", ".join(needed))
-
-    async def _asked(self, call: Awaitable[T]) -> T:
-        """The provider's answer. It is somebody else's code: whatever it raises is its failure, not the agent's end."""
-        try:
-            return await call
-        except EdgeletError:
-            raise
-        except Exception as error:  # the boundary: reported with its traceback, raised as what is tried again
-            logger.opt(exception=error).error("the provider raised {}: {}", type(error).__name__, error)
-            raise Retryable(f"{type(error).__name__}: {error}") from error
 
 
 def _changed(before: Pod, now: Pod) -> bool:

@@ -14,6 +14,7 @@ from agent.clock import rfc3339
 from agent.errors import EdgeletError
 from agent.node.ports import NodeImage, RuntimeHealth
 from agent.providers.contract import ConfiguresNode, NotifiesNodeStatus, Pings, Provider, TellsHealth
+from agent.providers.foreign import asked
 
 PING_S = 5.0
 """A provider that does not answer for this long cannot run pods."""
@@ -43,7 +44,7 @@ class NodeSide:
         if isinstance(self._provider, Pings):
             try:
                 async with asyncio.timeout(PING_S):
-                    await self._provider.ping()
+                    await asked(self._provider.ping())
             except TimeoutError:
                 down = f"the provider did not answer within {PING_S:g} s"
             except EdgeletError as error:
@@ -55,7 +56,7 @@ class NodeSide:
 
     async def configure(self, node: Json) -> None:
         if isinstance(self._provider, ConfiguresNode):
-            await self._provider.configure_node(node)
+            await asked(self._provider.configure_node(node))
         status: Json = node["status"]
         told = dict(self._told)
         conditions = {one["type"]: one for one in (*status["conditions"], *told.pop("conditions", ()))}

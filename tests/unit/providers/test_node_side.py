@@ -62,6 +62,7 @@ def side(provider: Any, changed: list[bool] | None = None, wall: list[float] | N
         (Mine(), ""),
         (Pinged(), ""),
         (Pinged(Retryable("the cloud is away")), "the cloud is away"),
+        (Pinged(KeyError("region")), "KeyError: 'region'"),
         (Pinged(slow_s=9), "the provider did not answer within 5 s"),
     ],
 )
