@@ -31,4 +31,5 @@ def test_a_pod_has_virtual_kubelets_events_beside_the_kubelets_own_once_each(
     edge.wait_ready("next")
     wait_until(lambda: told.items() <= dict(edge.events("next")).items())
     reasons = [reason for reason, _ in edge.events("web")]
-    assert sorted(reasons) == sorted(["ProviderCreateSuccess", "ProviderUpdateSuccess", "Pulled", "Created", "Started"])
+    expected = (*told, "Pulled", "Created", "Started")
+    assert {reason: reasons.count(reason) for reason in expected} == dict.fromkeys(expected, 1)
