@@ -78,6 +78,13 @@ def test_labels_are_the_standard_ones_and_the_users() -> None:
     }
 
 
+def test_a_node_of_another_provider_is_labelled_as_virtual_unless_its_owner_says_otherwise() -> None:
+    assert "type" not in status.labels(FACTS, SETTINGS)
+    assert status.labels(FACTS, replace(SETTINGS, provider="mock"))["type"] == "virtual-kubelet"
+    own = replace(SETTINGS, provider="mock", node_labels={"type": "robot"})
+    assert status.labels(FACTS, own)["type"] == "robot"
+
+
 def test_taints_are_those_asked_for() -> None:
     def taints(settings: Settings) -> object:
         return status.node(SEEN, settings, [], NOW)["spec"].get("taints")
