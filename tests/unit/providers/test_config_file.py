@@ -27,7 +27,7 @@ def test_the_provider_is_given_its_path(tmp_path: Path) -> None:
     file = tmp_path / "mock.yaml"
     file.write_text("latency: {create: wrong}")
     given = replace(context(FakeObjects()), settings=Settings("n", provider="mock"), config_file=file)
-    with pytest.raises(ConfigError, match="latency.create"):
+    with pytest.raises(ConfigError, match=r"latency\.create"):
         _make_provider(given)
     file.write_text("")
     assert isinstance(_make_provider(given), MockProvider)
