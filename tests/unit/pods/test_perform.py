@@ -60,6 +60,9 @@ async def test_a_sandbox_that_died_before_its_first_container_is_removed(tmp_pat
         (dead,) = s.cri.sandboxes
         s.cri.lose_sandbox(dead)
         pulled.set()
+        await s.cri.reached("CreateContainer")
+        await quiet()
+        s.skip(1)
         await s.until(lambda: s.phase == "Running")
         await s.until(lambda: dead not in s.cri.sandboxes)
         assert s.main().restartCount == 0
