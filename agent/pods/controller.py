@@ -154,6 +154,9 @@ class PodController:
             await self._create(record)
             if _is_new(change):
                 self._say(record, "Normal", *_CREATED)
+            elif change.recalled:
+                # An agent before this one said it: once a pod is once in its life.
+                self._said.setdefault(uid, set()).add(_UPDATED)
 
     async def _create(self, record: PodRecord) -> None:
         self._given.add(record.uid)

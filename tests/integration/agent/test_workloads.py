@@ -11,17 +11,19 @@ from tests.integration.support.waiting import wait_until
 NOTHING_LEFT_S = 5.0
 
 
-def template(script: str = SLEEP, **spec: Any) -> dict[str, Any]:
-    return {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [container(script)], **spec}}
+def template(edge: Edge, script: str = SLEEP, **spec: Any) -> dict[str, Any]:
+    """For this test's node: one of an earlier test may still be there for the scheduler, its agent gone."""
+    where = {"nodeSelector": {"kubernetes.io/hostname": edge.node}}
+    return {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [container(script)], **where, **spec}}
 
 
 def workload(kind: str, name: str = "web", version: str = "apps/v1", **spec: Any) -> dict[str, Any]:
     return {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
-def deployment(script: str = SLEEP, replicas: int = 3) -> dict[str, Any]:
+def deployment(edge: Edge, script: str = SLEEP, replicas: int = 3) -> dict[str, Any]:
     return workload(
-        "Deployment", replicas=replicas, selector={"matchLabels": {"app": "web"}}, template=template(script)
+        "Deployment", replicas=replicas, selector={"matchLabels": {"app": "web"}}, template=template(edge, script)
     )
 
 
@@ -38,7 +40,7 @@ def available(edge: Edge, replicas: int, script: str = SLEEP) -> bool:
 
 def test_a_deployment_is_scaled_rolled_out_and_deleted_without_a_trace(every_edge: Edge) -> None:
     edge = every_edge
-    edge.apply(deployment())
+    edge.apply(deployment(edge))
     wait_until(lambda: available(edge, 3))
     edge.kubectl("scale", "deployment/web", "--replicas=10")
     wait_until(lambda: available(edge, 10), 60)
@@ -47,7 +49,7 @@ def test_a_deployment_is_scaled_rolled_out_and_deleted_without_a_trace(every_edg
     edge.kubectl("scale", "deployment/web", "--replicas=1")
     wait_until(lambda: available(edge, 1), 60)
     changed = f"echo changed; {SLEEP}"
-    edge.apply(deployment(changed, replicas=3))
+    edge.apply(deployment(edge, changed, replicas=3))
     wait_until(lambda: available(edge, 3, changed), 60)
     (one, *_) = edge.pods()
     assert edge.log(one["metadata"]["name"]) == "changed\n"
@@ -64,7 +66,7 @@ def test_a_deployment_is_scaled_rolled_out_and_deleted_without_a_trace(every_edg
 def test_a_job_completes_and_one_made_from_a_cron_job_too(every_edge: Edge) -> None:
     edge = every_edge
     job = {"backoffLimit": 2, "completions": 3, "parallelism": 2}
-    work = template("echo worked", restartPolicy="Never")
+    work = template(edge, "echo worked", restartPolicy="Never")
     edge.apply(
         workload("Job", "direct", "batch/v1", **job, template=work),
         workload("CronJob", "timed", "batch/v1", schedule="0 0 1 1 *", jobTemplate={"spec": {"template": work}}),
@@ -83,7 +85,7 @@ def test_a_job_completes_and_one_made_from_a_cron_job_too(every_edge: Edge) -> N
 
 
 def test_a_failing_job_is_tried_as_often_as_it_says(edge: Edge) -> None:
-    work = template("echo no >/dev/termination-log; exit 3", restartPolicy="Never")
+    work = template(edge, "echo no >/dev/termination-log; exit 3", restartPolicy="Never")
     edge.apply(workload("Job", "fails", "batch/v1", backoffLimit=0, template=work))
     edge.kubectl("wait", "job/fails", "--for=condition=Failed", "--timeout=60s")
     (one,) = edge.pods()
@@ -94,8 +96,7 @@ def test_a_failing_job_is_tried_as_often_as_it_says(edge: Edge) -> None:
 
 def test_a_daemon_set_has_its_pod_on_this_node_and_gets_it_back(edge: Edge) -> None:
     selector = {"matchLabels": {"app": "web"}}
-    hosts = {"kubernetes.io/hostname": edge.node}
-    edge.apply(workload("DaemonSet", selector=selector, template=template(nodeSelector=hosts)))
+    edge.apply(workload("DaemonSet", selector=selector, template=template(edge)))
 
     def the_one() -> dict[str, Any] | None:
         found = [one for one in edge.pods() if is_ready(one)]
@@ -109,7 +110,7 @@ def test_a_daemon_set_has_its_pod_on_this_node_and_gets_it_back(edge: Edge) -> N
 
 def test_a_stateful_set_of_three_starts_and_ends_in_order(edge: Edge) -> None:
     selector = {"matchLabels": {"app": "web"}}
-    edge.apply(workload("StatefulSet", serviceName="web", replicas=3, selector=selector, template=template()))
+    edge.apply(workload("StatefulSet", serviceName="web", replicas=3, selector=selector, template=template(edge)))
     names = ["web-0", "web-1", "web-2"]
     edge.wait_ready(*names, timeout=60)
     starts = [status_of(edge.pod(name))["state"]["running"]["startedAt"] for name in names]
