@@ -18,7 +18,7 @@ cluster: venv packages binaries ## run a local control plane with the agent join
 test: lint test-unit test-integration ## run every check and test (as root, the first time about 15 minutes)
 
 test-unit: venv ## run the unit tests (any user, seconds)
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest tests/unit --numprocesses auto
 
 test-integration: packages venv binaries ## run the integration tests: real containerd, real control plane (as root)
 	$(BIN)/pytest tests/integration

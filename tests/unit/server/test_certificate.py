@@ -54,6 +54,7 @@ def test_our_own_is_made_once(tmp_path: Path) -> None:
         (("10.0.0.7",), "edge-1", NOW + YEAR - 29 * 86400),
         (("10.0.0.7",), "edge-1", NOW - 7200),  # the clock was ahead when it was made
     ],
+    ids=["another address", "another name", "nearly over", "made in the future"],
 )
 def test_it_is_made_anew_when_names_change_or_its_time_is_over(
     tmp_path: Path, addresses: tuple[str, ...], name: str, at: float
