@@ -100,10 +100,15 @@ class MockProvider:
             grace = meta.deletionGracePeriodSeconds
         stop_at = self._wall() + min(drawn(self._config.latency.stop, chance), max(grace, MINIMUM_GRACE_S))
         before = pod.life.stop_at
+        if before is not None and before <= stop_at:
+            # It ends no sooner for being asked again, and its row may be on its way out of the record.
+            return
         pod.record = record
-        stop_at = stop_at if before is None else min(before, stop_at)
         pod.life = replace(pod.life, stop_at=stop_at)
         await self._keep(pod)
+        if record.uid not in self._pods:
+            await self._context.store.delete(PREFIX + record.uid)
+            return
         heappush(self._due, (stop_at, record.uid))
         self._news.set()
 
