@@ -123,6 +123,24 @@ async def test_a_pod_ends_within_its_grace_period_and_a_second_order_only_shorte
 
 
 @in_virtual_time
+async def test_a_deletion_that_shortens_nothing_writes_nothing(tmp_path: Path) -> None:
+    """Its write could come after the one that takes the ended pod out of the record."""
+    world = World(tmp_path, "latency: {stop: 5}")
+
+    async def work() -> None:
+        await world.mock.create_pod(record())
+        await world.mock.delete_pod(record())
+        kept = dict(world.store.rows)
+        world.store.rows.clear()
+        await asyncio.sleep(1)
+        await world.mock.delete_pod(record())
+        assert world.store.rows == {}
+        world.store.rows.update(kept)
+
+    await world.life(work)
+
+
+@in_virtual_time
 async def test_pods_survive_a_restart_as_if_there_had_been_none(tmp_path: Path) -> None:
     world = World(tmp_path, "latency: {start: [1, 9], stop: 20}")
 
