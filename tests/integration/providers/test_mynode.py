@@ -14,7 +14,8 @@ def test_a_pod_has_virtual_kubelets_events_beside_the_kubelets_own_once_each(
 ) -> None:
     edge = Edge(agent(flags=["--provider=mynode"]), one_containerd, control_plane, namespace)
     node = edge.agent.node_object()
-    assert "taints" not in node["spec"]
+    # The control plane's own taint of a new Node may not be gone yet.
+    assert not [taint for taint in node["spec"].get("taints", ()) if "kubernetes.io/not-ready" not in taint["key"]]
     assert "type" not in node["metadata"]["labels"]
     edge.run(pod("web"))
     edge.wait_ready("web")
