@@ -34,11 +34,6 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
-def rfc3339(unix_s: float) -> str:
-    """metav1.Time: whole seconds, UTC."""
-    return datetime.fromtimestamp(int(unix_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def rfc3339_micro(unix_s: float) -> str:
     """metav1.MicroTime: exactly six digits, UTC."""
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -13,11 +13,12 @@ from collections import deque
 import msgspec
 from loguru import logger
 
-from agent.clock import Clock, rfc3339
+from agent.clock import Clock
 from agent.errors import Conflict, NotFound, Permanent, Retryable
 from agent.kube.correlate import Correlator, Event
 from agent.kube.rest import Api
 from agent.model.objects import ObjectReference
+from agent.model.status import timestamp
 
 COMPONENT = "kubelet"
 """Users and the upstream tests filter by it."""
@@ -113,7 +114,7 @@ class EventRecorder:
 
     def _counted(self, event: Event) -> bytes:
         return msgspec.json.encode(
-            {"count": event.count, "lastTimestamp": rfc3339(event.last_at), "message": event.message}
+            {"count": event.count, "lastTimestamp": timestamp(event.last_at), "message": event.message}
         )
 
     def _body(self, event: Event, namespace: str) -> bytes:
@@ -129,8 +130,8 @@ class EventRecorder:
                 "source": {"component": COMPONENT, "host": self._node},
                 "reportingComponent": COMPONENT,
                 "reportingInstance": self._node,
-                "firstTimestamp": rfc3339(event.first_at),
-                "lastTimestamp": rfc3339(event.last_at),
+                "firstTimestamp": timestamp(event.first_at),
+                "lastTimestamp": timestamp(event.last_at),
                 "count": event.count,
             }
         )

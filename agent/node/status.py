@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent import __version__
-from agent.clock import rfc3339
 from agent.config import Settings, Taint
 from agent.model import quantity
+from agent.model.status import timestamp
 from agent.node.facts import MachineFacts
 from agent.node.ports import NodeImage, RuntimeCondition, RuntimeHealth
 from agent.node.pressure import MEMORY_AVAILABLE_BYTES, NODE_FS_AVAILABLE, Pressure
@@ -243,7 +243,7 @@ def _problem(what: str, condition: RuntimeCondition) -> list[str]:
 
 
 def _condition(kind: str, holds: bool, why: tuple[str, str], before: list[Json], now_s: float) -> Json:
-    now = rfc3339(now_s)
+    now = timestamp(now_s)
     word = "True" if holds else "False"
     old = _find(before, kind)
     since = old.get("lastTransitionTime") if old.get("status") == word else None

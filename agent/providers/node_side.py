@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from agent.clock import rfc3339
 from agent.errors import EdgeletError
+from agent.model.status import timestamp
 from agent.node.ports import NodeImage, RuntimeHealth
 from agent.providers.contract import ConfiguresNode, NotifiesNodeStatus, Pings, Provider, TellsHealth
 from agent.providers.foreign import asked
@@ -69,7 +69,7 @@ class NodeSide:
 
     def _complete(self, condition: Json) -> Json:
         """With every field that a condition has; dated by when its status was first said."""
-        now = rfc3339(self._wall())
+        now = timestamp(self._wall())
         # Never empty: the API server leaves empty fields out, and they would look as if somebody had changed them.
         whole = {"status": "Unknown", "reason": "ProviderSays", "message": "said by the provider", **condition}
         if "lastTransitionTime" not in whole:
