@@ -1,0 +1,1 @@
+"""CSI drivers on this machine: their registration and the calls of their node service, over unix sockets."""
