@@ -14,9 +14,9 @@ from agent.errors import EdgeletError
 from agent.model.container import HTTPGetAction, Probe, TCPSocketAction
 from agent.pods.expansion import expand
 from agent.pods.probes import grpc_health
-from agent.pods.probes.http import HttpGetter, NoAnswer, dial_error
+from agent.pods.probes.http import BrokenOff, HttpGetter, NoAnswer, dial_error
 from agent.pods.probes.tally import Outcome, Result
-from agent.pods.probes.target import Target, host_port
+from agent.pods.probes.target import Target, go_duration, host_port
 
 _MAX_OUTPUT: Final = 10 * 1024
 
@@ -64,7 +64,8 @@ class Attempts:
         return Outcome(Result.ERROR, f"missing probe handler for container {target.container.name}")
 
     async def _exec(self, target: Target, command: Sequence[str], timeout_s: float) -> Outcome:
-        literal = {variable.name: variable.value for variable in target.container.env if variable.value is not None}
+        # Only what the spec itself spells out: a value from elsewhere is empty here, as it is for the kubelet.
+        literal = {variable.name: variable.value or "" for variable in target.container.env}
         words = [expand(word, literal) for word in command]
         began = time.monotonic()
         try:
@@ -72,7 +73,9 @@ class Attempts:
         except (TimeoutError, EdgeletError) as error:
             # Runtimes report their own timeout as just another failed call: the clock tells which it was.
             if isinstance(error, TimeoutError) or time.monotonic() - began >= timeout_s:
-                return Outcome(Result.FAILURE, f'command timed out: "{" ".join(words)}" timed out after {timeout_s:g}s')
+                return Outcome(
+                    Result.FAILURE, f'command timed out: "{" ".join(words)}" timed out after {go_duration(timeout_s)}'
+                )
             raise
         output = (ended.stdout + ended.stderr)[:_MAX_OUTPUT].decode(errors="replace")
         return Outcome(Result.SUCCESS if ended.exit_code == 0 else Result.FAILURE, output)
@@ -82,6 +85,8 @@ class Attempts:
             answer = await self._http.get(target, action, timeout_s=timeout_s, purpose="probe")
         except NoAnswer as error:
             return Outcome(Result.FAILURE, str(error))
+        except BrokenOff as error:
+            return Outcome(Result.ERROR, str(error), Result.FAILURE)
         if 200 <= answer.status < 300:
             return Outcome(Result.SUCCESS, answer.body)
         if 300 <= answer.status < 400:

@@ -11,6 +11,7 @@ from typing import Final
 import grpc
 
 from agent.pods.probes.tally import Outcome, Result
+from agent.pods.probes.target import go_duration
 
 _METHOD: Final = "/grpc.health.v1.Health/Check"
 _STATUS: Final = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
@@ -31,7 +32,8 @@ async def check(address: str, service: str, timeout_s: float) -> Outcome:
             async with asyncio.timeout_at(deadline):
                 await channel.channel_ready()
         except TimeoutError:
-            return _failure(f'timeout: failed to connect service "{address}" within {timeout_s:g}s')
+            within = f"within {go_duration(timeout_s)}: context deadline exceeded"
+            return _failure(f'timeout: failed to connect service "{address}" {within}')
         call = channel.unary_unary(_METHOD, request_serializer=_request, response_deserializer=_status)
         try:
             status = await call(service, timeout=max(0.001, deadline - loop.time()))
@@ -50,9 +52,10 @@ def _why(error: grpc.aio.AioRpcError, timeout_s: float) -> str:
                 f"{error.details()}"
             )
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return f"timeout: health rpc did not complete within {timeout_s:g}s"
+            return f"timeout: health rpc did not complete within {go_duration(timeout_s)}"
         case code:
-            return f"error: health rpc probe failed: {code.name}: {error.details()}"
+            name = "Canceled" if code is grpc.StatusCode.CANCELLED else code.name.title().replace("_", "")
+            return f"error: health rpc probe failed: rpc error: code = {name} desc = {error.details()}"
 
 
 def _failure(output: str) -> Outcome:

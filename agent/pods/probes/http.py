@@ -31,6 +31,10 @@ class Answer:
     body: str
 
 
+class BrokenOff(Exception):
+    """The server answered, and its body did not come to an end. The text is fit for an event."""
+
+
 class NoAnswer(Exception):
     """There was no HTTP answer. The text is fit for an event."""
 
@@ -61,7 +65,7 @@ class HttpGetter:
     ) -> Answer:
         """GET what `action` names; `purpose` is `probe` or `lifecycle`, `scheme` takes the place of the action's own.
 
-        Raises NoAnswer, or ValueError for a port that the container has not.
+        Raises NoAnswer, BrokenOff, or ValueError for a port that the container has not.
         """
         url = _url(target, action, scheme)
         headers = _headers(action, purpose)
@@ -71,6 +75,9 @@ class HttpGetter:
                 onward = urljoin(url, location) if location else ""
                 if not onward or urlsplit(onward).hostname != urlsplit(url).hostname:
                     return answer
+                if urlsplit(location).scheme:
+                    # The server named where to go on: the user's Host was for the first request.
+                    headers = [(name, value) for name, value in headers if name.lower() != "host"]
                 url = onward
         except TimeoutError:
             raise NoAnswer(url, "context deadline exceeded (Client.Timeout exceeded while awaiting headers)") from None
@@ -89,9 +96,23 @@ class HttpGetter:
         async with self._session.get(
             url, headers=headers, allow_redirects=False, timeout=aiohttp.ClientTimeout(total=timeout_s)
         ) as response:
-            body = await response.content.read(_MAX_BODY)
+            try:
+                body = await _first_of(response.content)
+            except TimeoutError:
+                why = "context deadline exceeded (Client.Timeout or context cancellation while reading body)"
+                raise BrokenOff(why) from None
+            except aiohttp.ClientError as error:
+                raise BrokenOff("unexpected EOF") from error
             location = response.headers.get("Location", "") if response.status in _REDIRECTS else ""
             return Answer(response.status, body.decode(errors="replace")), location
+
+
+async def _first_of(stream: aiohttp.StreamReader) -> bytes:
+    """As much of a body as is kept, or all of it: one read may bring less."""
+    body = bytearray()
+    while len(body) < _MAX_BODY and (more := await stream.read(_MAX_BODY - len(body))):
+        body += more
+    return bytes(body)
 
 
 def _url(target: Target, action: HTTPGetAction, scheme: str) -> str:
@@ -108,7 +129,7 @@ def _headers(action: HTTPGetAction, purpose: str) -> list[tuple[str, str]]:
     if "accept" not in named:
         headers.append(("Accept", "*/*"))
     # Named but empty: the user wants none sent.
-    return [(name, value) for name, value in headers if value or name.lower() != "accept"]
+    return [(name, value) for name, value in headers if value or name.lower() not in ("accept", "user-agent")]
 
 
 def dial_error(host: str, port: int, error: OSError) -> str:
@@ -121,6 +142,10 @@ def dial_error(host: str, port: int, error: OSError) -> str:
 def _why(error: aiohttp.ClientError) -> str:
     if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientConnectorSSLError):
         return dial_error(error.host, error.port or 0, error.os_error)
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "EOF"
+    if _is_plain_http(error):
+        return "http: server gave HTTP response to HTTPS client"
     return str(error) or type(error).__name__
 
 

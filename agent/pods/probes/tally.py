@@ -38,6 +38,8 @@ class Outcome:
 
     result: Result
     output: str = ""
+    state: str = "unknown"
+    """What an ERROR says it resulted in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +103,4 @@ def event(kind: ProbeKind, outcome: Outcome) -> tuple[str, str] | None:
         case Result.FAILURE:
             return "Unhealthy", f"{kind} probe failed: {outcome.output}"
         case Result.ERROR:
-            return "Unhealthy", f"{kind} probe errored and resulted in unknown state: {outcome.output}"
+            return "Unhealthy", f"{kind} probe errored and resulted in {outcome.state} state: {outcome.output}"

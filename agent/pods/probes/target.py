@@ -35,6 +35,14 @@ class Target:
         return ObjectReference.of(self.pod, f"spec.{field}{{{self.container.name}}}")
 
 
+def go_duration(seconds: float) -> str:
+    """As Go prints it: 10s, 2m40s, 1h0m0s."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    above = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{above}{rest:g}s"
+
+
 def host_port(host: str, port: int) -> str:
     """host:port, an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

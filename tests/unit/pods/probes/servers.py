@@ -49,17 +49,19 @@ async def http_server(
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            first = await reader.readexactly(1)
+            if not first.isalpha():
+                writer.write(reply(400))  # not HTTP: a TLS hello, say
+                return
+            head = (first + await reader.readuntil(b"\r\n\r\n")).decode()
             seen.append(head)
-            reply = answer(head)
-            if reply is None:
+            answered = answer(head)
+            if answered is None:
                 await ends.wait()
             else:
-                writer.write(reply)
+                writer.write(answered)
                 await writer.drain()
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")  # not HTTP: a TLS hello, say
-        except ConnectionError:
+        except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
