@@ -11,7 +11,8 @@ from enum import StrEnum
 
 import msgspec
 
-from agent.model.meta import K8sStruct
+from agent.model.container import ResourceRequirements
+from agent.model.meta import K8sStruct, Quantity
 from agent.model.pod import PodCondition
 
 
@@ -54,6 +55,24 @@ class State(K8sStruct, frozen=True):
     terminated: Terminated | None = None
 
 
+class VolumeMountStatus(K8sStruct, frozen=True):
+    name: str
+    mountPath: str
+    readOnly: bool = False
+    recursiveReadOnly: str | None = None
+    """Disabled or Enabled, of a mount that is read-only."""
+
+
+class LinuxContainerUser(K8sStruct, frozen=True):
+    uid: int = msgspec.field(default_factory=int)
+    gid: int = msgspec.field(default_factory=int)
+    supplementalGroups: tuple[int, ...] = ()
+
+
+class ContainerUser(K8sStruct, frozen=True):
+    linux: LinuxContainerUser | None = None
+
+
 class ContainerStatus(K8sStruct, frozen=True):
     name: str
     state: State
@@ -64,6 +83,10 @@ class ContainerStatus(K8sStruct, frozen=True):
     lastState: State = State()
     started: bool | None = None
     containerID: str = ""
+    allocatedResources: dict[str, Quantity] | None = None
+    resources: ResourceRequirements | None = None
+    volumeMounts: tuple[VolumeMountStatus, ...] = ()
+    user: ContainerUser | None = None
 
 
 class IP(K8sStruct, frozen=True):

@@ -11,7 +11,17 @@ from collections.abc import Iterator
 from agent.model.container import Container
 from agent.model.observed import ContainerState, ObservedContainer, ObservedPod
 from agent.model.pod import Pod
-from agent.model.status import ContainerStatus, PodStatus, Running, State, Terminated, Waiting, timestamp
+from agent.model.status import (
+    ContainerStatus,
+    PodStatus,
+    Running,
+    State,
+    Terminated,
+    VolumeMountStatus,
+    Waiting,
+    timestamp,
+)
+from agent.pods import status_details as details
 from agent.pods.backoff import ready_at
 from agent.pods.knowledge import NO_HEALTH, Failure, Knowledge
 
@@ -28,13 +38,23 @@ _Statuses = tuple[ContainerStatus, ...]
 
 
 def container_statuses(
-    pod: Pod, observed: ObservedPod, knows: Knowledge, previous: PodStatus | None, now: float, *, finished: bool
+    pod: Pod,
+    observed: ObservedPod,
+    knows: Knowledge,
+    previous: PodStatus | None,
+    now: float,
+    *,
+    finished: bool,
+    recursive_read_only: bool = False,
 ) -> tuple[_Statuses, _Statuses]:
-    """(init containers, main containers). `finished`: none of them will be started again."""
+    """(init containers, main containers). `finished`: none of them will be started again; `recursive_read_only`: the
+
+    runtime can mount so.
+    """
     final = finished or knows.ended or knows.stop is not None
     before = {s.name: s for s in (*previous.initContainerStatuses, *previous.containerStatuses)} if previous else {}
     share = MESSAGES_LIMIT_BYTES // max(1, len(pod.spec.initContainers) + len(pod.spec.containers))
-    writer = _Writer(pod, observed, knows, now, final, share)
+    writer = _Writer(pod, observed, knows, now, final, share, recursive_read_only)
     inits = tuple(writer.status(c, before.get(c.name), init=True) for c in pod.spec.initContainers)
     mains = tuple(writer.status(c, before.get(c.name), init=False) for c in pod.spec.containers)
     return inits, mains
@@ -54,7 +74,14 @@ def _in_backoff(status: PodStatus) -> Iterator[str]:
 
 class _Writer:
     def __init__(
-        self, pod: Pod, observed: ObservedPod, knows: Knowledge, now: float, final: bool, message_limit: int
+        self,
+        pod: Pod,
+        observed: ObservedPod,
+        knows: Knowledge,
+        now: float,
+        final: bool,
+        message_limit: int,
+        recursive_read_only: bool,
     ) -> None:
         self._pod = pod
         self._observed = observed
@@ -62,6 +89,7 @@ class _Writer:
         self._now = now
         self._final = final
         self._message_limit = message_limit
+        self._recursive_read_only = recursive_read_only
 
     def status(self, spec: Container, before: ContainerStatus | None, *, init: bool) -> ContainerStatus:
         history = [c for c in self._observed.containers if c.name == spec.name]
@@ -88,6 +116,7 @@ class _Writer:
                 state = State(terminated=LOST)
             case _:
                 state = State(waiting=self._waiting(self._knows.failures.get(spec.name), initializing=False))
+        resources, requests = details.allocated(spec, container_id := f"containerd://{newest.id}", before)
         return ContainerStatus(
             name=spec.name,
             state=state,
@@ -97,7 +126,11 @@ class _Writer:
             ready=ready,
             restartCount=newest.attempt,
             started=started,
-            containerID=f"containerd://{newest.id}",
+            containerID=container_id,
+            allocatedResources=requests,
+            resources=resources,
+            volumeMounts=self._volume_mounts(spec),
+            user=details.user(newest),
         )
 
     def _absent(self, spec: Container, before: ContainerStatus | None, *, init: bool) -> ContainerStatus:
@@ -120,7 +153,11 @@ class _Writer:
             lastState=last,
             restartCount=count,
             started=False,
+            volumeMounts=self._volume_mounts(spec),
         )
+
+    def _volume_mounts(self, spec: Container) -> tuple[VolumeMountStatus, ...]:
+        return details.volume_mounts(spec, recursive_read_only=self._recursive_read_only)
 
     def _will_restart(self, spec: Container, newest: ObservedContainer, *, init: bool) -> bool:
         if self._final:

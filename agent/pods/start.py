@@ -19,6 +19,7 @@ from agent.model.action import ContainerStart
 from agent.model.container import Container
 from agent.model.objects import ObjectReference
 from agent.model.observed import ObservedPod, ObservedSandbox
+from agent.pods.addresses import pod_addresses
 from agent.pods.backoff import raised, ready_at
 from agent.pods.downward import NodeContext
 from agent.pods.env import build_env
@@ -214,7 +215,7 @@ class ContainerStarter:
 
     def _node(self, sandbox: ObservedSandbox) -> NodeContext:
         own = self._machine.node
-        return replace(own, pod_ips=own.host_ips if self._state.pod.spec.hostNetwork else sandbox.ips)
+        return replace(own, pod_ips=pod_addresses(self._state.pod, sandbox.ips, own.host_ips))
 
     def _pod_ip(self, sandbox: ObservedSandbox) -> str:
         return next(iter(self._node(sandbox).pod_ips), "")

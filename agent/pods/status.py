@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from agent.model.observed import ContainerState, ObservedPod
 from agent.model.pod import Pod
 from agent.model.status import IP, ContainerStatus, Phase, PodStatus, timestamp
+from agent.pods.addresses import pod_addresses
 from agent.pods.conditions import conditions
 from agent.pods.container_status import container_statuses
 from agent.pods.knowledge import Knowledge, StopCause
@@ -26,13 +27,23 @@ class StatusContext:
     """Unix seconds."""
     now: float
     """Monotonic seconds, the base of `Knowledge`."""
+    recursive_read_only: bool = False
+    """The runtime can mount so."""
 
 
 def pod_status(
     pod: Pod, observed: ObservedPod, knows: Knowledge, previous: PodStatus | None, context: StatusContext
 ) -> PodStatus:
     """The status to write now. `previous` keeps start and transition times where nothing changed."""
-    inits, mains = container_statuses(pod, observed, knows, previous, context.now, finished=is_finished(pod, observed))
+    inits, mains = container_statuses(
+        pod,
+        observed,
+        knows,
+        previous,
+        context.now,
+        finished=is_finished(pod, observed),
+        recursive_read_only=context.recursive_read_only,
+    )
     phase = _phase(pod, observed, knows, inits, mains, previous)
     reason, message = _why(pod, phase, knows, previous)
     ips = _pod_ips(pod, observed, knows, previous, context)
@@ -141,10 +152,11 @@ def _never_ran(status: ContainerStatus) -> bool:
 def _pod_ips(
     pod: Pod, observed: ObservedPod, knows: Knowledge, previous: PodStatus | None, context: StatusContext
 ) -> tuple[str, ...]:
-    if pod.spec.hostNetwork and not knows.refused:
-        return context.host_ips
+    before = tuple(entry.ip for entry in previous.podIPs) if previous else ()
     sandbox = observed.sandbox
+    if pod.spec.hostNetwork and not knows.refused:
+        return pod_addresses(pod, (), context.host_ips, before)
     if sandbox is not None and sandbox.ready and sandbox.ips:
-        return sandbox.ips
+        return pod_addresses(pod, sandbox.ips, context.host_ips)
     # The address of an ended pod stays in its status, as users of `kubectl get -o wide` expect.
-    return tuple(entry.ip for entry in previous.podIPs) if previous else ()
+    return before

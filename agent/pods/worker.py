@@ -22,6 +22,7 @@ from agent.model.observed import ContainerState, ObservedPod
 from agent.model.pod import ApiContainerStatus, pod_from_dict
 from agent.model.record import PodRecord
 from agent.model.status import Phase, PodStatus, timestamp, unix_seconds
+from agent.pods.addresses import pod_addresses
 from agent.pods.container_status import entered_backoff
 from agent.pods.interrupt import Interrupt
 from agent.pods.knowledge import Health, Stop, StopCause
@@ -177,7 +178,9 @@ class PodWorker:
         knows = state.knowledge(machine.prober.health(self.record.uid), ended=ended)
         decided = plan(self.record.pod, observed, knows, now)
         gone = decided.done and state.stop is not None and state.stop.cause is StopCause.DELETED
-        context = StatusContext(machine.node.host_ips, machine.wall(), now)
+        context = StatusContext(
+            machine.node.host_ips, machine.wall(), now, recursive_read_only=machine.translate.recursive_read_only
+        )
         self._report(pod_status(self.record.pod, observed, knows, self._status, context), decided, gone)
         if gone:
             await self._leave(observed)
@@ -239,7 +242,7 @@ class PodWorker:
         prober, state = self._machine.prober, self._state
         health = prober.health(self.record.uid)
         sandbox = observed.sandbox
-        ip = self._machine.node.host_ips if self.record.pod.spec.hostNetwork else (sandbox.ips if sandbox else ())
+        ip = pod_addresses(self.record.pod, sandbox.ips if sandbox else (), self._machine.node.host_ips)
         for container in observed.containers:
             running = container.state is ContainerState.RUNNING
             if not running and container.id in health:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from agent.model.container import ResourceRequirements
 from agent.model.observed import ObservedContainer, ObservedPod
 from agent.model.pod import ApiPodStatus, Pod
 from agent.model.status import IP, ContainerStatus, Phase, PodStatus, Running, State, Terminated, Waiting
@@ -222,6 +223,7 @@ def test_a_container_status_names_what_the_runtime_has() -> None:
         image="docker.io/library/busybox:latest",
         imageID="sha256:1",
         containerID="containerd://main-2",
+        resources=ResourceRequirements(),
     )
 
 
