@@ -1,8 +1,9 @@
-"""ConfigMaps, Secrets and service accounts that pods refer to: one watch each, never a list of them all.
+"""What pods refer to by name (ConfigMaps, Secrets, claims, …): one watch each, never a list of them all.
 
 In: which pod refers to what. Out: the newest object as bytes, written to the record before it is handed on, and a wake
 for each pod whose object changed. While an object's watch stands, it is served from memory; while the API server does
-not answer, from the record. The Node authorizer lets a node read exactly these objects, by name.
+not answer, from the record. The Node authorizer lets a node read exactly these objects, by name; of claims and their
+volumes it refuses the watch, so these are asked for whenever a pod's volumes are set up, and recorded all the same.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Final, get_args
 
 import msgspec
 from loguru import logger
@@ -21,7 +23,7 @@ from agent.kube.authorize import authorized
 from agent.kube.rest import CALL_TIMEOUT_S, Api
 from agent.kube.services import Services
 from agent.kube.watch import Disconnected, Listed, Meta, RawObject, Removed, Resumed, Upserted, WatchEvent, list_watch
-from agent.model.objects import ObjectKey, Service
+from agent.model.objects import ObjectKey, ObjectKind, Service
 from agent.store.base import Delete, Store
 
 PREFIX = "objects/"
@@ -29,6 +31,9 @@ LINGER_S = 5.0
 """An object nobody refers to is watched this much longer: a pod's successor mostly refers to the same."""
 FALLBACK_TIMEOUT_S = 2.0
 """How long a pod waits for the API server while the record has the object."""
+
+UNWATCHED: Final[frozenset[ObjectKind]] = frozenset({"persistentvolumeclaims", "persistentvolumes"})
+"""Kinds of which a node may `get` its pods' objects and nothing more."""
 
 
 class _Head(msgspec.Struct):
@@ -112,7 +117,8 @@ class ReferencedObjects:
         if not entry.live:
             await self._refresh(entry)
         if entry.raw is None:
-            raise NotFound(f'{key.kind} "{key.name}" not found in namespace {key.namespace}')
+            where = f" in namespace {key.namespace}" if key.namespace else ""
+            raise NotFound(f'{key.kind} "{key.name}" not found{where}')
         return entry.raw
 
     async def services(self, namespace: str) -> tuple[Service, ...]:
@@ -122,7 +128,7 @@ class ReferencedObjects:
     async def keep_only_retained(self) -> None:
         """Remove from the record what pods referred to that went while the agent was down."""
         keep = {_row(key) for key in self._entries}
-        rows = [row for kind in ("configmaps", "secrets", "serviceaccounts") for row in await self._rows(kind)]
+        rows = [row for kind in get_args(ObjectKind) for row in await self._rows(kind)]
         if stale := [Delete(row) for row in rows if row not in keep]:
             await self._store.batch(stale)
 
@@ -166,6 +172,8 @@ class ReferencedObjects:
                 raise Retryable(f"{_name(entry.key)}: the answer is no object: {error}") from error
 
     def _watch(self, entry: _Entry) -> None:
+        if entry.key.kind in UNWATCHED:
+            return
         if self._tasks is not None and entry.watcher is None and not entry.live:
             entry.tried.clear()
             entry.watcher = self._tasks.create_task(self._follow(entry), name=f"watch {_name(entry.key)}")
@@ -270,7 +278,8 @@ class RecordedObjects:
 
 
 def _path(key: ObjectKey, *, named: bool = False) -> str:
-    return f"/api/v1/namespaces/{key.namespace}/{key.kind}" + (f"/{key.name}" if named else "")
+    within = f"/namespaces/{key.namespace}" if key.namespace else ""
+    return f"/api/v1{within}/{key.kind}" + (f"/{key.name}" if named else "")
 
 
 def _row(key: ObjectKey) -> str:

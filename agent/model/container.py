@@ -6,7 +6,14 @@ Source of names and defaults: the Kubernetes API reference, core/v1.
 from __future__ import annotations
 
 from agent.model.meta import K8sStruct, Quantity
-from agent.model.volume import KeySelector, ObjectFieldSelector, ObjectSource, ResourceFieldSelector, VolumeMount
+from agent.model.volume import (
+    KeySelector,
+    ObjectFieldSelector,
+    ObjectSource,
+    ResourceFieldSelector,
+    VolumeDevice,
+    VolumeMount,
+)
 
 
 class EnvVarSource(K8sStruct, frozen=True):
@@ -165,6 +172,7 @@ class Container(K8sStruct, frozen=True):
     envFrom: tuple[EnvFromSource, ...] = ()
     resources: ResourceRequirements = ResourceRequirements()
     volumeMounts: tuple[VolumeMount, ...] = ()
+    volumeDevices: tuple[VolumeDevice, ...] = ()
     restartPolicy: str | None = None
     imagePullPolicy: str = ""
     livenessProbe: Probe | None = None

@@ -1,4 +1,7 @@
-"""Objects that a pod refers to (ConfigMap, Secret, Service, ServiceAccount), and the reference an event carries."""
+"""Objects that a pod refers to (ConfigMap, Secret, Service, ServiceAccount), and the reference an event carries.
+
+Claims and the volumes behind them are in `agent.model.persistent`.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ import msgspec
 from agent.model.meta import K8sStruct, ObjectMeta
 from agent.model.pod import Pod
 
-ObjectKind = Literal["configmaps", "secrets", "serviceaccounts"]
-"""Plural resource names (core/v1) of what a pod may refer to by name."""
+ObjectKind = Literal["configmaps", "secrets", "serviceaccounts", "persistentvolumeclaims", "persistentvolumes"]
+"""Plural resource names of what a pod may refer to by name, directly or through another of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectKey:
-    """A namespaced object that a pod refers to."""
+    """An object that a pod refers to; `namespace` is empty for kinds that are the cluster's."""
 
     kind: ObjectKind
     namespace: str

@@ -5,6 +5,8 @@ Source of names and defaults: the Kubernetes API reference, core/v1.
 
 from __future__ import annotations
 
+from typing import Any
+
 from agent.model.meta import K8sStruct, Quantity
 
 
@@ -114,6 +116,23 @@ class ProjectedVolumeSource(K8sStruct, frozen=True):
     defaultMode: int = 0o644
 
 
+class NFSVolumeSource(K8sStruct, frozen=True):
+    server: str
+    path: str
+    readOnly: bool = False
+
+
+class PersistentVolumeClaimVolumeSource(K8sStruct, frozen=True):
+    claimName: str
+    readOnly: bool = False
+
+
+class EphemeralVolumeSource(K8sStruct, frozen=True):
+    """A controller makes the claim from the template; a node only looks for it by name."""
+
+    volumeClaimTemplate: Any = None
+
+
 class Volume(K8sStruct, frozen=True):
     """One volume; exactly one source is set. Source kinds without a field here are refused at admission."""
 
@@ -124,6 +143,25 @@ class Volume(K8sStruct, frozen=True):
     secret: SecretVolumeSource | None = None
     downwardAPI: DownwardAPIVolumeSource | None = None
     projected: ProjectedVolumeSource | None = None
+    nfs: NFSVolumeSource | None = None
+    persistentVolumeClaim: PersistentVolumeClaimVolumeSource | None = None
+    ephemeral: EphemeralVolumeSource | None = None
+
+    def claim_name(self, pod_name: str) -> str | None:
+        """The PersistentVolumeClaim behind the volume, in the pod's namespace; None for other kinds."""
+        if self.persistentVolumeClaim is not None:
+            return self.persistentVolumeClaim.claimName
+        return f"{pod_name}-{self.name}" if self.ephemeral is not None else None
+
+    @property
+    def is_read_only(self) -> bool:
+        """The pod asks for the whole volume to be read-only, whatever a mount of it says."""
+        sources = (self.nfs, self.persistentVolumeClaim)
+        return any(source is not None and source.readOnly for source in sources)
+
+
+class VolumeDevice(K8sStruct, frozen=True):
+    name: str
 
 
 class VolumeMount(K8sStruct, frozen=True):

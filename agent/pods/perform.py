@@ -161,11 +161,13 @@ class Performer:
     async def _set_up_volumes(self) -> None:
         state, machine = self._state, self._machine
         pod = state.pod
-        machine.objects.retain(pod.uid, references(pod))
+        # What references lead to is known from an earlier try, or after this one.
+        machine.objects.retain(pod.uid, {*references(pod), *state.referenced.objects})
         state.volumes_mounted = True
         try:
             if not await self._fetched():
                 return
+            machine.objects.retain(pod.uid, {*references(pod), *state.referenced.objects})
             self._say_missing()
             state.volume_paths = await machine.volumes.set_up(pod, state.referenced, machine.node)
         except (Retryable, Permanent, Forbidden) as error:

@@ -1,8 +1,9 @@
 """What a pod refers to by name, and what became of it.
 
-In: a pod. Out: the keys of every ConfigMap and Secret it names (`references`), and, once asked for, their contents,
-its bound tokens and the services of its namespace in one frozen value (`fetch`). An absent object is a value here,
-not an error: whether it was optional is known only to the env variable or the volume that names it.
+In: a pod. Out: the keys of every ConfigMap, Secret and claim it names (`references`), and, once asked for, their
+contents, what they lead to (a claim's volume, the Secrets of that), its bound tokens and the services of its namespace
+in one frozen value (`fetch`). An absent object is a value here, not an error: whether it was optional is known only to
+the env variable or the volume that names it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from agent.errors import Forbidden, NotFound, Permanent, Retryable
 from agent.model.container import Container
-from agent.model.objects import ConfigMap, Secret, Service
+from agent.model.objects import ConfigMap, ObjectKind, Secret, Service
+from agent.model.persistent import PersistentVolume, PersistentVolumeClaim
 from agent.model.pod import Pod
 from agent.model.volume import ServiceAccountTokenProjection, Volume
 from agent.pods.ports import ObjectKey, Objects, Token, Tokens
@@ -32,6 +34,8 @@ class Missing(Enum):
 MISSING: Final = Missing.MISSING
 """The API server said that there is no such object."""
 
+Held = ConfigMap | Secret | PersistentVolumeClaim | PersistentVolume
+
 TokenKey = tuple[str, str]
 """Volume name and the token's path in it."""
 
@@ -40,7 +44,7 @@ TokenKey = tuple[str, str]
 class Referenced:
     """Everything that a pod names, as it was at one moment."""
 
-    objects: Mapping[ObjectKey, ConfigMap | Secret | Missing] = field(default_factory=dict)
+    objects: Mapping[ObjectKey, Held | Missing] = field(default_factory=dict)
     tokens: Mapping[TokenKey, Token | Missing] = field(default_factory=dict)
     services: tuple[Service, ...] = ()
 
@@ -54,9 +58,19 @@ class Referenced:
         found = self.objects.get(ObjectKey("secrets", namespace, name), MISSING)
         return found if isinstance(found, Secret) else None
 
+    def claim(self, namespace: str, name: str) -> PersistentVolumeClaim | None:
+        """The claim, None where it does not exist."""
+        found = self.objects.get(ObjectKey("persistentvolumeclaims", namespace, name), MISSING)
+        return found if isinstance(found, PersistentVolumeClaim) else None
+
+    def persistent_volume(self, name: str) -> PersistentVolume | None:
+        """The volume that a claim of the pod names, None where it does not exist."""
+        found = self.objects.get(ObjectKey("persistentvolumes", "", name), MISSING)
+        return found if isinstance(found, PersistentVolume) else None
+
 
 def references(pod: Pod) -> tuple[ObjectKey, ...]:
-    """Every ConfigMap and Secret that the pod names, each once, in the order of the spec."""
+    """Everything that the pod itself names, each once, in the order of the spec."""
     namespace = pod.metadata.namespace
     named = [*_must_exist(pod), *_pull_secrets(pod)]
     return tuple(dict.fromkeys(ObjectKey(kind, namespace, name) for kind, name in named if name))
@@ -81,16 +95,28 @@ async def fetch(pod: Pod, objects: Objects, tokens: Tokens | None) -> Referenced
     """
     namespace = pod.metadata.namespace
     needed = {ObjectKey(kind, namespace, name) for kind, name in _must_exist(pod)}
+    optional = {ObjectKey(kind, namespace, name) for kind, name in _pull_secrets(pod)} - needed
 
-    async def one_object(key: ObjectKey) -> ConfigMap | Secret | Missing:
+    async def one_object(key: ObjectKey) -> Held | Missing:
         try:
             return _decode(key, await objects.get(key))
         except NotFound:
             return MISSING
         except (Retryable, Forbidden):
-            if key in needed:
-                raise
-            return MISSING
+            if key in optional:
+                return MISSING
+            raise
+
+    async def all_objects() -> Mapping[ObjectKey, Held | Missing]:
+        found: dict[ObjectKey, Held | Missing] = {}
+        ahead = references(pod)
+        while ahead:
+            async with asyncio.TaskGroup() as group:
+                asked = {key: group.create_task(one_object(key)) for key in ahead}
+            got = {key: task.result() for key, task in asked.items()}
+            found.update(got)
+            ahead = tuple(dict.fromkeys(key for held in got.values() for key in _leads_to(held) if key not in found))
+        return found
 
     async def one_token(source: Tokens, wanted: ServiceAccountTokenProjection) -> Token | Missing:
         try:
@@ -101,7 +127,7 @@ async def fetch(pod: Pod, objects: Objects, tokens: Tokens | None) -> Referenced
     try:
         async with asyncio.TaskGroup() as group:
             services = group.create_task(objects.services(namespace))
-            found = {key: group.create_task(one_object(key)) for key in references(pod)}
+            found = group.create_task(all_objects())
             issued = (
                 {key: group.create_task(one_token(tokens, wanted)) for key, wanted in token_requests(pod).items()}
                 if tokens is not None
@@ -114,13 +140,23 @@ async def fetch(pod: Pod, objects: Objects, tokens: Tokens | None) -> Referenced
         # The caller branches on one error, and the first is as good a reason as any to wait.
         raise _first(ours) from failures
     return Referenced(
-        objects={key: task.result() for key, task in found.items()},
+        objects=found.result(),
         tokens={key: task.result() for key, task in issued.items()},
         services=services.result(),
     )
 
 
-_Named = tuple[Literal["configmaps", "secrets"], str]
+def _leads_to(held: Held | Missing) -> Iterator[ObjectKey]:
+    """What must be read next: known only from what was read."""
+    if isinstance(held, PersistentVolumeClaim) and held.spec.volumeName:
+        yield ObjectKey("persistentvolumes", "", held.spec.volumeName)
+    elif isinstance(held, PersistentVolume) and (csi := held.spec.csi) is not None:
+        for secret in (csi.nodeStageSecretRef, csi.nodePublishSecretRef):
+            if secret is not None:
+                yield ObjectKey("secrets", secret.namespace, secret.name)
+
+
+_Named = tuple[ObjectKind, str]
 
 
 def _must_exist(pod: Pod) -> Iterator[_Named]:
@@ -128,6 +164,8 @@ def _must_exist(pod: Pod) -> Iterator[_Named]:
         yield from _of_container(container)
     for volume in pod.spec.volumes:
         yield from _of_volume(volume)
+        if (claim := volume.claim_name(pod.metadata.name)) is not None:
+            yield "persistentvolumeclaims", claim
 
 
 def _of_container(container: Container) -> Iterator[_Named]:
@@ -162,13 +200,17 @@ def _pull_secrets(pod: Pod) -> Iterator[_Named]:
         yield "secrets", reference.name
 
 
-_config_maps: Final = msgspec.json.Decoder(ConfigMap)
-_secrets: Final = msgspec.json.Decoder(Secret)
+_decoders: Final[Mapping[ObjectKind, msgspec.json.Decoder[Held]]] = {
+    "configmaps": msgspec.json.Decoder(ConfigMap),
+    "secrets": msgspec.json.Decoder(Secret),
+    "persistentvolumeclaims": msgspec.json.Decoder(PersistentVolumeClaim),
+    "persistentvolumes": msgspec.json.Decoder(PersistentVolume),
+}
 
 
-def _decode(key: ObjectKey, raw: bytes) -> ConfigMap | Secret:
+def _decode(key: ObjectKey, raw: bytes) -> Held:
     try:
-        return _config_maps.decode(raw) if key.kind == "configmaps" else _secrets.decode(raw)
+        return _decoders[key.kind].decode(raw)
     except msgspec.DecodeError as error:
         raise Permanent("InvalidReference", f"{key.kind} {key.namespace}/{key.name} can't be read: {error}") from error
 

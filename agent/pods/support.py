@@ -18,6 +18,8 @@ from agent.model.pod import PodSpec
 from agent.model.volume import Volume
 
 NOT_YET: dict[str, str] = {
+    "spec.containers.volumeDevices": "block devices are not supported by this node",
+    "spec.initContainers.volumeDevices": "block devices are not supported by this node",
     "spec.runtimeClassName": "only the runtime's default handler is used",
     "spec.containers.restartPolicy": "only the pod's own restartPolicy decides for main containers",
 }

@@ -163,7 +163,7 @@ def _references(spec: PodSpec) -> Iterator[str]:
         yield f"spec.imagePullSecrets[{index}]"
     for index, volume in enumerate(spec.volumes):
         path = f"spec.volumes[{index}]"
-        for kind in ("configMap", "secret"):
+        for kind in ("configMap", "secret", "persistentVolumeClaim", "ephemeral"):
             if getattr(volume, kind) is not None:
                 yield f"{path}.{kind}"
         for number, source in enumerate(volume.projected.sources if volume.projected is not None else ()):

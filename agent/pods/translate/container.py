@@ -128,7 +128,7 @@ def _mounts(
         yield api_pb2.Mount(
             container_path=_absolute(mount.mountPath),
             host_path=str(host_path),
-            readonly=mount.readOnly or _is_projected(volume),
+            readonly=mount.readOnly or volume.is_read_only or _is_projected(volume),
             recursive_read_only=_recursive_read_only(mount, context),
             propagation=_PROPAGATION[mount.mountPropagation],
             selinux_relabel=context.selinux and volume.hostPath is None,

@@ -17,6 +17,9 @@ class VolumePlugin(StrEnum):
     SECRET = "kubernetes.io~secret"  # noqa: S105 - a folder
     DOWNWARD_API = "kubernetes.io~downward-api"
     PROJECTED = "kubernetes.io~projected"
+    LOCAL = "kubernetes.io~local-volume"
+    NFS = "kubernetes.io~nfs"
+    CSI = "kubernetes.io~csi"
 
 
 def pods_dir(root: Path) -> Path:

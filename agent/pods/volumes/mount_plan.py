@@ -13,54 +13,13 @@ from agent.model.container import Container
 from agent.model.pod import Pod
 from agent.model.quantity import ceil_units
 from agent.model.volume import Volume
+from agent.pods.claims import bound
 from agent.pods.downward import NodeContext
 from agent.pods.references import Referenced
 from agent.pods.volumes.layout import VolumePlugin, volume_dir
-from agent.pods.volumes.payload import Payload, holds_payload, payload
-
-
-@dataclass(frozen=True, slots=True)
-class MakeFolder:
-    """emptyDir on disk."""
-
-    name: str
-    path: Path
-    group: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class MakeTmpfs:
-    """emptyDir in memory."""
-
-    name: str
-    path: Path
-    group: int | None
-    size_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class WritePayload:
-    """A volume that the agent fills."""
-
-    name: str
-    path: Path
-    group: int | None
-    payload: Payload
-    in_memory: bool
-    """Secrets and what may hold one never touch a disk."""
-    size_bytes: int | None
-    nested: tuple[str, ...]
-    """Folders to make for mounts inside this volume, which is read-only to the runtime."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckHostPath:
-    name: str
-    path: Path
-    type: str
-
-
-Step = MakeFolder | MakeTmpfs | WritePayload | CheckHostPath
+from agent.pods.volumes.payload import holds_payload, payload
+from agent.pods.volumes.persistent import nfs_step, persistent_step
+from agent.pods.volumes.steps import CheckHostPath, MakeFolder, MakeTmpfs, Step, WritePayload
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +112,11 @@ def _step(pod: Pod, volume: Volume, referenced: Referenced, node: NodeContext, r
     node_memory = None if memory is None else ceil_units(memory)
     if volume.hostPath is not None:
         return CheckHostPath(volume.name, Path(volume.hostPath.path), volume.hostPath.type)
+    if volume.claim_name(pod.metadata.name) is not None:
+        return persistent_step(pod, volume.name, bound(pod, volume, referenced), root)
+    if volume.nfs is not None:
+        path = volume_dir(root, pod.uid, VolumePlugin.NFS, volume.name)
+        return nfs_step(volume.name, path, volume.nfs, (), read_only=volume.nfs.readOnly)
     if (source := volume.emptyDir) is not None:
         path = volume_dir(root, pod.uid, VolumePlugin.EMPTY_DIR, volume.name)
         match source.medium:

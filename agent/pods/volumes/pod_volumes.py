@@ -21,17 +21,22 @@ from agent.pods.volumes import atomic, host_path, subpath
 from agent.pods.volumes.empty_dir import make_folder, make_tmpfs
 from agent.pods.volumes.layout import pod_dir, pods_dir, subpath_target
 from agent.pods.volumes.mount_plan import (
-    CheckHostPath,
-    MakeFolder,
-    MakeTmpfs,
     MountPlan,
-    Step,
-    WritePayload,
     failure,
     plan_mounts,
 )
 from agent.pods.volumes.mounts import KernelMounts, Mounts
 from agent.pods.volumes.removal import remove_tree
+from agent.pods.volumes.shown import Commands, mount_remote, run_command, show_local
+from agent.pods.volumes.steps import (
+    CheckHostPath,
+    MakeFolder,
+    MakeTmpfs,
+    MountRemote,
+    ShowLocal,
+    Step,
+    WritePayload,
+)
 
 FAILED_MOUNT = "FailedMount"
 
@@ -39,10 +44,11 @@ FAILED_MOUNT = "FailedMount"
 class PodVolumes:
     """The volumes of this node's pods below `root_dir`. Calls for one pod must not overlap; pods are independent."""
 
-    def __init__(self, root_dir: Path, mounts: Mounts | None = None) -> None:
+    def __init__(self, root_dir: Path, mounts: Mounts | None = None, run: Commands = run_command) -> None:
         # Mount points are listed without links, so the paths that we look for must be free of them too.
         self._root = root_dir.resolve()
         self._mounts = KernelMounts() if mounts is None else mounts
+        self._run = run
 
     async def set_up(self, pod: Pod, referenced: Referenced, context: NodeContext) -> Mapping[str, Path]:
         """Make every volume of the pod ready; volume name → path on this machine.
@@ -124,6 +130,10 @@ class PodVolumes:
                 make_tmpfs(step.path, step.size_bytes, step.group, self._mounts)
             case CheckHostPath():
                 host_path.check(step.path, step.type)
+            case ShowLocal():
+                show_local(step, self._mounts, self._run)
+            case MountRemote():
+                mount_remote(step, self._mounts, self._run)
             case WritePayload():
                 if step.in_memory:
                     make_tmpfs(step.path, step.size_bytes, step.group, self._mounts)

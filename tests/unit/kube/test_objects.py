@@ -296,3 +296,31 @@ async def test_a_standalone_node_has_only_its_record() -> None:
     with pytest.raises(NotFound, match="standalone"):
         await alone.get(ObjectKey("secrets", "default", "key"))
     assert await alone.services("default") == ()
+
+
+CLAIM = ObjectKey("persistentvolumeclaims", "default", "data")
+VOLUME = ObjectKey("persistentvolumes", "", "pv-1")
+
+
+async def test_a_claim_is_asked_for_each_time_and_never_watched(house: House) -> None:
+    house.objects.retain("pod-1", [CLAIM])
+    with pytest.raises(NotFound, match='persistentvolumeclaims "data" not found in namespace default'):
+        await house.data(CLAIM)
+    house.server.put("persistentvolumeclaims", "data")
+    await house.data(CLAIM)
+    assert house.server.seen("GET", "persistentvolumeclaims") != []
+    assert all(
+        "/persistentvolumeclaims/data" in request.path for request in house.server.requests if "persis" in request.path
+    )
+
+
+async def test_a_claims_volume_is_had_from_the_record_after_a_restart_without_a_network(house: House) -> None:
+    house.server.put("persistentvolumes", "pv-1", namespace="")
+    house.objects.retain("pod-1", [VOLUME])
+    await house.data(VOLUME)
+    await house.server.stop()
+    again = await house.restarted()
+    await again.data(VOLUME)
+    again.objects.retain("pod-1", [VOLUME])
+    await again.objects.keep_only_retained()
+    await again.data(VOLUME)

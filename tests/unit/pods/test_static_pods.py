@@ -186,7 +186,7 @@ spec:
         (WEB + "---\n" + WEB.replace("image", "imgae").replace("web", "b"), "pod 2: spec.containers[0].image: Requ"),
         (spec(serviceAccountName="robot"), "spec.serviceAccountName: Forbidden: static pods may not refer"),
         (spec(volumes=[{"name": "v", "configMap": {"name": "x"}}]), "spec.volumes[0].configMap: Forbidden"),
-        (spec(volumes=[{"name": "v", "nfs": {"server": "x"}}]), "spec.volumes[0].nfs: is not supported"),
+        (spec(volumes=[{"name": "v", "iscsi": {"lun": 0}}]), "spec.volumes[0].iscsi: is not supported"),
         (spec(nodeNmae="x"), "spec.nodeNmae: is not supported"),
     ],
 )

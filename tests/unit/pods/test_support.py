@@ -62,9 +62,7 @@ def test_a_pod_as_the_api_server_writes_it_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("spec", "path"),
     [
-        ({"volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "nfs": {}}]}, "spec.volumes[1].nfs"),
-        ({"volumes": [{"name": "b", "persistentVolumeClaim": {"claimName": "c"}}]},
-         "spec.volumes[0].persistentVolumeClaim"),
+        ({"volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "iscsi": {}}]}, "spec.volumes[1].iscsi"),
         ({"volumes": [{"name": "b", "projected": {"sources": [{}, {"clusterTrustBundle": {"path": "x"}}]}}]},
          "spec.volumes[0].projected.sources[1].clusterTrustBundle"),
         ({"volumes": [{"name": "b", "emptyDir": {"medium": "HugePages-2Mi"}}]}, "spec.volumes[0].emptyDir.medium"),

@@ -105,7 +105,11 @@ def test_a_sound_pod_has_no_fault() -> None:
         ((*VOLUME, 1, "name"), "a.b", 'spec.volumes[1].name: Invalid value: "a.b"'),
         ((*VOLUME, 1, "name"), "tmp", 'spec.volumes[1].name: Duplicate value: "tmp"'),
         ((*VOLUME, 0, "emptyDir"), DELETED, "spec.volumes[0]: Required value: must have a volume type"),
-        ((*VOLUME, 0, "nfs"), {}, "spec.volumes[0]: Forbidden: may not have more than one volume type (emptyDir, nfs)"),
+        (
+            (*VOLUME, 0, "iscsi"),
+            {},
+            "spec.volumes[0]: Forbidden: may not have more than one volume type (emptyDir, iscsi)",
+        ),
         ((*VOLUME, 1, "hostPath", "path"), "", "spec.volumes[1].hostPath.path: Required value"),
         ((*VOLUME, 1, "hostPath", "path"), "/a/../b", 'spec.volumes[1].hostPath.path: Invalid value: "/a/../b"'),
         ((*VOLUME, 1, "hostPath", "type"), "Dir", 'spec.volumes[1].hostPath.type: Unsupported value: "Dir"'),

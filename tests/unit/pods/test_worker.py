@@ -66,18 +66,18 @@ async def test_init_containers_end_one_by_one_before_the_main_ones_start(tmp_pat
 @with_skipped_time
 async def test_a_refused_pod_makes_nothing_and_says_which_field(tmp_path: Path) -> None:
     async with scene(tmp_path) as s:
-        s.start(record(volumes=[{"name": "x", "nfs": {"server": "s", "path": "/"}}]))
+        s.start(record(volumes=[{"name": "x", "iscsi": {"lun": 0}}]))
         await s.until(lambda: s.updates)
         await quiet()
         assert (s.moves, s.phase) == ([], "Pending")
-        assert "nfs" in s.updates[-1].status.message
+        assert "iscsi" in s.updates[-1].status.message
         assert s.events.reasons == ["UnsupportedField"]
 
 
 @with_skipped_time
 async def test_a_refused_pod_can_be_deleted(tmp_path: Path) -> None:
     async with scene(tmp_path) as s:
-        worker = s.start(record(volumes=[{"name": "x", "nfs": {"server": "s", "path": "/"}}]))
+        worker = s.start(record(volumes=[{"name": "x", "iscsi": {"lun": 0}}]))
         await s.until(lambda: s.updates)
         worker.stop(StopCause.DELETED, 30)
         await worker.gone.wait()
@@ -108,7 +108,7 @@ async def test_a_pod_for_another_operating_system_fails(tmp_path: Path) -> None:
 
 @with_skipped_time
 async def test_a_pod_that_runs_already_was_admitted_before(tmp_path: Path) -> None:
-    volumes = [{"name": "x", "nfs": {"server": "s", "path": "/"}}]
+    volumes = [{"name": "x", "iscsi": {"lun": 0}}]
     async with scene(tmp_path) as s:
         await s.running()
         await s.killed_agent()

@@ -10,16 +10,13 @@ from agent.pods.downward import NodeContext
 from agent.pods.ports import ObjectKey
 from agent.pods.references import Referenced
 from agent.pods.volumes.mount_plan import (
-    CheckHostPath,
-    MakeFolder,
-    MakeTmpfs,
-    WritePayload,
     nested_mount_points,
     plan_mounts,
     pod_memory_limit,
     tmpfs_bytes,
 )
 from agent.pods.volumes.payload import PayloadFile
+from agent.pods.volumes.steps import CheckHostPath, MakeFolder, MakeTmpfs, WritePayload
 
 ROOT = Path("/var/lib/edgelet")
 NODE = NodeContext("n", allocatable={"memory": "1Gi"})
