@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import builtins
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from agent.store.base import Change, Delete, Put, Row
+from agent.store.watchers import Watchers
 
 
 class MemoryStore:
@@ -14,7 +16,7 @@ class MemoryStore:
         self.rows: dict[str, Row] = {}
         self.writes: builtins.list[Put | Delete] = []
         self._revision = 0
-        self._watchers: builtins.list[tuple[str, asyncio.Queue[Change | None]]] = []
+        self._watchers = Watchers()
 
     async def get(self, key: str) -> Row | None:
         await asyncio.sleep(0)
@@ -40,17 +42,11 @@ class MemoryStore:
                 self.rows.pop(change.key, None)
             else:
                 self.rows[change.key] = Row(change.key, value, self._revision)
-            for prefix, queue in self._watchers:
-                if change.key.startswith(prefix):
-                    queue.put_nowait(Change(change.key, value, self._revision))
+        self._watchers.tell(changes, self._revision)
         return self._revision
 
-    async def watch(self, prefix: str) -> AsyncIterator[Change]:
-        queue: asyncio.Queue[Change | None] = asyncio.Queue()
-        self._watchers.append((prefix, queue))
-        while (change := await queue.get()) is not None:
-            yield change
+    def watch(self, prefix: str) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
+        return self._watchers.watch(prefix)
 
     async def close(self) -> None:
-        for _, queue in self._watchers:
-            queue.put_nowait(None)
+        self._watchers.close()

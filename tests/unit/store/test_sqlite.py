@@ -1,13 +1,16 @@
 """The SQLite record: durable, revisioned, watched, and never stopped by a broken file."""
 
 import asyncio
+import os
 import sqlite3
+import zlib
 from pathlib import Path
 
 import pytest
 
 from agent.errors import ConfigError, Retryable
-from agent.store.base import Change, Delete, Put
+from agent.store import schema
+from agent.store.base import Delete, Put
 from agent.store.sqlite import SqliteStore
 
 
@@ -38,24 +41,6 @@ async def test_a_batch_is_one_revision_and_deletes_what_it_names(tmp_path: Path)
     assert second == first + 1
     assert await store.get("a") is None
     await store.close()
-
-
-async def test_a_watcher_sees_committed_changes_below_its_prefix_in_order(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "record.db")
-    seen: list[Change] = []
-
-    async def follow() -> None:
-        async for change in store.watch("pods/"):
-            seen.append(change)
-
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(follow(), name="follow")
-        await asyncio.sleep(0)
-        await store.put("pods/a", b"1")
-        await store.put("other", b"x")
-        await store.delete("pods/a")
-        await store.close()
-    assert [(c.key, c.value) for c in seen] == [("pods/a", b"1"), ("pods/a", None)]
 
 
 async def test_writes_that_arrive_together_are_all_kept(tmp_path: Path) -> None:
@@ -101,6 +86,124 @@ async def test_a_record_of_a_newer_schema_is_refused_by_name(tmp_path: Path) -> 
     db.close()
     with pytest.raises(ConfigError, match="newer edgelet"):
         await SqliteStore.open(path)
+
+
+async def test_a_file_of_the_first_schema_keeps_its_rows_and_can_shrink_from_then_on(tmp_path: Path) -> None:
+    path = tmp_path / "record.db"
+    db = sqlite3.connect(path)
+    for statement in schema.STEPS[0]:
+        db.execute(statement)
+    value = b"what was written by the first version"
+    db.execute("INSERT INTO rows VALUES ('pods/a', ?, 7, ?)", (value, zlib.crc32(value, zlib.crc32(b"pods/a"))))
+    db.execute("UPDATE counter SET revision = 7")
+    db.execute("PRAGMA user_version = 1")
+    db.commit()
+    db.close()
+
+    store = await SqliteStore.open(path)
+    row = await store.get("pods/a")
+    assert row is not None
+    assert row.value == value
+    assert await store.put("pods/b", b"2") == 8
+    await store.close()
+    db = sqlite3.connect(path)
+    assert db.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+    assert db.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+    db.close()
+
+
+async def test_what_can_be_read_of_a_broken_file_is_saved(tmp_path: Path) -> None:
+    path = tmp_path / "record.db"
+    store = await SqliteStore.open(path)
+    for number in range(200):
+        await store.put(f"pods/{number:03}", b"x" * 500)
+    revision = await store.revision()
+    await store.close()
+    damaged = bytearray(path.read_bytes())
+    middle = len(damaged) // 2 // 4096 * 4096
+    damaged[middle : middle + 4096] = b"\xff" * 4096
+    path.write_bytes(damaged)
+
+    store = await SqliteStore.open(path)
+    rows = await store.list("pods/")
+    assert 150 < len(rows) < 200
+    assert all(row.value == b"x" * 500 for row in rows)
+    assert revision - 50 < await store.put("pods/new", b"1") <= revision + 1
+    await store.close()
+
+
+async def test_a_file_that_breaks_while_it_is_open_is_made_anew_and_written(tmp_path: Path) -> None:
+    path = tmp_path / "record.db"
+    store = await SqliteStore.open(path)
+    for number in range(500):
+        await store.put(f"pods/{number:03}", b"x" * 2000)
+    await store.scrub()
+    with path.open("r+b") as file:
+        file.truncate(3 * 4096)
+    assert await store.verify() != ()
+    await store.put("pods/after", b"1")
+    assert await store.get("pods/after") is not None
+    assert store.rebuilt >= 1
+    assert await store.verify() == ()
+    await store.close()
+
+
+async def test_a_file_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "record.db"
+    store = await SqliteStore.open(path)
+    await store.put("a", b"1")
+    for left in tmp_path.glob("record.db*"):
+        if not left.name.endswith(".lock"):
+            left.unlink()
+    await store.put("b", b"2")
+    assert store.rebuilt == 1
+    await store.close()
+    store = await SqliteStore.open(path)
+    assert [row.key for row in await store.list("")] == ["b"]
+    await store.close()
+
+
+async def test_a_record_has_one_owner(tmp_path: Path) -> None:
+    first = await SqliteStore.open(tmp_path / "record.db")
+    with pytest.raises(Retryable, match=f"in use by another edgelet .pid {os.getpid()}"):
+        await SqliteStore.open(tmp_path / "record.db", wait_s=0)
+    await first.close()
+    second = await SqliteStore.open(tmp_path / "record.db", wait_s=0)
+    await second.close()
+
+
+async def test_the_file_shrinks_after_much_was_deleted(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "record.db")
+    await store.batch([Put(f"k/{number}", b"x" * 20_000) for number in range(500)])
+    full = store.size_bytes
+    await store.batch([Delete(f"k/{number}") for number in range(500)])
+    await store.compact()
+    await store.close()
+    assert (tmp_path / "record.db").stat().st_size < full / 4
+
+
+async def test_what_was_deleted_can_not_be_found_in_the_file(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "record.db")
+    await store.put("a", b"very secret words")
+    await store.delete("a")
+    await store.scrub()
+    assert all(b"very secret" not in path.read_bytes() for path in tmp_path.iterdir())
+    await store.close()
+
+
+async def test_the_outbox_has_the_newest_of_each_key_in_order_until_it_is_sent(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "record.db", outbox=True)
+    await store.put("a", b"1")
+    await store.put("b", b"1")
+    await store.put("a", b"2")
+    await store.delete("c")
+    waiting = await store.unsent(10)
+    assert [(one.key, one.value) for one in waiting] == [("b", b"1"), ("a", b"2"), ("c", None)]
+    await store.put("a", b"3")
+    await store.sent(waiting)
+    assert [(one.key, one.value) for one in await store.unsent(10)] == [("a", b"3")]
+    assert await store.acknowledged() == waiting[-1].revision
+    await store.close()
 
 
 async def test_a_folder_that_cannot_be_made_is_a_config_error(tmp_path: Path) -> None:
