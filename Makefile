@@ -3,7 +3,7 @@
 .NOTPARALLEL:
 BIN := .venv/bin
 
-.PHONY: help run cluster test test-unit test-integration lint types proto build bench install uninstall clean
+.PHONY: help run cluster test test-unit test-integration lint types proto build bench conformance install uninstall clean
 .PHONY: venv packages binaries
 
 help: ## list the targets
@@ -39,6 +39,11 @@ build: venv ## make dist/: the wheel, and edgelet.pyz, one file that runs where 
 
 bench: venv packages binaries ## compare the agent with a kubelet on this machine (as root, about 6 minutes)
 	@$(BIN)/python -m hack.bench
+
+conformance: venv packages ## run upstream's NodeConformance suite, compare with a kubelet (AGENT, FOCUS, SKIP, PROCS; as root, 20 minutes)
+	@hack/packages.sh debootstrap
+	@$(BIN)/python -m hack.conformance $(if $(AGENT),--agent '$(AGENT)') $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') \
+	  $(if $(PROCS),--procs $(PROCS)) $(ARGS)
 
 install: ## install the agent into /opt/edgelet, with a systemd unit where there is systemd (as root)
 	@hack/install.sh

@@ -12,7 +12,7 @@ from hack.runtime import Containerd
 from hack.workspace import Workspace
 
 
-def kubelet(workspace: Workspace, node: str, runtime: Containerd, plane: ControlPlane) -> Daemon:
+def kubelet(workspace: Workspace, node: str, runtime: Containerd, plane: ControlPlane, cluster_dns: str = "") -> Daemon:
     """Not started yet. Its files, logs and cgroups are inside the workspace."""
     folder = workspace.folder / "kubelet"
     folder.mkdir()
@@ -24,6 +24,7 @@ def kubelet(workspace: Workspace, node: str, runtime: Containerd, plane: Control
         "authorization": {"mode": "Webhook"},
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": workspace.cgroup,
+        "clusterDNS": [cluster_dns] if cluster_dns else [],
         "clusterDomain": "cluster.local",
         "containerRuntimeEndpoint": runtime.endpoint,
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Install what the integration tests, `make cluster` and `make bench` use of the distribution. Only what is missing, and only
-# here: users' machines are set up by scripts/install-containerd.sh.
+# Install what the integration tests, `make cluster` and `make bench` use of the distribution, and what else is named: packages
+# whose command has the same name. Only what is missing, and only here: users' machines are set up by
+# scripts/install-containerd.sh.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -17,6 +18,7 @@ need ip iproute2
 need iptables iptables
 need conntrack conntrack
 need socat socat
+for package in "$@"; do need "$package" "$package"; done
 [ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ] || [ -x /usr/libexec/cni/bridge ] || missing+=(containernetworking-plugins)
 if [ ${#missing[@]} = 0 ]; then exit; fi
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from hack import binaries, images
 from hack.agent import Agent
-from hack.bench.ground import ground
 from hack.bench.measure import Figures, Load, Subject, measure
 from hack.control_plane import ControlPlane
+from hack.ground import ground
 from hack.kubelet import kubelet, own_address
 from hack.processes import DaemonError
 from hack.runtime import Containerd, Generation

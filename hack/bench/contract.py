@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from hack import binaries, images
 from hack.agent import Agent
-from hack.bench.ground import ground
 from hack.bench.pods import Change, Pods, pods_of
 from hack.control_plane import ControlPlane
+from hack.ground import ground
 from hack.processes import DaemonError
 from hack.runtime import Containerd, Generation
 from hack.workspace import Workspace
