@@ -136,7 +136,7 @@ def _suite(options: argparse.Namespace, output: Path, programs: dict[str, Path],
 
 
 def _wait(suite: Daemon, needed: Sequence[Daemon]) -> None:
-    """Until the suite ends. Without a node or control plane each spec would only wait for its time-out: raise at once."""
+    """Until the suite ends. Raises when the cluster does not live: each spec would only wait for its time-out."""
     while suite.running:
         for daemon in needed:
             if not daemon.running:
