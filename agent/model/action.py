@@ -66,6 +66,8 @@ class KillContainer:
     grace_s: int
     message: str
     """Why, for the Killing event."""
+    replaced: bool = False
+    """It is to be started anew, whatever its exit code and the restart policies say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class RemoveContainer:
     """Remove a dead container that no status needs any more."""
 
     container_id: str
+    keep_log: bool = False
+    """The log stays until the pod goes: the container is taken away so that the whole pod starts over."""
 
 
 Action = (

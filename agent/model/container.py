@@ -161,6 +161,16 @@ class Lifecycle(K8sStruct, frozen=True):
     stopSignal: str | None = None
 
 
+class ContainerRestartRuleOnExitCodes(K8sStruct, frozen=True):
+    operator: str
+    values: tuple[int, ...] = ()
+
+
+class ContainerRestartRule(K8sStruct, frozen=True):
+    action: str
+    exitCodes: ContainerRestartRuleOnExitCodes | None = None
+
+
 class Container(K8sStruct, frozen=True):
     name: str
     image: str = ""
@@ -174,6 +184,7 @@ class Container(K8sStruct, frozen=True):
     volumeMounts: tuple[VolumeMount, ...] = ()
     volumeDevices: tuple[VolumeDevice, ...] = ()
     restartPolicy: str | None = None
+    restartPolicyRules: tuple[ContainerRestartRule, ...] = ()
     imagePullPolicy: str = ""
     livenessProbe: Probe | None = None
     readinessProbe: Probe | None = None
@@ -188,7 +199,7 @@ class Container(K8sStruct, frozen=True):
 
     @property
     def is_sidecar(self) -> bool:
-        """An init container with restartPolicy Always: it keeps running beside the main containers."""
+        """Of an init container: with restartPolicy Always it keeps running beside the main containers."""
         return self.restartPolicy == "Always"
 
     @property

@@ -102,6 +102,7 @@ class ApiContainerStatus(K8sStruct, frozen=True):
     containerID: str = ""
     ready: bool = False
     started: bool | None = None
+    restartCount: int = 0
 
 
 class ApiPodStatus(K8sStruct, frozen=True):
@@ -114,6 +115,11 @@ class ApiPodStatus(K8sStruct, frozen=True):
     startTime: str | None = None
     containerStatuses: tuple[ApiContainerStatus, ...] = ()
     initContainerStatuses: tuple[ApiContainerStatus, ...] = ()
+    ephemeralContainerStatuses: tuple[ApiContainerStatus, ...] = ()
+
+    @property
+    def all_containers(self) -> tuple[ApiContainerStatus, ...]:
+        return (*self.initContainerStatuses, *self.containerStatuses, *self.ephemeralContainerStatuses)
 
 
 class Pod(K8sStruct, frozen=True):

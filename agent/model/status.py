@@ -106,7 +106,12 @@ class PodStatus(K8sStruct, frozen=True):
     qosClass: str = ""
     initContainerStatuses: tuple[ContainerStatus, ...] = ()
     containerStatuses: tuple[ContainerStatus, ...] = ()
+    ephemeralContainerStatuses: tuple[ContainerStatus, ...] = ()
     observedGeneration: int = 0
+
+    @property
+    def all_containers(self) -> tuple[ContainerStatus, ...]:
+        return (*self.initContainerStatuses, *self.containerStatuses, *self.ephemeralContainerStatuses)
 
     def condition(self, kind: str) -> PodCondition | None:
         """The condition of that type, None where there is none."""

@@ -39,6 +39,8 @@ class RuntimeHealth:
     handlers: tuple[RuntimeHandler, ...] = ()
     supplemental_groups_policy: bool | None = None
     """None: the runtime does not say."""
+    declared_features: tuple[str, ...] = ()
+    """status.declaredFeatures, sorted: what the scheduler asks for before it sends a pod that needs it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,8 @@ def status(observed: Observed, settings: Settings, conditions_before: list[Json]
         ]
     if observed.health.supplemental_groups_policy is not None:
         built["features"] = {"supplementalGroupsPolicy": observed.health.supplemental_groups_policy}
+    if observed.health.declared_features:
+        built["declaredFeatures"] = list(observed.health.declared_features)
     return built
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from agent.model.observed import ObservedPod
 from agent.model.pod import Pod, PodCondition
 from agent.model.status import ContainerStatus, Phase, PodStatus, timestamp
+from agent.pods.container_status import ALL_RESTARTING
+from agent.pods.restart import causes_of_restart, may_restart_all
 
 OWNED = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 """Types that this agent writes; all others belong to somebody else."""
@@ -30,13 +32,15 @@ def conditions(
     sandbox = observed.sandbox
     usable = sandbox is not None and sandbox.ready and (bool(sandbox.ips) or pod.spec.hostNetwork)
     containers_ready = _containers_ready(pod, phase, inits, mains)
-    wanted = (
+    wanted = [
         PodCondition(type="PodReadyToStartContainers", status=_bool(usable)),
         _initialized(pod, phase, inits, mains),
         _ready(pod, containers_ready),
         containers_ready,
         PodCondition(type="PodScheduled", status="True"),
-    )
+    ]
+    if may_restart_all(pod):
+        wanted.append(_all_restarting(pod, observed, phase))
     before = {c.type: c for c in (previous.conditions if previous else pod.status.conditions)}
     return tuple(_dated(c, before.get(c.type), pod.metadata.generation, wall) for c in wanted)
 
@@ -89,6 +93,21 @@ def _ready(pod: Pod, containers_ready: PodCondition) -> PodCondition:
     if faults:
         return PodCondition(type="Ready", status="False", reason="ReadinessGatesNotReady", message=", ".join(faults))
     return PodCondition(type="Ready", status="True")
+
+
+def _all_restarting(pod: Pod, observed: ObservedPod, phase: Phase) -> PodCondition:
+    """True from the end that makes the pod start over until all its containers are removed."""
+    if phase.is_terminal:
+        reason = "PodCompleted" if phase is Phase.SUCCEEDED else "PodFailed"
+        return PodCondition(type=ALL_RESTARTING, status="False", reason=reason)
+    if not causes_of_restart(pod, observed):
+        return PodCondition(type=ALL_RESTARTING, status="False")
+    return PodCondition(
+        type=ALL_RESTARTING,
+        status="True",
+        reason="RestartAllContainersStarted",
+        message="container exited with restart policy rule",
+    )
 
 
 def _dated(condition: PodCondition, before: PodCondition | None, generation: int, wall: float) -> PodCondition:

@@ -24,15 +24,24 @@ from agent.model.status import (
 from agent.pods import status_details as details
 from agent.pods.backoff import ready_at
 from agent.pods.knowledge import NO_HEALTH, Failure, Knowledge
+from agent.pods.restart import causes_of_restart, restarts, runs_again
+from agent.pods.translate.identity import spec_hash
 
 MESSAGES_LIMIT_BYTES = 12 * 1024
 """Of all termination messages of a pod together; each container has an equal share."""
 CRASH_LOOP = "CrashLoopBackOff"
+ALL_RESTARTING = "AllContainersRestarting"
+"""The type of the condition of a pod that starts over."""
 LOST = Terminated(
     exitCode=137,
     reason="ContainerStatusUnknown",
     message="The container was running when it was last seen, and the runtime cannot tell what became of it",
 )
+RESTARTING_ALL = "RestartingAllContainers"
+_REMOVED = "The container is removed because RestartAllContainers in place"
+"""Reason and text are the kubelet's, for every container of a pod that starts over."""
+
+_REMOVED_END = Terminated(exitCode=137, reason=RESTARTING_ALL, message=_REMOVED)
 
 _Statuses = tuple[ContainerStatus, ...]
 
@@ -53,11 +62,18 @@ def container_statuses(
     """
     final = finished or knows.ended or knows.stop is not None
     before = {s.name: s for s in (*previous.initContainerStatuses, *previous.containerStatuses)} if previous else {}
+    starting_over = bool(causes_of_restart(pod, observed)) or (previous is not None and is_restarting_all(previous))
     share = MESSAGES_LIMIT_BYTES // max(1, len(pod.spec.initContainers) + len(pod.spec.containers))
-    writer = _Writer(pod, observed, knows, now, final, share, recursive_read_only)
+    writer = _Writer(pod, observed, knows, now, final, share, starting_over, recursive_read_only)
     inits = tuple(writer.status(c, before.get(c.name), init=True) for c in pod.spec.initContainers)
     mains = tuple(writer.status(c, before.get(c.name), init=False) for c in pod.spec.containers)
     return inits, mains
+
+
+def is_restarting_all(status: PodStatus) -> bool:
+    """Whether this status says that the pod's containers are being removed so that it starts over."""
+    condition = status.condition(ALL_RESTARTING)
+    return condition is not None and condition.status == "True"
 
 
 def entered_backoff(before: PodStatus | None, after: PodStatus) -> tuple[str, ...]:
@@ -81,6 +97,7 @@ class _Writer:
         now: float,
         final: bool,
         message_limit: int,
+        starting_over: bool,
         recursive_read_only: bool,
     ) -> None:
         self._pod = pod
@@ -89,6 +106,7 @@ class _Writer:
         self._now = now
         self._final = final
         self._message_limit = message_limit
+        self._starting_over = starting_over
         self._recursive_read_only = recursive_read_only
 
     def status(self, spec: Container, before: ContainerStatus | None, *, init: bool) -> ContainerStatus:
@@ -97,7 +115,7 @@ class _Writer:
             return self._absent(spec, before, init=init)
         newest = history[0]
         ended_before = next((c for c in history[1:] if c.state is ContainerState.EXITED), None)
-        last = State(terminated=self._terminated(ended_before)) if ended_before else State()
+        last = State(terminated=self._terminated(ended_before)) if ended_before else _told_end(before, newest)
         runs_to_end = init and not spec.is_sidecar
         ready, started = False, False
         match newest.state:
@@ -124,7 +142,7 @@ class _Writer:
             image=newest.image,
             imageID=newest.image_id,
             ready=ready,
-            restartCount=newest.attempt,
+            restartCount=max(newest.attempt, before.restartCount if before is not None else 0),
             started=started,
             containerID=container_id,
             allocatedResources=requests,
@@ -136,16 +154,18 @@ class _Writer:
     def _absent(self, spec: Container, before: ContainerStatus | None, *, init: bool) -> ContainerStatus:
         """The runtime has no such container: it was never made, or somebody removed it."""
         last, count = State(), 0
+        waiting = self._waiting(self._knows.failures.get(spec.name), initializing=bool(self._pod.spec.initContainers))
         if before is not None:
             last, count = before.lastState, before.restartCount
-            if before.state.terminated is not None:
+            if self._starting_over and before.state.waiting is None and not self._final:
+                waiting = Waiting(reason=RESTARTING_ALL, message=_REMOVED)
+                last, count = State(terminated=_REMOVED_END), count + 1
+            elif before.state.terminated is not None:
                 if self._final or (init and not spec.is_sidecar):
                     return before
                 last = before.state
             elif before.state.running is not None:
                 last, count = State(terminated=LOST), count + (not self._final)
-        initializing = bool(self._pod.spec.initContainers)
-        waiting = self._waiting(self._knows.failures.get(spec.name), initializing=initializing)
         return ContainerStatus(
             name=spec.name,
             image=spec.image,
@@ -162,21 +182,22 @@ class _Writer:
     def _will_restart(self, spec: Container, newest: ObservedContainer, *, init: bool) -> bool:
         if self._final:
             return False
-        if spec.is_sidecar:
-            return True
-        policy = self._pod.spec.restartPolicy
-        if init:
-            return newest.exit_code != 0 and policy != "Never"
-        return policy == "Always" or (policy == "OnFailure" and newest.exit_code != 0)
+        if init and not spec.is_sidecar and newest.exit_code == 0:
+            return False
+        return runs_again(self._pod, spec, newest, self._knows.replaced)
 
     def _restart_wait(self, spec: Container, newest: ObservedContainer) -> Waiting | None:
         """Why an ended container is not running again yet; None where its restart is under way."""
         if failure := self._knows.failures.get(spec.name):
             return Waiting(reason=failure.reason, message=failure.message)
-        backoff = self._knows.backoffs.get(spec.name)
+        same = newest.spec_hash == spec_hash(spec)
+        backoff = self._knows.backoffs.get(spec.name) if same else None
         ended_at = self._knows.ended_at.get(newest.id, self._now)
         if backoff is None or self._now >= ready_at(backoff, ended_at):
-            return None
+            if restarts(self._pod, spec, newest.exit_code):
+                return None
+            # It was ended to be started anew: for the API server an end that its policy lets stand would be for good.
+            return self._waiting(None, initializing=False)
         meta = self._pod.metadata
         name = f"{meta.name}_{meta.namespace}({meta.uid})"
         message = f"back-off {_duration(backoff.delay_s)} restarting failed container={spec.name} pod={name}"
@@ -199,6 +220,15 @@ class _Writer:
             finishedAt=_time(container.finished_at_ns),
             containerID=f"containerd://{container.id}",
         )
+
+
+def _told_end(before: ContainerStatus | None, newest: ObservedContainer) -> State:
+    """How the run before ended, where only the status written before still knows it."""
+    if before is None:
+        return State()
+    if before.state.terminated is not None and before.containerID != f"containerd://{newest.id}":
+        return before.state
+    return before.lastState
 
 
 def _time(unix_ns: int) -> str | None:

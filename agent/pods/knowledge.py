@@ -48,6 +48,8 @@ class Health:
     """Not empty: liveness or startup probe, or postStart, failed: kill it. The text is the Killing event's."""
     grace_s: int | None = None
     """The failed probe's own terminationGracePeriodSeconds."""
+    restarts: bool = False
+    """It failed a probe, and is to run again whatever its exit code will be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,10 @@ class Knowledge:
     backoffs: Mapping[str, Backoff] = field(default_factory=dict)
     ended_at: Mapping[str, float] = field(default_factory=dict)
     """By container ID, for containers that have ended."""
+    attempts: Mapping[str, int] = field(default_factory=dict)
+    """By container name: the highest attempt that was ever made, also where the runtime has that container no more."""
+    replaced: frozenset[str] = frozenset()
+    """IDs of containers that were ended in order to be started anew."""
     health: Mapping[str, Health] = field(default_factory=dict)
     """By container ID."""
     stop: Stop | None = None

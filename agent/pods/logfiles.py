@@ -6,8 +6,10 @@ there. All functions block and are called in threads. Nothing outside the two ba
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from agent.config import Settings
 from agent.model.pod import Pod
 from agent.pods.translate.identity import container_log_path, pod_log_directory
 
+_RUN = re.compile(r"(\d+)\.log")
 _LONGEST_NAME = 255
 """Bytes in a file name (ext4 and most others); the kubelet cuts a longer link name before its `.log`."""
 
@@ -34,6 +37,19 @@ class LogFiles:
     def file(self, pod: Pod, container: str, attempt: int) -> Path:
         """The log of one run of a container; `attempt` is its restart count."""
         return self.pod_folder(pod) / container_log_path(container, attempt)
+
+    def attempts(self, pod: Pod) -> Mapping[str, set[int]]:
+        """The runs of each container that left a log, rotated ones too; none where nothing can be read."""
+        found: dict[str, set[int]] = {}
+        try:
+            folders = [entry for entry in os.scandir(self.pod_folder(pod)) if entry.is_dir(follow_symlinks=False)]
+            for folder in folders:
+                runs = (_RUN.match(entry.name) for entry in os.scandir(folder))
+                found[folder.name] = {int(run[1]) for run in runs if run}
+        except OSError:
+            # A broken folder is told of by whoever must write there.
+            return found
+        return found
 
     def link(self, pod: Pod, container: str, container_id: str) -> Path:
         """Where the link of one run is, or would be."""

@@ -85,7 +85,7 @@ class Performer:
             case KillContainer():
                 await self._kill(action, observed)
             case RemoveContainer():
-                await self._remove_container(action.container_id, observed)
+                await self._remove_container(action, observed)
             case _:
                 assert_never(action)
 
@@ -238,6 +238,8 @@ class Performer:
         container = state.container(action.name)
         about = ObjectReference.of(state.pod, f"spec.containers{{{action.name}}}")
         grace = action.grace_s
+        if action.replaced:
+            state.replaced.add(action.container_id)
         async with self._interrupt.scope():
             if container is not None:
                 target = Target(state.pod, container, action.container_id, _ip(observed.sandbox))
@@ -251,10 +253,10 @@ class Performer:
         machine.prober.stop(action.container_id)
         state.post_starting.pop(action.container_id, None)
 
-    async def _remove_container(self, container_id: str, observed: ObservedPod) -> None:
-        await self._machine.runtime.remove_container(container_id)
+    async def _remove_container(self, action: RemoveContainer, observed: ObservedPod) -> None:
+        await self._machine.runtime.remove_container(action.container_id)
         for dead in (*observed.containers, *observed.abandoned):
-            if dead.id == container_id:
+            if dead.id == action.container_id and not action.keep_log:
                 files = self._machine.log_files
                 with on_disk("cannot remove the log"):
                     await asyncio.to_thread(files.remove_run, self._state.pod, dead.name, dead.attempt, dead.id)

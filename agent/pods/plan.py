@@ -25,7 +25,9 @@ from agent.model.observed import ContainerState, ObservedContainer, ObservedPod,
 from agent.model.pod import Pod
 from agent.pods.backoff import ready_at
 from agent.pods.knowledge import NO_HEALTH, Knowledge
+from agent.pods.plan_restart import plan_restart
 from agent.pods.plan_stop import plan_stop
+from agent.pods.restart import causes_of_restart, restarts_when_killed, runs_again
 from agent.pods.status import is_finished
 from agent.pods.translate.identity import spec_hash
 
@@ -46,7 +48,7 @@ def plan(pod: Pod, observed: ObservedPod, knows: Knowledge, now: float) -> Plan:
         return Plan(*plan_stop(pod, observed, volumes_mounted=mounted, deadline=knows.stop.deadline, now=now))
     if knows.refused:
         return Plan()
-    if knows.ended or is_finished(pod, observed):
+    if knows.ended or is_finished(pod, observed, knows):
         # Sidecars may still run: they end like those of a deleted pod, and dead containers stay for their logs.
         deadline = now + pod.spec.terminationGracePeriodSeconds
         return Plan(*plan_stop(pod, observed, volumes_mounted=knows.volumes_mounted, deadline=deadline, now=now))
@@ -56,6 +58,8 @@ def plan(pod: Pod, observed: ObservedPod, knows: Knowledge, now: float) -> Plan:
 def _plan_running(pod: Pod, observed: ObservedPod, knows: Knowledge, now: float) -> Plan:
     if observed.abandoned:
         return Plan(tuple(RemoveContainer(c.id) for c in observed.abandoned))
+    if causes := causes_of_restart(pod, observed):
+        return Plan(plan_restart(pod, observed, causes))
     wakes = _Wakes()
     actions: list[Action] = []
     sandbox = observed.sandbox
@@ -108,9 +112,7 @@ def _starts(
         # An end in an earlier sandbox stands too: a new sandbox does not run a finished container again.
         newest = current or observed.newest(container.name)
         ended = newest is not None and newest.state is ContainerState.EXITED
-        succeeded = ended and newest is not None and newest.exit_code == 0
-        restart = pod.spec.restartPolicy == "Always" or (pod.spec.restartPolicy == "OnFailure" and not succeeded)
-        if ended and not restart:
+        if ended and newest is not None and not runs_again(pod, container, newest, knows.replaced):
             continue
         if start := _start(container, observed, current, knows, now, wakes):
             starts.append(start)
@@ -133,12 +135,15 @@ def _start(
         return None
     if current is not None and current.state is ContainerState.CREATED:
         return ContainerStart(container.name, current.attempt, resume_id=current.id)
-    if newest is not None and newest.state is ContainerState.EXITED:
+    # Another image is another program, which has not crashed yet.
+    same = newest is not None and newest.spec_hash == spec_hash(container)
+    if newest is not None and newest.state is ContainerState.EXITED and same:
         due = ready_at(knows.backoffs.get(container.name), knows.ended_at.get(newest.id, now))
         if now < due:
             wakes.add(due)
             return None
-    return ContainerStart(container.name, newest.attempt + 1 if newest else 0)
+    used = max(newest.attempt if newest else -1, knows.attempts.get(container.name, -1))
+    return ContainerStart(container.name, used + 1)
 
 
 def _begun(pod: Pod, observed: ObservedPod, sandbox: ObservedSandbox) -> int:
@@ -175,13 +180,14 @@ def _kills(pod: Pod, observed: ObservedPod, sandbox: ObservedSandbox, knows: Kno
         health = knows.health.get(container.id, NO_HEALTH)
         if container.state is ContainerState.UNKNOWN:
             message = f"Container {name} is in an unknown state, restarting it"
-            kills.append(KillContainer(container.id, name, 0, message))
+            again = name not in ends_by_itself or restarts_when_killed(pod, spec)
+            kills.append(KillContainer(container.id, name, 0, message, replaced=again))
         elif name not in ends_by_itself and container.spec_hash != spec_hash(spec):
             message = f"Container {name} definition changed, will be restarted"
-            kills.append(KillContainer(container.id, name, pod_grace, message))
+            kills.append(KillContainer(container.id, name, pod_grace, message, replaced=True))
         elif health.failed:
             grace = pod_grace if health.grace_s is None else health.grace_s
-            kills.append(KillContainer(container.id, name, grace, health.failed))
+            kills.append(KillContainer(container.id, name, grace, health.failed, replaced=health.restarts))
     return kills
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.model.container import Container
 from agent.model.observed import ContainerState, ObservedPod
-from agent.model.pod import Pod
+from agent.model.pod import ApiContainerStatus, Pod
 from agent.model.record import PodRecord
+from agent.model.status import ContainerStatus, PodStatus
 from agent.pods.backoff import Backoff
 from agent.pods.knowledge import Failure, Health, Knowledge, Stop
 from agent.pods.references import Referenced
@@ -40,6 +41,10 @@ class PodState:
     """Seconds until the next try, by step."""
     post_starting: dict[str, Health] = field(default_factory=dict)
     """By container ID: its postStart hook runs, or has failed."""
+    attempts: dict[str, int] = field(default_factory=dict)
+    """By container name: the highest attempt that was ever made."""
+    replaced: set[str] = field(default_factory=set)
+    """IDs of containers that were ended in order to be started anew."""
     last_sandbox_attempt: int = -1
     missed: set[str] = field(default_factory=set)
     """Absent objects that an event told of."""
@@ -71,6 +76,25 @@ class PodState:
                 self.ended_at[container.id] = now - age
         for gone in self.ended_at.keys() - {c.id for c in ended}:
             del self.ended_at[gone]
+        self.replaced &= {c.id for c in observed.containers}
+        for container in observed.containers:
+            self.note_attempt(container.name, container.attempt)
+
+    def note_attempt(self, name: str, attempt: int) -> None:
+        self.attempts[name] = max(attempt, self.attempts.get(name, -1))
+
+    def recall_attempts(self, told: PodStatus | None, logged: Mapping[str, Set[int]], observed: ObservedPod) -> None:
+        """What was made before this agent began, by the status that was told last and by the logs that lie there.
+
+        A restart count never falls, and no two runs write into one log. `logged`: attempts by container name.
+        """
+        known: tuple[ApiContainerStatus | ContainerStatus, ...] = self.pod.status.all_containers
+        for status in (*known, *(told.all_containers if told is not None else ())):
+            # One that waits to be made for the nth time counts that time already.
+            self.note_attempt(status.name, status.restartCount if status.containerID else status.restartCount - 1)
+        never_ran = {(c.name, c.attempt) for c in observed.abandoned}
+        for name, attempts in logged.items():
+            self.note_attempt(name, max((n for n in attempts if (name, n) not in never_ran), default=-1))
 
     def knowledge(self, health: Mapping[str, Health], *, ended: bool) -> Knowledge:
         """The frozen view that decisions are made from."""
@@ -82,6 +106,8 @@ class PodState:
             volume_failure=self.volume_failure,
             backoffs=dict(self.backoffs),
             ended_at=dict(self.ended_at),
+            attempts=dict(self.attempts),
+            replaced=frozenset(self.replaced),
             health={**health, **self.post_starting},
             stop=self.stop,
             ended=ended,

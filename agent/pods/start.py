@@ -37,6 +37,7 @@ from agent.pods.translate import container as translate
 from agent.pods.translate.context import Notice
 from agent.pods.translate.hostname import pod_hostname
 from agent.pods.translate.hosts import hosts_file
+from agent.pods.translate.identity import spec_hash
 from agent.pods.volumes.layout import etc_hosts, termination_log
 
 NODE_HOSTS = Path("/etc/hosts")
@@ -92,7 +93,9 @@ class ContainerStarter:
         newest = observed.newest(order.name)
         ended_at = self._state.ended_at.get(newest.id) if newest else None
         if ended_at is not None and order.resume_id is None and order.name not in self._state.failures:
-            before = self._state.backoffs.get(order.name)
+            container = self._state.container(order.name)
+            same = container is not None and newest is not None and newest.spec_hash == spec_hash(container)
+            before = self._state.backoffs.get(order.name) if same else None
             self._state.backoffs[order.name] = raised(before, ended_at, self._machine.monotonic())
 
     async def _create(

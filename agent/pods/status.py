@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.model.observed import ContainerState, ObservedPod
+from agent.model.container import Container
+from agent.model.observed import ContainerState, ObservedContainer, ObservedPod
 from agent.model.pod import Pod
 from agent.model.status import IP, ContainerStatus, Phase, PodStatus, timestamp
 from agent.pods.addresses import pod_addresses
@@ -16,6 +17,7 @@ from agent.pods.conditions import conditions
 from agent.pods.container_status import container_statuses
 from agent.pods.knowledge import Knowledge, StopCause
 from agent.pods.qos import qos_class
+from agent.pods.restart import causes_of_restart, runs_again
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ def pod_status(
         knows,
         previous,
         context.now,
-        finished=is_finished(pod, observed),
+        finished=is_finished(pod, observed, knows),
         recursive_read_only=context.recursive_read_only,
     )
     phase = _phase(pod, observed, knows, inits, mains, previous)
@@ -65,7 +67,7 @@ def pod_status(
     )
 
 
-def is_finished(pod: Pod, observed: ObservedPod) -> bool:
+def is_finished(pod: Pod, observed: ObservedPod, knows: Knowledge) -> bool:
     """Whether no container of the pod will be started again: it succeeded or failed, by its own containers or because
     the API server's object says so, which nobody may take back.
 
@@ -73,21 +75,22 @@ def is_finished(pod: Pod, observed: ObservedPod) -> bool:
     """
     if pod.status.phase in (Phase.SUCCEEDED, Phase.FAILED):
         return True
-    if pod.spec.restartPolicy == "Always":
+    if causes_of_restart(pod, observed):
         return False
-    if _init_failed(pod, observed):
+    if _init_failed(pod, observed, knows):
         return True
-    newest = [observed.newest(c.name) for c in pod.spec.containers]
-    if not all(c is not None and c.state is ContainerState.EXITED for c in newest):
-        return False
-    return pod.spec.restartPolicy == "Never" or all(c is not None and c.exit_code == 0 for c in newest)
+    return all(_is_through(pod, c, observed.newest(c.name), knows) for c in pod.spec.containers)
 
 
-def _init_failed(pod: Pod, observed: ObservedPod) -> bool:
-    if pod.spec.restartPolicy != "Never":
-        return False
-    newest = [observed.newest(c.name) for c in pod.spec.initContainers if not c.is_sidecar]
-    return any(c is not None and c.state is ContainerState.EXITED and c.exit_code != 0 for c in newest)
+def _init_failed(pod: Pod, observed: ObservedPod, knows: Knowledge) -> bool:
+    inits = [(c, observed.newest(c.name)) for c in pod.spec.initContainers if not c.is_sidecar]
+    return any(n is not None and n.exit_code != 0 and _is_through(pod, c, n, knows) for c, n in inits)
+
+
+def _is_through(pod: Pod, container: Container, newest: ObservedContainer | None, knows: Knowledge) -> bool:
+    """It has ended and will not be started again."""
+    ended = newest is not None and newest.state is ContainerState.EXITED
+    return ended and newest is not None and not runs_again(pod, container, newest, knows.replaced)
 
 
 def _phase(
@@ -108,11 +111,11 @@ def _phase(
         return going_on
     if knows.stop is not None and knows.stop.cause is StopCause.FAILED:
         return Phase.FAILED
-    succeeded = not _init_failed(pod, observed) and all(_exit(s) == 0 for s in mains)
+    succeeded = not _init_failed(pod, observed, knows) and all(_exit(s) == 0 for s in mains)
     # A deleted pod is not tried again, whatever its restartPolicy: also where it never came to run, this is its end.
     # A static pod has nobody who waits for its end.
     ended = knows.stop is not None and not pod.is_static
-    if ended or is_finished(pod, observed):
+    if ended or is_finished(pod, observed, knows):
         return Phase.SUCCEEDED if succeeded else Phase.FAILED
     return going_on
 

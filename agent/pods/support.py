@@ -21,7 +21,6 @@ NOT_YET: dict[str, str] = {
     "spec.containers.volumeDevices": "block devices are not supported by this node",
     "spec.initContainers.volumeDevices": "block devices are not supported by this node",
     "spec.runtimeClassName": "only the runtime's default handler is used",
-    "spec.containers.restartPolicy": "only the pod's own restartPolicy decides for main containers",
 }
 """Fields that the typed view knows and nothing performs yet, by path without indexes."""
 
@@ -42,7 +41,12 @@ _ALLOWED: Mapping[str, tuple[object, ...]] = {
     "spec.os.name": ("linux",),
     "spec.restartPolicy": ("Always", "OnFailure", "Never"),
     "spec.dnsPolicy": ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"),
-    "spec.initContainers.restartPolicy": ("Always",),
+    "spec.containers.restartPolicy": ("Always", "OnFailure", "Never"),
+    "spec.initContainers.restartPolicy": ("Always", "OnFailure", "Never"),
+    "spec.containers.restartPolicyRules.action": ("Restart", "RestartAllContainers"),
+    "spec.initContainers.restartPolicyRules.action": ("Restart", "RestartAllContainers"),
+    "spec.containers.restartPolicyRules.exitCodes.operator": ("In", "NotIn"),
+    "spec.initContainers.restartPolicyRules.exitCodes.operator": ("In", "NotIn"),
     "spec.containers.ports.protocol": ("TCP", "UDP", "SCTP"),
     "spec.initContainers.ports.protocol": ("TCP", "UDP", "SCTP"),
     "spec.volumes.emptyDir.medium": ("", "Memory"),

@@ -51,6 +51,7 @@ def _container(container: Container, path: str, spec: PodSpec) -> Iterator[Refus
     yield from one_of(f"{path}.imagePullPolicy", container.imagePullPolicy, ("", "Always", "IfNotPresent", "Never"))
     policies = ("File", "FallbackToLogsOnError")
     yield from one_of(f"{path}.terminationMessagePolicy", container.terminationMessagePolicy, policies)
+    yield from _restart(container, path)
     yield from duplicates(f"{path}.ports", "name", (port.name for port in container.ports))
     for index, port in enumerate(container.ports):
         yield from _port(port, f"{path}.ports[{index}]", spec.hostNetwork)
@@ -74,6 +75,15 @@ def _container(container: Container, path: str, spec: PodSpec) -> Iterator[Refus
         handler = getattr(container.lifecycle, hook, None)
         if handler is not None:
             yield from _handler(handler, f"{path}.lifecycle.{hook}")
+
+
+def _restart(container: Container, path: str) -> Iterator[Refusal]:
+    """The sets of words are closed elsewhere (`support`)."""
+    if container.restartPolicyRules and container.restartPolicy is None:
+        yield required(f"{path}.restartPolicy", "must specify restartPolicy when restart rules are used")
+    for index, rule in enumerate(container.restartPolicyRules):
+        if rule.exitCodes is None:
+            yield required(f"{path}.restartPolicyRules[{index}].exitCodes", "must be specified")
 
 
 def _ends_by_itself(container: Container, path: str) -> Iterator[Refusal]:

@@ -70,6 +70,7 @@ class PodWorker:
         self._told = False
         self._observed = ObservedPod(record.uid, record.pod.metadata.namespace, record.pod.metadata.name)
         self._refresh = False
+        self._recalled = False
         self.gone = asyncio.Event()
         """Set when `run` has ended: another pod may take the name."""
         self._log = logger.bind(pod=record.pod.full_name)
@@ -167,6 +168,10 @@ class PodWorker:
         self._observed = observed = await machine.observer.observe(
             self.record.uid, self.record.pod.metadata.namespace, self.record.pod.metadata.name
         )
+        if not self._recalled:
+            logged = await asyncio.to_thread(machine.log_files.attempts, self.record.pod)
+            state.recall_attempts(self._status, logged, observed)
+            self._recalled = True
         now = machine.monotonic()
         state.note_ends(observed, now, machine.wall())
         if state.refused_reason == SCRIPTS_DISABLED and observed.alive and state.stop is None:

@@ -15,6 +15,8 @@ from agent.pods.cgroups import CgroupDriver
 
 ANSWER_S = 5.0
 """A runtime that does not answer for this long cannot run pods."""
+DECLARED_FEATURES = ("RestartAllContainersOnContainerExits",)
+"""Schedulers of 1.36 send a pod with such a rule only to a node that names it."""
 
 
 class HealthReader:
@@ -54,6 +56,7 @@ class HealthReader:
             supplemental_groups_policy=(
                 answer.features.supplemental_groups_policy if answer.HasField("features") else None
             ),
+            declared_features=DECLARED_FEATURES,
         )
 
     async def images(self) -> tuple[NodeImage, ...]:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from agent.model.container import Container, Probe
 from agent.model.pod import Pod
 from agent.pods.knowledge import Health
+from agent.pods.restart import restarts_when_killed
 
 
 class ProbeKind(StrEnum):
@@ -87,9 +88,9 @@ def health(pod: Pod, container: Container, tallies: Mapping[ProbeKind, Tally]) -
     for kind, probe in probes(container).items():
         if kind is not ProbeKind.READINESS and tallies.get(kind, Tally()).verdict is False:
             failed = f"Container {container.name} failed {kind.lower()} probe"
-            if container.is_sidecar or pod.spec.restartPolicy != "Never":
+            if again := restarts_when_killed(pod, container):
                 failed += ", will be restarted"
-            return Health(started, ready, failed, probe.terminationGracePeriodSeconds)
+            return Health(started, ready, failed, probe.terminationGracePeriodSeconds, restarts=again)
     return Health(started, ready)
 
 

@@ -198,7 +198,10 @@ def test_the_fifty_largest_images_are_named_five_times_at_most() -> None:
 
 def test_the_runtimes_abilities_and_the_apis_port_are_told() -> None:
     able = replace(
-        HEALTH, handlers=(RuntimeHandler("", True), RuntimeHandler("runc", True, True)), supplemental_groups_policy=True
+        HEALTH,
+        handlers=(RuntimeHandler("", True), RuntimeHandler("runc", True, True)),
+        supplemental_groups_policy=True,
+        declared_features=("Sings",),
     )
     built = status.status(replace(SEEN, health=able), SETTINGS, [], NOW)
     assert built["runtimeHandlers"][1] == {
@@ -206,5 +209,7 @@ def test_the_runtimes_abilities_and_the_apis_port_are_told() -> None:
         "features": {"recursiveReadOnlyMounts": True, "userNamespaces": True},
     }
     assert built["features"] == {"supplementalGroupsPolicy": True}
+    assert built["declaredFeatures"] == ["Sings"]
+    assert "declaredFeatures" not in status.status(SEEN, SETTINGS, [], NOW)
     assert built["daemonEndpoints"] == {"kubeletEndpoint": {"Port": 10250}}
     assert "daemonEndpoints" not in status.status(SEEN, replace(SETTINGS, port=0), [], NOW)

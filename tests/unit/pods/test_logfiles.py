@@ -100,3 +100,16 @@ def test_a_link_that_another_pods_clean_up_takes_meanwhile_is_no_error(
     monkeypatch.setattr(Path, "readlink", gone)
     files.remove_pod(POD)
     assert not files.pod_folder(POD).exists()
+
+
+def test_the_runs_that_left_a_log_are_known_also_by_a_rotated_one(files: LogFiles) -> None:
+    made(files, 0)
+    made(files, 2)
+    (files.pod_folder(POD) / "main" / "5.log.20260101-000000.gz").touch()
+    (files.pod_folder(POD) / "main" / "notes").touch()
+    (files.pod_folder(POD) / "stray").touch()
+    assert files.attempts(POD) == {"main": {0, 2, 5}}
+
+
+def test_a_pod_without_a_folder_has_no_runs(files: LogFiles) -> None:
+    assert files.attempts(POD) == {}

@@ -31,6 +31,7 @@ from agent.model.status import Phase, PodStatus
 from agent.pods.backoff import Backoff, raised
 from agent.pods.knowledge import Failure, Health, Knowledge, Stop, StopCause
 from agent.pods.plan import Plan, plan
+from agent.pods.restart import causes_of_restart, restarts, restarts_when_killed, runs_again
 from agent.pods.status import StatusContext, is_finished, pod_status
 from agent.pods.translate.identity import spec_hash
 from tests.unit.pods.observations import CREATED, EXITED, RUNNING, UNKNOWN, observed
@@ -54,6 +55,9 @@ class World:
     ended_at: dict[str, float] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     last_attempt: int = -1
+    attempts: dict[str, int] = field(default_factory=dict)
+    """The highest of each container, as its logs on disk tell it: they outlive a restart of the agent."""
+    replaced: set[str] = field(default_factory=set)
     stop: Stop | None = None
     status: PodStatus | None = None
     made: int = 0
@@ -75,11 +79,18 @@ class World:
             failures=self.failures,
             backoffs=self.backoffs,
             ended_at=self.ended_at,
-            health={i: Health(failed="sick" if i in self.sick else "") for i in self.containers},
+            attempts=self.attempts,
+            replaced=frozenset(self.replaced),
+            health={i: self._health(c) for i, c in self.containers.items()},
             stop=self.stop,
             ended=self.status is not None and self.status.phase.is_terminal,
             last_sandbox_attempt=self.last_attempt,
         )
+
+    def _health(self, container: ObservedContainer) -> Health:
+        if container.id not in self.sick:
+            return Health()
+        return Health(failed="sick", restarts=restarts_when_killed(self.pod, self.spec(container.name)))
 
     def step(self) -> Plan:
         seen, knows = self.seen(), self.knows()
@@ -87,6 +98,9 @@ class World:
         before = self.status
         context = StatusContext(("192.0.2.1",), self.now, self.now)
         self.status = pod_status(self.pod, seen, knows, before, context)
+        counts = {s.name: s.restartCount for s in before.all_containers} if before is not None else {}
+        for told in self.status.all_containers:
+            assert told.restartCount >= counts.get(told.name, 0), "a restart count never falls"
         if before is not None and before.phase.is_terminal:
             assert self.status.phase is before.phase
         if self.status.phase.is_terminal:
@@ -132,6 +146,7 @@ class World:
                 self._kill(action, seen)
             case RemoveContainer():
                 assert self.containers[action.container_id].state in (EXITED, CREATED)
+                self.replaced.discard(action.container_id)
                 del self.containers[action.container_id]
             case _:
                 assert_never(action)
@@ -151,6 +166,7 @@ class World:
         newest = seen.newest(order.name)
         if newest is not None and newest.id in self.ended_at and order.resume_id is None:
             known = self.backoffs.get(order.name)
+            known = known if newest.spec_hash == spec_hash(self.spec(order.name)) else None
             self.backoffs[order.name] = raised(known, self.ended_at[newest.id], self.now)
         fate = self.next_starts.pop() if self.next_starts else "run"
         if fate == "fail":
@@ -158,8 +174,8 @@ class World:
             return True
         self.failures.pop(order.name, None)
         if order.resume_id is None:
-            taken = {(c.name, c.attempt) for c in self.containers.values()}
-            assert (order.name, order.attempt) not in taken, "the name is reserved"
+            assert order.attempt > self.attempts.get(order.name, -1), "a log is written once"
+            self.attempts[order.name] = order.attempt
             self.made += 1
             made = ObservedContainer(
                 id=f"{order.name}-{order.attempt}-{self.made}",
@@ -187,8 +203,11 @@ class World:
         at_home = seen.sandbox is not None and seen.sandbox.ready and killed.sandbox_id == seen.sandbox.id
         healthy = killed.state is RUNNING and killed.id not in self.sick and at_home
         current = killed.spec_hash == spec_hash(self.spec(killed.name))
-        ending = self.stop is not None or self.knows().ended or is_finished(self.pod, seen)
-        assert not (healthy and current) or ending, "a healthy container is left alone"
+        ending = self.stop is not None or self.knows().ended or is_finished(self.pod, seen, self.knows())
+        over = bool(causes_of_restart(self.pod, seen))
+        assert not (healthy and current) or ending or over, "a healthy container is left alone"
+        if action.replaced:
+            self.replaced.add(killed.id)
         self.end(killed.id, 143)
 
     # ------------------------------------------------------------ the rules
@@ -196,9 +215,6 @@ class World:
     def check(self) -> None:
         names = [c.name for c in self.containers.values() if c.state is RUNNING]
         assert len(names) == len(set(names)), "two of one container run at the same time"
-        policy = self.pod.spec.restartPolicy
-        if policy == "Never":
-            assert all(self.runs.get(c.name, 0) <= 1 for c in self.pod.spec.containers), "Never means once"
         inits = [c.name for c in self.pod.spec.initContainers if not c.is_sidecar]
         assert len([n for n in names if n in inits]) <= 1, "init containers run one after the other"
 
@@ -207,10 +223,13 @@ class World:
         begun = {c.name for c in here}
         mains = {c.name for c in self.pod.spec.containers}
         done = {c.name for c in here if c.state is EXITED and c.exit_code == 0}
+        newest = self.seen().newest(name)
+        if newest is not None and newest.state is EXITED and (name in mains or newest.sandbox_id == sandbox.id):
+            done_init = name not in mains and not self.spec(name).is_sidecar and newest.exit_code == 0
+            again = runs_again(self.pod, self.spec(name), newest, self.replaced)
+            assert again, "what is through is not repeated"
+            assert not done_init, "what is through is not repeated"
         if name in mains:
-            if self.pod.spec.restartPolicy == "OnFailure":
-                ended = [c for c in self.containers.values() if c.name == name and c.state is EXITED]
-                assert 0 not in [c.exit_code for c in ended], "a success is not repeated"
             if not begun & mains:
                 for init in self.pod.spec.initContainers:
                     assert init.name in (begun if init.is_sidecar else done), f"{init.name} comes first"
@@ -225,6 +244,7 @@ class World:
 
     def restart_agent(self) -> None:
         self.volumes_ready, self.last_attempt, self.backoffs, self.failures = False, -1, {}, {}
+        self.replaced = set()
 
     def end(self, container_id: str, code: int) -> None:
         self._put(replace(self.containers[container_id], state=EXITED, exit_code=code, finished_at_ns=2))
@@ -290,12 +310,33 @@ class World:
         self.sandboxes[sandbox.id] = sandbox
 
 
+RULES = st.lists(
+    st.builds(
+        lambda action, codes: {"action": action, "exitCodes": {"operator": codes[0], "values": codes[1]}},
+        st.sampled_from(["Restart", "RestartAllContainers"]),
+        # A pod that starts over for every success, or for every kill, never comes to rest.
+        st.sampled_from(
+            [("In", (1,)), ("In", (1, 3)), ("NotIn", (0, 137, 143, 255)), ("NotIn", (0, 1, 137, 143, 255))]
+        ),
+    ),
+    min_size=1,
+    max_size=2,
+)
+
+
 @st.composite
 def pods(draw: st.DrawFn) -> Pod:
     inits: list[dict[str, Any]] = []
     for index, sidecar in enumerate(draw(st.lists(st.booleans(), max_size=3))):
         inits.append({"name": f"i{index}", "image": "busybox", **({"restartPolicy": "Always"} if sidecar else {})})
     mains = [{"name": f"m{n}", "image": "busybox"} for n in range(draw(st.integers(1, 3)))]
+    for one in (*(i for i in inits if "restartPolicy" not in i), *mains):
+        own = draw(st.sampled_from(["", "", "", "OnFailure", "Never", *(["Always"] if one in mains else [])]))
+        if own:
+            one["restartPolicy"] = own
+    for one in (*inits, *mains):
+        if "restartPolicy" in one and draw(st.integers(0, 3)) == 0:
+            one["restartPolicyRules"] = draw(RULES)
     policy = draw(st.sampled_from(["Always", "OnFailure", "Never"]))
     return make_pod(initContainers=inits, containers=mains, restartPolicy=policy)
 
@@ -356,7 +397,7 @@ def test_a_pod_comes_to_rest_with_everything_running_that_should_or_with_nothing
         assert newest is not None
         if container.name not in running:
             assert newest.state is EXITED
-            assert world.pod.spec.restartPolicy != "Always"
+            assert not restarts(world.pod, container, newest.exit_code)
     assert world.status.phase is Phase.RUNNING
     before = world.status
     world.now += 1000

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agent.model.observed import ContainerState, ObservedContainer, ObservedPod
 from agent.model.record import PodRecord
+from agent.model.status import ContainerStatus, Phase, PodStatus, State, Waiting
 from agent.pods.knowledge import Health
 from agent.pods.pod_state import PodState
 from tests.unit.pods.scene import record
@@ -75,3 +78,22 @@ def test_knowledge_does_not_change_any_more() -> None:
     knows = mine.knowledge({}, ended=False)
     mine.ended_at["c"] = 1.0
     assert knows.ended_at == {}
+
+
+def test_attempts_are_recalled_from_the_status_and_from_the_logs() -> None:
+    mine = state()
+    waits = ContainerStatus(name="waits", state=State(waiting=Waiting(reason="CrashLoopBackOff")), restartCount=4)
+    ran = ContainerStatus(name="ran", state=State(), restartCount=2, containerID="containerd://1")
+    new = ContainerStatus(name="new", state=State(waiting=Waiting()))
+    told = PodStatus(phase=Phase.RUNNING, containerStatuses=(waits, ran, new))
+    given_up = replace(ended("never-ran"), attempt=6)
+    seen = ObservedPod("u-1", "shop", "web", abandoned=(given_up,))
+    mine.recall_attempts(told, {"main": {0, 5, 6}, "ran": {0, 1}}, seen)
+    assert mine.attempts == {"waits": 3, "ran": 2, "new": -1, "main": 5}
+
+
+def test_attempts_that_were_seen_are_remembered_when_the_container_is_gone() -> None:
+    mine = state()
+    mine.note_ends(pod(replace(ended("c"), attempt=3)), now=50.0, wall=1.0)
+    mine.note_ends(pod(), now=51.0, wall=2.0)
+    assert mine.attempts == {"main": 3}

@@ -125,7 +125,7 @@ def test_a_terminal_phase_is_never_taken_back(said: Phase) -> None:
 
 def test_an_end_that_another_wrote_into_the_api_keeps_its_reason() -> None:
     pod = msgspec.structs.replace(make_pod(), status=ApiPodStatus(phase="Failed", reason="Evicted", message="why"))
-    assert is_finished(pod, observed())
+    assert is_finished(pod, observed(), Knowledge())
     status = look(pod, observed())
     assert (status.phase, status.reason, status.message) == (Phase.FAILED, "Evicted", "why")
 
