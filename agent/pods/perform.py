@@ -7,6 +7,7 @@ and the pod's state saying what did not work. Raises Retryable where the runtime
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import assert_never
@@ -28,6 +29,7 @@ from agent.model.action import (
 )
 from agent.model.objects import ObjectReference
 from agent.model.observed import ObservedPod, ObservedSandbox
+from agent.model.pod import Pod
 from agent.pods.cgroups import pod_cgroup_parent, remove_pod_cgroup
 from agent.pods.interrupt import Interrupt
 from agent.pods.knowledge import Failure
@@ -45,6 +47,8 @@ from agent.pods.translate.sandbox import sandbox
 
 TOKEN_LIFE_USED = 0.8
 """A token in a volume is replaced after this part of its life."""
+CLAIM_RETRY_S = 5.0
+"""No watch tells that a claim was bound: it is asked for this often at least."""
 
 
 class Performer:
@@ -171,7 +175,7 @@ class Performer:
             self._say_missing()
             state.volume_paths = await machine.volumes.set_up(pod, state.referenced, machine.node)
         except (Retryable, Permanent, Forbidden) as error:
-            wait = state.next_retry("volumes")
+            wait = min(state.next_retry("volumes"), CLAIM_RETRY_S if _claims(pod) else math.inf)
             state.volume_failure = Failure("FailedMount", str(error), machine.monotonic() + wait)
             self._event("Warning", "FailedMount", str(error))
             return
@@ -269,6 +273,10 @@ class Performer:
 
     def _event(self, kind: str, reason: str, message: str) -> None:
         self._machine.events.record(ObjectReference.of(self._state.pod), kind, reason, message)
+
+
+def _claims(pod: Pod) -> bool:
+    return any(volume.claim_name(pod.metadata.name) is not None for volume in pod.spec.volumes)
 
 
 def _ip(of: ObservedSandbox | None) -> str:
