@@ -24,6 +24,7 @@ from agent.kube.rest import Api
 from agent.kube.watch import Listed, Removed, Upserted, list_watch
 from agent.model.objects import ObjectReference
 from agent.node import status
+from agent.node.attached import AttachedVolumes
 from agent.node.backoff import Backoff
 from agent.node.facts import MachineFacts, read_facts
 from agent.node.lease import LeaseKeeper
@@ -57,6 +58,8 @@ class NodeController:
         clock: Clock,
         *,
         configure: Configure | None = None,
+        attached: AttachedVolumes | None = None,
+        on_registered: Callable[[], None] = lambda: None,
         read_machine: Callable[[Path], MachineFacts] = read_facts,
         read_pressure: Callable[[Path, MachineFacts], Pressure] | None = None,
     ) -> None:
@@ -66,6 +69,9 @@ class NodeController:
         self._events = events
         self._clock = clock
         self._configure = configure
+        self._attached = attached or AttachedVolumes()
+        self._attached.notify(self.poke)
+        self._on_registered = on_registered
         self._read_machine = read_machine
         self._read_pressure = read_pressure or _pressure_now
         self._path = f"{NODES}/{settings.node_name}"
@@ -182,11 +188,12 @@ class NodeController:
                 known = msgspec.json.decode(
                     await self._api.patch(self._path, msgspec.json.encode({"metadata": missing}))
                 )
-            self._known = known
+            self._show(known)
             self._sent = None
             self._tell_of_reboot(known, node)
             logger.info("found node {} in the API server", self._settings.node_name)
         self._registered.set()
+        self._on_registered()
 
     async def _report(self) -> None:
         """Send the status where there is news in it, or where it is due."""
@@ -212,6 +219,7 @@ class NodeController:
             pressure=self._pressure.after(reading, self._clock.monotonic()),
             images=self._images,
             leaving=self._leaving,
+            volumes_in_use=self._attached.in_use,
         )
         node = status.node(observed, self._settings, conditions_before, self._clock.wall())
         if self._configure is not None:
@@ -232,7 +240,11 @@ class NodeController:
             self._health = replace(self._health, down=str(error))
 
     def _know(self, answer: bytes) -> None:
-        self._known = msgspec.json.decode(answer)
+        self._show(msgspec.json.decode(answer))
+
+    def _show(self, node: Json) -> None:
+        self._known = node
+        self._attached.seen(node)
 
     def _taken(self, sent: Json, before: list[Json]) -> None:
         """The API server took this status: remember it, and tell what turned."""

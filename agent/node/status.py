@@ -50,6 +50,8 @@ class Observed:
     """None: not known yet, and left as the Node has them."""
     leaving: str = ""
     """Why the agent is about to stop; empty while it is not."""
+    volumes_in_use: tuple[str, ...] | None = None
+    """None: not known yet, and left as the Node has it."""
 
 
 def node(observed: Observed, settings: Settings, conditions_before: list[Json], now_s: float) -> Json:
@@ -95,6 +97,8 @@ def status(observed: Observed, settings: Settings, conditions_before: list[Json]
     }
     if observed.images is not None:
         built["images"] = _images(observed.images)
+    if observed.volumes_in_use is not None:
+        built["volumesInUse"] = list(observed.volumes_in_use)
     if settings.port:
         built["daemonEndpoints"] = {"kubeletEndpoint": {"Port": settings.port}}
     if observed.health.handlers:

@@ -162,9 +162,9 @@ async def _refuse(context: Context, code: grpc.StatusCode, details: str) -> NoRe
 
 
 @asynccontextmanager
-async def driving(driver: FakeDriver, registry: Path) -> AsyncIterator[Path]:
+async def driving(driver: FakeDriver, registry: Path, file: str = "") -> AsyncIterator[Path]:
     """Serve it: everything on one socket in the registration folder, whose path is given; gone at the end."""
-    socket = registry / f"{driver.name}-reg.sock"
+    socket = registry / (file or f"{driver.name}-reg.sock")
     server = grpc.aio.server()
     registration_pb2_grpc.add_RegistrationServicer_to_server(driver, server)
     csi_pb2_grpc.add_IdentityServicer_to_server(driver, server)

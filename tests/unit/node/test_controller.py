@@ -13,6 +13,7 @@ import pytest
 from agent.errors import Retryable
 from agent.kube.credentials import Credentials
 from agent.kube.rest import Api
+from agent.node.attached import AttachedVolumes
 from agent.node.controller import NodeController
 from agent.node.ports import RuntimeCondition
 from agent.node.pressure import Pressure
@@ -37,7 +38,7 @@ class Lab:
         self.settings = SETTINGS
         self.controller = self.make()
 
-    def make(self, configure: Any = None) -> NodeController:
+    def make(self, configure: Any = None, **more: Any) -> NodeController:
         self.controller = NodeController(
             self.api,
             self.settings,
@@ -45,6 +46,7 @@ class Lab:
             self.events,
             self.clock,
             configure=configure,
+            **more,
             read_machine=lambda _: self.facts,
             read_pressure=lambda _root, _facts: self.pressure,
         )
@@ -340,3 +342,24 @@ async def test_a_provider_may_change_the_node_before_it_is_sent(lab: Lab) -> Non
         await lab.until(lambda: lab.lease)
     assert lab.node["status"]["capacity"]["example.com/lamp"] == "3"
     assert lab.node["metadata"]["labels"]["type"] == "virtual"
+
+
+async def test_volumes_in_use_are_reported_before_a_mount_and_those_attached_are_heard_of(lab: Lab) -> None:
+    name = "kubernetes.io/csi/driver^v-1"
+    volumes = AttachedVolumes()
+    volumes.found(())
+    registered: list[str] = []
+    lab.make(attached=volumes, on_registered=lambda: registered.append(lab.controller.uid))
+    async with lab.running():
+        await lab.until(lambda: lab.reports or lab.node.get("status"))
+        assert "volumesInUse" not in lab.node["status"]
+        volumes.use(name)
+        waits = asyncio.ensure_future(volumes.attached(name, 5))
+        await lab.until(lambda: lab.node["status"].get("volumesInUse") == [name])
+        status = {**lab.node["status"], "volumesAttached": [{"name": name, "devicePath": ""}]}
+        lab.server.put("nodes", "edge-1", status=status)
+        await waits
+        volumes.release(name)
+        await lab.until(lambda: lab.node["status"].get("volumesInUse") == [])
+        assert lab.node["status"]["volumesAttached"] == [{"name": name, "devicePath": ""}]
+    assert registered == [lab.node["metadata"]["uid"]]
