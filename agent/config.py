@@ -65,6 +65,10 @@ class Settings:
     """Pods whose sandboxes are made at the same time: more at once slows the runtime down."""
     registry_pull_limit: int = 5
     """Images pulled at the same time."""
+    seccomp_default: bool = False
+    """Containers that ask for no seccomp profile get the runtime's instead of none."""
+    allowed_unsafe_sysctls: tuple[str, ...] = ()
+    """Kernel parameters that pods may set beside the safe ones: names, or prefixes that end in `*`."""
     scripts_enabled: bool = False
     """Pods may be programs of the host, where the two lists below allow it."""
     scripts_namespaces: tuple[str, ...] = ()

@@ -19,6 +19,13 @@ _LABEL_WORD = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _TAINT = re.compile(r"(?P<key>[^=:]+)(?:=(?P<value>[^:]*))?(?::(?P<effect>.*))?")
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
+_SYSCTL_PART = r"[a-z0-9](?:[-_a-z0-9]*[a-z0-9])?"
+_SYSCTL = re.compile(rf"(?=.{{1,253}}$)(?:{_SYSCTL_PART}[./])*(?:{_SYSCTL_PART}\*?|\*)")
+# The kernel parameters whose namespace is the network's or IPC's, which a pod has of its own.
+_NAMESPACED = re.compile(
+    r"(?:net|fs\.mqueue)\.|kernel\.(?:sem\*?|shm\*|shmall|shmmax|shmmni|shm_rmid_forced|msg\*|msgmax|msgmnb|msgmni)$"
+)
+
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|h|m|s))+")
 _PROVIDER_ALIASES = {"mynode": "containerd", "example-provider": "containerd"}
@@ -166,6 +173,18 @@ def node_ips(value: object) -> str:
     if len(found) > 2 or len({ip_address(one).version for one in found}) != len(found):
         raise ValueError(f"{value!r} is neither one address nor one of each family")
     return ",".join(found)
+
+
+def sysctls(value: object) -> tuple[str, ...]:
+    """Names of kernel parameters that belong to a pod's own namespaces; a `*` at the end stands for any rest."""
+    found = tuple(text(item) for item in _items(value))
+    for one in found:
+        if not _SYSCTL.fullmatch(one):
+            raise ValueError(f"{one!r} is no name of a kernel parameter")
+        if not _NAMESPACED.match(one.replace("/", ".")):
+            raise ValueError(f"{one!r} is not known to belong to a pod alone: only net.*, kernel.shm*, kernel.msg*,"
+                             " kernel.sem and fs.mqueue.* are")  # fmt: skip
+    return found
 
 
 def endpoint(value: object) -> str:

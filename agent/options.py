@@ -129,6 +129,14 @@ OPTIONS: tuple[Option, ...] = (
         "registry_pull_limit", "registry-pull-limit", form.whole(1, 1000), "N", "images pulled at the same time",
     ),
     Option(
+        "seccomp_default", "seccomp-default", form.switch, "BOOL",
+        "the runtime's seccomp profile, not none, for containers that ask for no profile",
+    ),
+    Option(
+        "allowed_unsafe_sysctls", "allowed-unsafe-sysctls", form.sysctls, "NAME,...",
+        "kernel parameters that pods may set beside the safe ones; NAME may end in *", many=True, default="none",
+    ),
+    Option(
         "scripts_enabled", "scripts-enabled", form.switch, "BOOL",
         "let pods be programs of the host (docs/scripts.md), where the two lists below allow it",
     ),

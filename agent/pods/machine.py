@@ -1,6 +1,6 @@
 """What all pod workers of a node share: the adapters they act through and the facts they translate with.
 
-Made once by the provider. No behaviour of its own.
+Made once by the provider. Of all facts only the node's resolver changes while the agent runs.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from agent.pods.cgroups import CgroupDriver
 from agent.pods.downward import NodeContext
@@ -19,6 +20,7 @@ from agent.pods.ports import Events, Images, Objects, Runtime, Tokens
 from agent.pods.probes.prober import Prober
 from agent.pods.scripts.scripts import Scripts
 from agent.pods.translate.context import TranslateContext
+from agent.pods.translate.dns import read_resolv_conf
 from agent.pods.volumes.pod_volumes import PodVolumes
 
 
@@ -42,5 +44,13 @@ class Machine:
     starts: asyncio.Semaphore
     """Sandboxes and containers made at the same time: more at once slows the runtime down."""
     pulls: asyncio.Semaphore
+    resolv_conf: Path | None = None
+    """The node's, which changes with its network; None: `translate` has all there is to know."""
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
+
+    async def look_at_resolver(self) -> None:
+        """A pod that is made now gets the servers that the node has now."""
+        if self.resolv_conf is not None:
+            found = await asyncio.to_thread(read_resolv_conf, self.resolv_conf)
+            self.translate = replace(self.translate, resolv_conf=found)

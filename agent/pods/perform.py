@@ -145,6 +145,7 @@ class Performer:
             if action.replaces is not None:
                 self._event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
                 await self._unless_gone(machine.runtime.stop_pod_sandbox(action.replaces))
+            await machine.look_at_resolver()
             config, notices = self._translated(action.attempt)
             if action.attempt == 0:
                 for reason, message in notices:

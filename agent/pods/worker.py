@@ -314,7 +314,7 @@ class PodWorker:
             self._reject("PodOSNotSupported", f"the pod is for {pod.spec.os.name}, this node runs linux")
         elif refusals:
             self._refuse("UnsupportedField", "; ".join(refusals))
-        elif (sysctl := forbidden_sysctl(pod)) is not None:
+        elif (sysctl := forbidden_sysctl(pod, self._machine.translate.allowed_sysctls)) is not None:
             self._reject(FORBIDDEN_REASON, sysctl)
 
     def _refuse(self, reason: str, why: str) -> None:

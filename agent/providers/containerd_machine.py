@@ -25,11 +25,10 @@ from agent.pods.scripts.allowed import ScriptRules
 from agent.pods.scripts.empty_image import EmptyImage
 from agent.pods.scripts.mountpoints import Mountpoints
 from agent.pods.scripts.scripts import Scripts
-from agent.pods.translate.context import ResolvConf, TranslateContext
-from agent.pods.translate.dns import parse_resolv_conf
 from agent.pods.volumes.pod_volumes import PodVolumes
 from agent.providers.contract import ProviderContext
 from agent.providers.runtime_health import cgroup_driver
+from agent.providers.translate_facts import translate_context
 
 
 class WorkerParts:
@@ -78,28 +77,11 @@ async def build_machine(
             image=EmptyImage(images, ImageImport(images.channel)),
             made=Mountpoints(settings.root_dir),
         ),
-        translate=TranslateContext(
-            node_name=settings.node_name,
-            memory_capacity_bytes=context.facts.memory_bytes,
-            node_ips=context.node_ips,
-            cluster_dns=settings.cluster_dns,
-            cluster_domain=settings.cluster_domain,
-            resolv_conf=await asyncio.to_thread(_resolv_conf, context),
-            standalone=settings.kubeconfig is None,
-            pod_logs_dir=str(log_files.pods),
-        ),
+        translate=await translate_context(context, runtime, log_files.pods),
+        resolv_conf=settings.resolv_conf,
         node=NodeContext(settings.node_name, context.node_ips, allocatable=context.facts.allocatable),
         cgroup_driver=CgroupDriver(settings.cgroup_driver) if settings.cgroup_driver else await cgroup_driver(runtime),
         cgroup_root=settings.cgroup_root,
         starts=asyncio.Semaphore(settings.parallel_starts),
         pulls=asyncio.Semaphore(settings.registry_pull_limit),
     )
-
-
-def _resolv_conf(context: ProviderContext) -> ResolvConf | None:
-    if context.settings.resolv_conf is None:
-        return None
-    try:
-        return parse_resolv_conf(context.settings.resolv_conf.read_text(errors="replace"))
-    except FileNotFoundError:
-        return None

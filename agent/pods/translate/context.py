@@ -33,7 +33,11 @@ class TranslateContext:
     """There is no cluster, so nobody misses its DNS."""
     pod_logs_dir: str = "/var/log/pods"
     seccomp_root: str = "/var/lib/kubelet/seccomp"
-    """Folder of `Localhost` seccomp profiles; the kubelet's own, so that a node's profiles stay where they are."""
+    """Folder of `Localhost` seccomp profiles."""
+    seccomp_default: bool = False
+    """Who asks for no seccomp profile gets the runtime's instead of none."""
+    allowed_sysctls: tuple[str, ...] = ()
+    """Names and prefixes with `*` of kernel parameters that pods may set here (`sysctls.allowed_sysctls`)."""
     hugepage_sizes: tuple[str, ...] = ()
     """Sizes that the kernel has, written as the hugetlb cgroup does: "2MB", "1GB"."""
     masked_paths: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent.cri._generated import api_pb2
 from agent.model.pod import Pod, PodDNSConfig
@@ -40,6 +41,16 @@ def parse_resolv_conf(text: str) -> ResolvConf:
             case ["options", *words]:
                 options.update((word.partition(":")[0], word) for word in words)
     return ResolvConf(tuple(nameservers), tuple(searches), tuple(options.values()))
+
+
+def read_resolv_conf(file: Path | None) -> ResolvConf | None:
+    """None where there is no such file. Blocks: run it in a thread."""
+    if file is None:
+        return None
+    try:
+        return parse_resolv_conf(file.read_text(errors="replace"))
+    except FileNotFoundError:
+        return None
 
 
 def pod_dns(pod: Pod, context: TranslateContext) -> PodDns:

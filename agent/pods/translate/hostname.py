@@ -12,7 +12,9 @@ from agent.errors import Permanent
 from agent.model.pod import Pod
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _MAX_LABEL = 63
+_MAX_NAME = 253
 _MAX_KERNEL_NAME = 64
 _REASON = "FailedCreatePodSandBox"
 
@@ -33,7 +35,8 @@ def pod_hostname(pod: Pod, cluster_domain: str) -> PodHostname:
     spec = pod.spec
     if spec.hostnameOverride is not None:
         # It stands alone: the API gives such a pod no subdomain and no cluster domain.
-        if not all(_LABEL.fullmatch(label) for label in spec.hostnameOverride.split(".")):
+        # A label of it may be longer than 63: the name is cut there anyway.
+        if len(spec.hostnameOverride) > _MAX_NAME or not _NAME.fullmatch(spec.hostnameOverride):
             raise Permanent(_REASON, f"spec.hostnameOverride {spec.hostnameOverride!r} is not a DNS name")
         return PodHostname(_shortened(spec.hostnameOverride))
     for path, name in (("spec.hostname", spec.hostname), ("spec.subdomain", spec.subdomain)):

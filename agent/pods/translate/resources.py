@@ -112,15 +112,16 @@ def _memory_request(container: Container) -> int:
 def _hugepage_limits(limits: Mapping[str, Quantity], sizes: Iterable[str]) -> list[api_pb2.HugepageLimit]:
     """A limit for every size of the kernel, 0 where the container asks for none: unset would mean unlimited."""
     asked = {
-        _hugepage_size(quantity.ceil_units(name.removeprefix(_HUGEPAGES))): quantity.ceil_units(amount)
+        hugetlb_size(name.removeprefix(_HUGEPAGES)): quantity.ceil_units(amount)
         for name, amount in limits.items()
         if name.startswith(_HUGEPAGES)
     }
     return [api_pb2.HugepageLimit(page_size=size, limit=asked.get(size, 0)) for size in sizes]
 
 
-def _hugepage_size(size_bytes: int) -> str:
-    """As the hugetlb cgroup names it: binary units with a decimal unit's letters."""
+def hugetlb_size(size: Quantity) -> str:
+    """A page size ("2Mi") as the hugetlb cgroup names it: binary units with a decimal unit's letters."""
+    size_bytes = quantity.ceil_units(size)
     units = ("B", "KB", "MB", "GB", "TB", "PB")
     index = 0
     while size_bytes >= 1024 and size_bytes % 1024 == 0 and index < len(units) - 1:

@@ -108,7 +108,7 @@ def container_security(
         no_new_privs=own.allowPrivilegeEscalation is False,
         masked_paths=() if unmasked else (*_MASKED_PATHS, *context.masked_paths),
         readonly_paths=() if unmasked else _READONLY_PATHS,
-        seccomp=_seccomp(own.seccompProfile or of_pod.seccompProfile, context.seccomp_root),
+        seccomp=_seccomp(own.seccompProfile or of_pod.seccompProfile, context),
         apparmor=apparmor,
         apparmor_profile=apparmor_legacy,
     )
@@ -139,7 +139,8 @@ def check_non_root(pod: Pod, container: Container, user: ImageUser) -> None:
     if not 0 < uid <= _MAX_UID:
         raise Permanent(
             CREATE_CONFIG,
-            f"container has runAsNonRoot and image has an invalid user id ({uid}). (Must be 1-({_MAX_UID})) {where}",
+            f"container has runAsNonRoot and image has an invalid user id ({uid}). (Must be 1-({_MAX_UID})): "
+            f"must be between 0 and {_MAX_UID}, inclusive {where}",
         )
 
 
@@ -179,16 +180,17 @@ def _selinux(options: SELinuxOptions | None) -> api_pb2.SELinuxOption | None:
     return api_pb2.SELinuxOption(user=options.user, role=options.role, type=options.type, level=options.level)
 
 
-def _seccomp(profile: SeccompProfile | None, root: str) -> api_pb2.SecurityProfile:
-    """Unconfined where nobody asked, the API's default."""
-    match profile.type if profile else "Unconfined":
+def _seccomp(profile: SeccompProfile | None, context: TranslateContext) -> api_pb2.SecurityProfile:
+    """Where nobody asked: Unconfined, the API's default, or what the node's owner prefers to it."""
+    match profile.type if profile else "RuntimeDefault" if context.seccomp_default else "Unconfined":
         case "RuntimeDefault":
             return api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.RuntimeDefault)
         case "Localhost":
             if profile is None or not profile.localhostProfile:
                 raise Permanent(CREATE_CONFIG, "localhostProfile must be set if seccompProfile type is Localhost.")
             return api_pb2.SecurityProfile(
-                profile_type=api_pb2.SecurityProfile.Localhost, localhost_ref=f"{root}/{profile.localhostProfile}"
+                profile_type=api_pb2.SecurityProfile.Localhost,
+                localhost_ref=f"{context.seccomp_root}/{profile.localhostProfile}",
             )
         case "Unconfined":
             return api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.Unconfined)

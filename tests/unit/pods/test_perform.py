@@ -38,6 +38,23 @@ async def test_a_sandbox_whose_name_is_still_reserved_is_made_with_the_next_atte
 
 
 @with_skipped_time
+async def test_a_pod_gets_the_servers_that_the_node_has_when_its_sandbox_is_made(tmp_path: Path) -> None:
+    resolver = tmp_path / "resolv.conf"
+    async with scene(tmp_path) as s:
+        s.machine.resolv_conf = resolver
+        resolver.write_text("nameserver 192.0.2.53\nsearch example.org\n")
+        worker = s.start(record(dnsPolicy="Default"))
+        await s.until(lambda: s.phase == "Running")
+        resolver.write_text("nameserver 192.0.2.54\n")
+        s.cri.lose_sandbox(next(iter(s.cri.sandboxes)))
+        worker.wake()
+        await s.cri.reached("RunPodSandbox", 2)
+        first, second = (request.config.dns_config for request in s.cri.called("RunPodSandbox"))
+        assert (first.servers, first.searches) == (["192.0.2.53"], ["example.org"])
+        assert (second.servers, second.searches) == (["192.0.2.54"], [])
+
+
+@with_skipped_time
 async def test_a_sandbox_that_cannot_be_made_is_tried_again_in_growing_steps(tmp_path: Path) -> None:
     async with scene(tmp_path) as s:
         s.cri.fail("RunPodSandbox", UNKNOWN, "no more addresses", times=2)

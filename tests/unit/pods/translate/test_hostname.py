@@ -19,6 +19,8 @@ LONG = "a" * 62
         (f"{LONG}-bcd", {}, PodHostname(LONG)),
         (f"{LONG}bcd", {}, PodHostname(f"{LONG}b")),
         ("web", {"hostnameOverride": "other.example.com", "subdomain": "sub"}, PodHostname("other.example.com")),
+        ("web", {"hostnameOverride": f"{LONG}bcd"}, PodHostname(f"{LONG}b")),
+        ("web", {"hostnameOverride": f"{LONG}.example.com"}, PodHostname(LONG)),
     ],
 )
 def test_the_name_comes_from_the_spec_or_the_pods_name_cut_to_a_label(
@@ -28,7 +30,16 @@ def test_the_name_comes_from_the_spec_or_the_pods_name_cut_to_a_label(
 
 
 @pytest.mark.parametrize(
-    "spec", [{"hostname": "No"}, {"hostname": "a.b"}, {"subdomain": "-x"}, {"hostnameOverride": "a..b"}]
+    "spec",
+    [
+        {"hostname": "No"},
+        {"hostname": "a.b"},
+        {"hostname": "a" * 64},
+        {"subdomain": "-x"},
+        {"hostnameOverride": ""},
+        {"hostnameOverride": "a..b"},
+        {"hostnameOverride": "a." * 126 + "aa"},
+    ],
 )
 def test_a_name_that_is_no_dns_name_is_refused_by_its_field(spec: dict[str, Any]) -> None:
     with pytest.raises(Permanent, match=f"spec.{next(iter(spec))}") as caught:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -6,7 +7,7 @@ from agent.cri._generated import api_pb2
 from agent.errors import Permanent
 from agent.pods.translate.context import TranslateContext
 from agent.pods.translate.security import ImageUser, check_non_root, container_security, namespaces, sandbox_security
-from tests.unit.pods.pods import make_pod
+from tests.unit.pods.pods import container_pod, make_pod
 
 CONTEXT = TranslateContext(
     node_name="edge-1", memory_capacity_bytes=1, seccomp_root="/seccomp", masked_paths=("/sys/cpu0/thermal_throttle",)
@@ -112,6 +113,15 @@ def test_a_seccomp_profile_comes_from_the_container_else_the_pod(profile: dict[s
         assert (found.seccomp.profile_type, found.seccomp.localhost_ref) == (kind, ref)
 
 
+def test_the_nodes_owner_may_prefer_the_runtimes_profile_to_none() -> None:
+    preferring = replace(CONTEXT, seccomp_default=True)
+    pod = container_pod()
+    asked = container_pod(securityContext={"seccompProfile": {"type": "Unconfined"}})
+    for one, kind in ((pod, PROFILE.RuntimeDefault), (asked, PROFILE.Unconfined)):
+        found = container_security(one, one.spec.containers[0], ImageUser(), preferring)
+        assert found.seccomp.profile_type == kind
+
+
 @pytest.mark.parametrize(
     ("profile", "kind", "ref", "legacy"),
     [
@@ -179,7 +189,8 @@ def checked(own: dict[str, Any], user: ImageUser, of_pod: dict[str, Any] | None 
         ({}, ImageUser(uid=0), "container has runAsNonRoot and image will run as root"),
         ({}, ImageUser(), "container has runAsNonRoot and image will run as root"),
         ({}, ImageUser(username="www"), r"image has non-numeric user \(www\), cannot verify user is non-root"),
-        ({}, ImageUser(uid=2**31), "image has an invalid user id"),
+        ({}, ImageUser(uid=2**31), r"invalid user id \(2147483648\). \(Must be 1-\(2147483647\)\): must be between"),
+        ({}, ImageUser(uid=-1), r"image has an invalid user id \(-1\)"),
     ],
 )
 def test_run_as_non_root_holds_against_spec_and_image(own: dict[str, Any], user: ImageUser, message: str) -> None:
