@@ -63,8 +63,10 @@ class Settings:
     """What pods with the node's DNS inherit; None: nothing."""
     parallel_starts: int = 4
     """Pods whose sandboxes are made at the same time: more at once slows the runtime down."""
-    registry_pull_limit: int = 5
-    """Images pulled at the same time."""
+    max_parallel_image_pulls: int = 5
+    registry_qps: float = 5.0
+    """Pulls begun a second, after the first `registry_burst`; 0: as many as wanted."""
+    registry_burst: int = 10
     seccomp_default: bool = False
     """Containers that ask for no seccomp profile get the runtime's instead of none."""
     allowed_unsafe_sysctls: tuple[str, ...] = ()

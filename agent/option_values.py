@@ -97,6 +97,17 @@ def whole(minimum: int, maximum: int) -> Callable[[object], int]:
     return parse
 
 
+def rate(value: object) -> float:
+    """A number of times a second, 0 included."""
+    try:
+        number = float(str(value)) if not isinstance(value, bool) else -1.0
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise ValueError(f"{value!r} is no number from 0 on")
+    return number
+
+
 def duration(value: object) -> float:
     """Go's form (1m30s), or bare seconds; more than zero."""
     word = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else text(value)

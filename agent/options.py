@@ -126,7 +126,16 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("parallel_starts", "parallel-starts", form.whole(1, 1000), "N", "pods started at the same time"),
     Option(
-        "registry_pull_limit", "registry-pull-limit", form.whole(1, 1000), "N", "images pulled at the same time",
+        "max_parallel_image_pulls", "max-parallel-image-pulls", form.whole(1, 1000), "N",
+        "images pulled at the same time", flag_alias="registry-pull-limit",
+    ),
+    Option(
+        "registry_qps", "registry-qps", form.rate, "N", "image pulls begun a second; 0: as many as wanted",
+        key="registryPullQPS", default="5",
+    ),
+    Option(
+        "registry_burst", "registry-burst", form.whole(1, 100_000), "N",
+        "image pulls that may begin at once all the same",
     ),
     Option(
         "seccomp_default", "seccomp-default", form.switch, "BOOL",

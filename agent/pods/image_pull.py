@@ -1,7 +1,8 @@
 """Have a container's image on the machine: the pull policies, credentials, backoff and events.
 
 In: pod and container. Out: the image as the runtime has it. Raises Permanent whose reason is the waiting reason that
-users know: ErrImagePull, ImagePullBackOff, ErrImageNeverPull, ImageInspectError, InvalidImageName.
+users know, one of `pull_faults.IMAGE_REASONS`. That a pull makes no progress is the runtime's to notice (containerd's
+`image_pull_progress_timeout`): nobody else sees its bytes.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from agent.errors import NotFound, Permanent, Retryable
 from agent.model.container import Container
 from agent.model.objects import ObjectReference, Secret
 from agent.pods.backoff import raised, ready_at
-from agent.pods.images import credentials, with_default_tag
+from agent.pods.credentials import Credential, of_secrets
+from agent.pods.go_duration import go_duration
+from agent.pods.images import with_default_tag
 from agent.pods.machine import Machine
 from agent.pods.pod_state import PodState
 from agent.pods.ports import ObjectKey
+from agent.pods.pull_faults import pull_fault, summary
 from agent.pods.scripts.kind import is_scripts
 from agent.pods.translate.container import Image
 from agent.pods.translate.security import ImageUser
@@ -31,7 +35,9 @@ async def ensure_image(
     if is_scripts(state.pod):
         return _image(await machine.scripts.image.ensure())
     try:
-        name = api_pb2.ImageSpec(image=with_default_tag(container.image))
+        name = api_pb2.ImageSpec(
+            image=with_default_tag(container.image), annotations=state.pod.metadata.annotations or {}
+        )
     except Permanent as error:
         machine.events.record(about, "Warning", "InspectFailed", str(error))
         raise
@@ -50,11 +56,7 @@ async def ensure_image(
         message = f'Container image "{container.image}" already present on machine'
         machine.events.record(about, "Normal", "Pulled", message)
         return _image(present)
-    await _pull(machine, state, container, name, about, sandbox_config)
-    pulled = await machine.images.image_status(name)
-    if pulled is None:
-        raise Permanent("ErrImagePull", f'image "{container.image}" was pulled and is not there')
-    return _image(pulled)
+    return _image(await _pull(machine, state, container, name, about, sandbox_config))
 
 
 async def _pull(
@@ -64,40 +66,59 @@ async def _pull(
     name: api_pb2.ImageSpec,
     about: ObjectReference,
     sandbox_config: api_pb2.PodSandboxConfig,
-) -> None:
+) -> api_pb2.Image:
     now = machine.monotonic()
     backoff = state.image_backoffs.get(name.image)
     if backoff is not None and now < ready_at(backoff, backoff.updated_at):
         message = f'Back-off pulling image "{container.image}"'
         machine.events.record(about, "Normal", "BackOff", message)
-        raise Permanent("ImagePullBackOff", message)
+        last = state.pull_failures.get(name.image)
+        raise Permanent("ImagePullBackOff", f"{message}: {last}" if last else message)
     machine.events.record(about, "Normal", "Pulling", f'Pulling image "{container.image}"')
     try:
-        await _pull_with_any_credential(machine, state, name, sandbox_config)
+        async with machine.pulls.turn():
+            began = machine.monotonic()
+            await _pull_with_any_credential(machine, state, name, sandbox_config)
+            pulled = await machine.images.image_status(name)
+            if pulled is None:
+                raise Permanent("", f'image "{container.image}" was pulled and is not there')
+            took = machine.monotonic() - began
     except (NotFound, Permanent, Retryable) as error:
         failed_at = machine.monotonic()
         state.image_backoffs[name.image] = raised(backoff, failed_at, failed_at)
-        message = f'Failed to pull image "{container.image}": {error}'
-        machine.events.record(about, "Warning", "Failed", message)
-        raise Permanent("ErrImagePull", str(error)) from error
+        machine.events.record(about, "Warning", "Failed", f'Failed to pull image "{container.image}": {error}')
+        fault = pull_fault(container.image, str(error))
+        state.pull_failures[name.image] = f"{fault.reason}: {fault}"
+        raise fault from error
     state.image_backoffs.pop(name.image, None)
-    took = machine.monotonic() - now
-    machine.events.record(about, "Normal", "Pulled", f'Successfully pulled image "{container.image}" in {took:.3g}s')
+    state.pull_failures.pop(name.image, None)
+    waited = go_duration(machine.monotonic() - now)
+    machine.events.record(
+        about,
+        "Normal",
+        "Pulled",
+        f'Successfully pulled image "{container.image}" in {go_duration(took)} ({waited} including waiting).'
+        f" Image size: {pulled.size} bytes.",
+    )
+    return pulled
 
 
 async def _pull_with_any_credential(
     machine: Machine, state: PodState, name: api_pb2.ImageSpec, sandbox_config: api_pb2.PodSandboxConfig
-) -> None:
-    """Each credential that fits, the most specific first; anonymously where none does. Raises the last refusal."""
-    candidates: tuple[api_pb2.AuthConfig | None, ...] = credentials(name.image, _pull_secrets(state)) or (None,)
-    async with machine.pulls:
-        for index, auth in enumerate(candidates):
-            try:
-                await machine.images.pull_image(name, auth, sandbox_config)
-                return
-            except (NotFound, Permanent):
-                if index == len(candidates) - 1:
-                    raise
+) -> Credential | None:
+    """Each credential that fits, the most specific first; anonymously where none does. The one that was let in.
+
+    Raises what all tries said.
+    """
+    candidates: tuple[Credential | None, ...] = of_secrets(name.image, _pull_secrets(state)) or (None,)
+    said: list[str] = []
+    for candidate in candidates:
+        try:
+            await machine.images.pull_image(name, candidate.auth if candidate else None, sandbox_config)
+            return candidate
+        except (NotFound, Permanent) as error:
+            said.append(str(error))
+    raise Permanent("", summary(said))
 
 
 def _pull_secrets(state: PodState) -> list[Secret]:

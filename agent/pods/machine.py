@@ -18,6 +18,7 @@ from agent.pods.logfiles import LogFiles
 from agent.pods.observe import Observer
 from agent.pods.ports import Events, Images, Objects, Runtime, Tokens
 from agent.pods.probes.prober import Prober
+from agent.pods.pulls import PullGate
 from agent.pods.scripts.scripts import Scripts
 from agent.pods.translate.context import TranslateContext
 from agent.pods.translate.dns import read_resolv_conf
@@ -43,7 +44,7 @@ class Machine:
     cgroup_root: str
     starts: asyncio.Semaphore
     """Sandboxes and containers made at the same time: more at once slows the runtime down."""
-    pulls: asyncio.Semaphore
+    pulls: PullGate
     resolv_conf: Path | None = None
     """The node's, which changes with its network; None: `translate` has all there is to know."""
     monotonic: Callable[[], float] = time.monotonic

@@ -36,6 +36,8 @@ class PodState:
     volume_failure: Failure | None = None
     backoffs: dict[str, Backoff] = field(default_factory=dict)
     image_backoffs: dict[str, Backoff] = field(default_factory=dict)
+    pull_failures: dict[str, str] = field(default_factory=dict)
+    """By image: what its last pull said, for those who only see that it backs off."""
     ended_at: dict[str, float] = field(default_factory=dict)
     retries: dict[str, float] = field(default_factory=dict)
     """Seconds until the next try, by step."""

@@ -31,6 +31,7 @@ from agent.pods.machine import Machine
 from agent.pods.on_disk import on_disk
 from agent.pods.pod_state import PodState
 from agent.pods.probes.target import Target
+from agent.pods.pull_faults import IMAGE_REASONS, PULL_REASONS
 from agent.pods.references import Referenced, fetch
 from agent.pods.scripts.kind import is_scripts
 from agent.pods.translate import container as translate
@@ -41,7 +42,6 @@ from agent.pods.translate.identity import spec_hash
 from agent.pods.volumes.layout import etc_hosts, termination_log
 
 NODE_HOSTS = Path("/etc/hosts")
-_IMAGE_WAITS = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError", "InvalidImageName")
 IMAGE_PULL_NOTICE_S = 2.0
 """ErrImagePull is shown this long before it becomes ImagePullBackOff."""
 
@@ -228,7 +228,7 @@ class ContainerStarter:
         known = state.failures.get(container.name)
         now = machine.monotonic()
         match reason:
-            case "ErrImagePull":
+            case _ if reason in PULL_REASONS:
                 retry_at = now + IMAGE_PULL_NOTICE_S
             case "ImagePullBackOff":
                 retry_at = now + self._pull_wait(container, now)
@@ -253,4 +253,4 @@ class ContainerStarter:
 
 def _event_text(reason: str, message: str) -> str:
     """Image waits are named by their reason alone: the pull's own event told the details."""
-    return reason if reason in _IMAGE_WAITS else message
+    return reason if reason in IMAGE_REASONS else message

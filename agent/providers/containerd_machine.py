@@ -21,6 +21,7 @@ from agent.pods.ports import Events, Wake
 from agent.pods.probes.attempt import Attempts
 from agent.pods.probes.http import HttpGetter
 from agent.pods.probes.prober import Prober
+from agent.pods.pulls import PullGate
 from agent.pods.scripts.allowed import ScriptRules
 from agent.pods.scripts.empty_image import EmptyImage
 from agent.pods.scripts.mountpoints import Mountpoints
@@ -83,5 +84,5 @@ async def build_machine(
         cgroup_driver=CgroupDriver(settings.cgroup_driver) if settings.cgroup_driver else await cgroup_driver(runtime),
         cgroup_root=settings.cgroup_root,
         starts=asyncio.Semaphore(settings.parallel_starts),
-        pulls=asyncio.Semaphore(settings.registry_pull_limit),
+        pulls=PullGate(settings.max_parallel_image_pulls, settings.registry_qps, settings.registry_burst),
     )

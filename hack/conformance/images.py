@@ -2,6 +2,7 @@
 
 The suite is asked which images it uses; those that are not made here (databases, CSI sidecars …) are needed only by
 specs outside the node's conformance. Its images of a registry that needs a login, or that can't exist, stay away.
+One spec wants an error in the words of busybox' own shell, and fails for everybody with the shell of `hack.images`.
 """
 
 import shutil

@@ -35,6 +35,7 @@ from agent.pods.ports import ObjectKey
 from agent.pods.probes.attempt import Attempts
 from agent.pods.probes.http import HttpGetter
 from agent.pods.probes.prober import Prober
+from agent.pods.pulls import PullGate
 from agent.pods.scripts.allowed import ScriptRules
 from agent.pods.scripts.empty_image import EmptyImage
 from agent.pods.scripts.mountpoints import Mountpoints
@@ -296,7 +297,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
             cgroup_driver=CgroupDriver.CGROUPFS,
             cgroup_root=TEST_CGROUPS,
             starts=asyncio.Semaphore(4),
-            pulls=asyncio.Semaphore(5),
+            pulls=PullGate(5, 0, 1),
             monotonic=time.monotonic,
             wall=time.wall,
         )

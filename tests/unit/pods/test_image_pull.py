@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 
 import grpc
 import pytest
 
 from agent.cri._generated import api_pb2 as pb
+from agent.pods.pulls import PullGate
 from tests.fakes.skipped_time import quiet, with_skipped_time
 from tests.unit.pods.scene import Scene, container_record, record, scene
 
@@ -77,6 +79,98 @@ async def test_an_image_that_cannot_be_pulled_backs_off_and_starts_when_it_can(t
         (failed, error, wait) = s.events.messages("Failed")
         assert failed.startswith('Failed to pull image "busybox": ')
         assert (error, wait) == ("Error: ErrImagePull", "Error: ImagePullBackOff")
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "message"),
+    [
+        ("no route", "ErrImagePull", "no route"),
+        (
+            "RegistryUnavailable: no route",
+            "RegistryUnavailable",
+            "image pull failed for busybox because the registry is unavailable: no route",
+        ),
+        (
+            "SignatureValidationFailed: unsigned",
+            "SignatureValidationFailed",
+            "image pull failed for busybox because the signature validation failed: unsigned",
+        ),
+    ],
+)
+@with_skipped_time
+async def test_who_sees_a_backoff_sees_what_the_last_pull_said(
+    tmp_path: Path, said: str, reason: str, message: str
+) -> None:
+    async with scene(tmp_path) as s:
+        s.cri.fail("PullImage", grpc.StatusCode.UNKNOWN, said)
+        s.start()
+        await s.until(lambda: s.waits() == reason)
+        waiting = s.main().state.waiting
+        assert waiting is not None
+        assert waiting.message == message
+        assert f'Failed to pull image "busybox": {said}' in s.events.messages("Failed")
+        assert f"Error: {reason}" in s.events.messages("Failed")
+        s.skip(2)
+        await s.until(lambda: s.waits() == "ImagePullBackOff")
+        waiting = s.main().state.waiting
+        assert waiting is not None
+        assert waiting.message == f'Back-off pulling image "busybox": {reason}: {message}'
+
+
+@with_skipped_time
+async def test_a_pulled_image_is_told_with_its_time_and_size(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        s.machine.pulls = PullGate(1, 0, 1)
+        pulled = s.cri.hold("PullImage")
+        s.start()
+        await s.cri.reached("PullImage")
+        s.start(record({"name": "other", "uid": "u-2"}, containers=[{"name": "main", "image": "other:1"}]))
+        await quiet()
+        s.skip(61.25)
+        pulled.set()
+        await s.until(lambda: len(s.events.messages("Pulled")) == 2)
+        first, second = (re.sub(r"\.\d+s", "s", text) for text in s.events.messages("Pulled"))
+        assert first == 'Successfully pulled image "busybox" in 1m1s (1m1s including waiting). Image size: 1 bytes.'
+        assert re.fullmatch(
+            r'Successfully pulled image "other:1" in \d+(ms|s) \(1m1s including waiting\). Image size: 1 bytes.', second
+        )
+
+
+@with_skipped_time
+async def test_every_refusal_is_told_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        for name, user in (("a", "anna"), ("b", "bert"), ("c", "carl")):
+            pull_secret(s, name, "registry.example", user)
+        s.cri.fail("PullImage", grpc.StatusCode.UNKNOWN, "401", times=2)
+        s.cri.registry = set()
+        s.start(
+            record(
+                imagePullSecrets=[{"name": name} for name in "abc"],
+                containers=[{"name": "main", "image": "registry.example/web:1"}],
+            )
+        )
+        await s.until(lambda: s.waits() == "ErrImagePull")
+        waiting = s.main().state.waiting
+        assert waiting is not None
+        assert waiting.message.startswith("[401, PullImage: ")
+        assert waiting.message.count("401") == 1
+
+
+@with_skipped_time
+async def test_a_pod_that_always_pulls_pulls_once_for_each_start(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        await s.running(container_record(image="busybox:1", imagePullPolicy="Always"))
+        s.exit("main", 1)
+        await s.until(lambda: s.main().restartCount == 1 and s.main().state.running)
+        assert s.moves.count("PullImage") == 2
+
+
+@with_skipped_time
+async def test_the_runtime_is_told_the_pods_annotations_with_its_image(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        await s.running(record({"annotations": {"example.com/snapshotter": "x"}}))
+        (request,) = s.cri.called("PullImage")
+        assert dict(request.image.annotations) == {"example.com/snapshotter": "x"}
 
 
 @with_skipped_time
@@ -191,7 +285,7 @@ async def test_a_container_that_crashed_runs_again_though_its_registry_is_away(t
 @with_skipped_time
 async def test_no_more_images_are_pulled_at_once_than_allowed(tmp_path: Path) -> None:
     async with scene(tmp_path) as s:
-        s.machine.pulls._value = 1
+        s.machine.pulls = PullGate(1, 0, 1)
         pulled = s.cri.hold("PullImage")
         s.start(record())
         s.start(record({"name": "other", "uid": "u-2"}, containers=[{"name": "main", "image": "other:1"}]))

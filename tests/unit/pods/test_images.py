@@ -7,7 +7,8 @@ import pytest
 from agent.errors import Permanent
 from agent.model.meta import ObjectMeta
 from agent.model.objects import Secret
-from agent.pods.images import credentials, parse_image, with_default_tag
+from agent.pods.credentials import of_secrets
+from agent.pods.images import parse_image, with_default_tag
 
 HEX64 = "0123456789abcdef" * 4
 
@@ -77,7 +78,7 @@ def user(name: str) -> dict[str, str]:
 
 
 def users(image: str, *secrets: Secret) -> list[str]:
-    return [auth.username for auth in credentials(image, secrets)]
+    return [found.auth.username for found in of_secrets(image, secrets)]
 
 
 @pytest.mark.parametrize(
@@ -114,8 +115,8 @@ def test_the_most_specific_entry_is_tried_first_and_every_secret_counts() -> Non
 
 def test_auth_holds_user_and_password_and_wins() -> None:
     auth = base64.b64encode(b"me:pa:ss").decode()
-    (found,) = credentials("quay.io/a", [secret({"quay.io": {"auth": auth, "username": "other"}})])
-    assert (found.username, found.password) == ("me", "pa:ss")
+    (found,) = of_secrets("quay.io/a", [secret({"quay.io": {"auth": auth, "username": "other"}})])
+    assert (found.auth.username, found.auth.password) == ("me", "pa:ss")
 
 
 def test_a_secret_of_another_type_or_without_its_key_holds_nothing() -> None:
@@ -134,6 +135,6 @@ def test_a_secret_of_another_type_or_without_its_key_holds_nothing() -> None:
 )
 def test_a_secret_that_cannot_be_read_is_named_and_not_quoted(broken: Secret) -> None:
     with pytest.raises(Permanent, match="imagePullSecret") as caught:
-        credentials("quay.io/a", [broken])
+        of_secrets("quay.io/a", [broken])
     assert caught.value.reason == "ErrImagePull"
     assert "hunter2" not in str(caught.value)

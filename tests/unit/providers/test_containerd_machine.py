@@ -61,7 +61,7 @@ async def test_facts_and_settings_reach_the_workers(tmp_path: Path) -> None:
     resolv = tmp_path / "resolv.conf"
     resolv.write_text("nameserver 192.0.2.53\nsearch example.org\n")
     async with building(
-        FakeRuntime(), tmp_path, resolv_conf=resolv, cluster_dns=("10.96.0.10",), registry_pull_limit=2
+        FakeRuntime(), tmp_path, resolv_conf=resolv, cluster_dns=("10.96.0.10",), max_parallel_image_pulls=2
     ) as build:
         machine: Machine = await build()
         assert machine.node.host_ips == ("10.0.0.1", "fd00::1")
@@ -70,7 +70,7 @@ async def test_facts_and_settings_reach_the_workers(tmp_path: Path) -> None:
         assert machine.translate.resolv_conf is not None
         assert machine.translate.resolv_conf.nameservers == ("192.0.2.53",)
         assert machine.translate.standalone
-        assert machine.pulls._value == 2
+        assert machine.pulls._places._value == 2
         assert machine.cgroup_driver is CgroupDriver.CGROUPFS
 
 

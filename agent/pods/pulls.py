@@ -1,0 +1,39 @@
+"""How many images are pulled at once and how often a registry is asked: one gate that every pull goes through.
+
+The kubelet fails a pull that comes too often, and its pod waits ten seconds more; here it waits for its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+
+class PullGate:
+    """`qps` and `burst` are a token bucket's; `qps` 0: as often as wanted."""
+
+    def __init__(self, at_once: int, qps: float, burst: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._places = asyncio.Semaphore(at_once)
+        self._qps = qps
+        self._burst = max(1, burst)
+        self._monotonic = monotonic
+        self._free_at = float("-inf")
+        """When the bucket is full again: each pull moves it on by 1 / qps."""
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Inside, one image may be pulled."""
+        async with self._places:
+            if (wait := self._take()) > 0:
+                await asyncio.sleep(wait)
+            yield
+
+    def _take(self) -> float:
+        """Take a token; the seconds until it is there."""
+        if self._qps <= 0:
+            return 0.0
+        now = self._monotonic()
+        self._free_at = max(self._free_at, now) + 1 / self._qps
+        return self._free_at - now - self._burst / self._qps
