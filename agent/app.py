@@ -43,7 +43,8 @@ from agent.providers.follow import Follower
 from agent.providers.node_side import NodeSide
 from agent.server.http import KubeletServer
 from agent.store.base import Delete, Store
-from agent.store.sqlite import SqliteStore
+from agent.store.held import HeldStore
+from agent.store.opening import open_record
 
 DRAIN_S = 3.0
 """At the stop, for the Node's last word and for events that wait."""
@@ -121,7 +122,17 @@ class Agent:
         self._statuses: dict[str, PodStatus] = {}
         if side.api is not None:
             told = NodeSide(self._provider, settings.provider, self._health_changed, SystemClock().wall)
-            self._node = NodeController(side.api, settings, told, side.events, SystemClock(), configure=told.configure)
+            self._node = NodeController(
+                side.api,
+                settings,
+                told,
+                side.events,
+                SystemClock(),
+                configure=told.configure,
+                record_trouble=lambda: store.trouble if isinstance(store, HeldStore) else "",
+            )
+        if isinstance(store, HeldStore):
+            store.notify(self._health_changed)
         ca = side.api.access.cluster_ca if side.api else None
         self._server = KubeletServer(settings, self._provider, self, ca, context.node_ips)
 
@@ -162,6 +173,8 @@ class Agent:
         self._controller.retry(pod_uid)
 
     def _jobs(self) -> Iterable[Job]:
+        if isinstance(self._store, HeldStore):
+            yield "record", self._store.run()
         yield from self._side.jobs
         yield "pods", self._controller.run()
         yield "desired pods", self._desired.run()
@@ -250,7 +263,7 @@ def _origins(settings: Settings) -> frozenset[Origin]:
 
 
 async def _build(settings: Settings, credentials: Credentials | None, stack: AsyncExitStack) -> Agent:
-    store = await SqliteStore.open(settings.root_dir.absolute() / "record.db")
+    store = await open_record(settings, SystemClock())
     stack.push_async_callback(store.close)
     agent: Agent
 

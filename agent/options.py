@@ -104,6 +104,11 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("root_dir", "root-dir", form.path, "DIR", "the record of pods, and their volumes"),
     Option(
+        "store_key_file", "store-key-file", form.optional_path, "FILE",
+        "the key that Secrets and tokens are sealed with in the record; made where it is missing",
+        default="ROOT_DIR.key, beside the root folder",
+    ),
+    Option(
         "pod_manifest_path", "pod-manifest-path", form.optional_path, "PATH", "folder or file of static pods",
         default=f"{DEFAULT_MANIFESTS} when standalone, else none",
     ),

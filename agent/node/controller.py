@@ -60,6 +60,7 @@ class NodeController:
         configure: Configure | None = None,
         attached: AttachedVolumes | None = None,
         on_registered: Callable[[], None] = lambda: None,
+        record_trouble: Callable[[], str] = str,
         read_machine: Callable[[Path], MachineFacts] = read_facts,
         read_pressure: Callable[[Path, MachineFacts], Pressure] | None = None,
     ) -> None:
@@ -72,6 +73,7 @@ class NodeController:
         self._attached = attached or AttachedVolumes()
         self._attached.notify(self.poke)
         self._on_registered = on_registered
+        self._record_trouble = record_trouble
         self._read_machine = read_machine
         self._read_pressure = read_pressure or _pressure_now
         self._path = f"{NODES}/{settings.node_name}"
@@ -218,6 +220,7 @@ class NodeController:
             health=self._health,
             pressure=self._pressure.after(reading, self._clock.monotonic()),
             images=self._images,
+            record_trouble=self._record_trouble(),
             leaving=self._leaving,
             volumes_in_use=self._attached.in_use,
         )

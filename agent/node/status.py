@@ -25,6 +25,8 @@ KUBELET_VERSION = f"v1.36.0+edgelet.{__version__}"
 """The Kubernetes release whose kubelet we behave like. Build metadata, so that comparisons see the release itself."""
 IMAGES_LIMIT = 50
 NAMES_PER_IMAGE_LIMIT = 5
+RECORD = "RecordUnavailable"
+"""A condition of our own: what the node must run can't be written to its disk."""
 ATTACH_DETACH = "volumes.kubernetes.io/controller-managed-attach-detach"
 
 _EVENTS = {
@@ -36,6 +38,8 @@ _EVENTS = {
     ("DiskPressure", "False"): "NodeHasNoDiskPressure",
     ("PIDPressure", "True"): "NodeHasInsufficientPID",
     ("PIDPressure", "False"): "NodeHasSufficientPID",
+    ("RecordUnavailable", "True"): "NodeRecordUnavailable",
+    ("RecordUnavailable", "False"): "NodeRecordAvailable",
 }
 
 
@@ -48,6 +52,8 @@ class Observed:
     pressure: Pressure
     images: tuple[NodeImage, ...] | None = None
     """None: not known yet, and left as the Node has them."""
+    record_trouble: str = ""
+    """Why the record can't be written; empty while it can."""
     leaving: str = ""
     """Why the agent is about to stop; empty while it is not."""
     volumes_in_use: tuple[str, ...] | None = None
@@ -142,7 +148,10 @@ def allocatable(facts: MachineFacts, settings: Settings) -> dict[str, str]:
 
 
 def conditions(observed: Observed, before: list[Json], now_s: float) -> list[Json]:
-    """The four of a kubelet. A condition keeps its transition time while its status stays; Ready stands last."""
+    """The four of a kubelet, and word of the record once it had trouble; Ready stands last.
+
+    A condition keeps its transition time while its status stays.
+    """
     pressed = observed.pressure
     return [
         _condition(
@@ -172,8 +181,20 @@ def conditions(observed: Observed, before: list[Json], now_s: float) -> list[Jso
             before,
             now_s,
         ),
+        *_record(observed.record_trouble, before, now_s),
         _ready(observed, before, now_s),
     ]
+
+
+def _record(trouble: str, before: list[Json], now_s: float) -> list[Json]:
+    """A Node whose record never had trouble does not carry the condition."""
+    if trouble:
+        why = "RecordNotWritable", f"{trouble}; pods go on, what changes is kept in memory until it can be written"
+    elif _find(before, RECORD):
+        why = "RecordWritable", "the record has everything"
+    else:
+        return []
+    return [_condition(RECORD, bool(trouble), why, before, now_s)]
 
 
 def turned(before: list[Json], after: list[Json]) -> tuple[tuple[str, str], ...]:

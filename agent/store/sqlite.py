@@ -51,8 +51,8 @@ class SqliteStore:
     async def open(cls, path: Path, *, outbox: bool = False, wait_s: float = 10.0) -> SqliteStore:
         """Open or make the record; `outbox`: keep what a remote store must still be told.
 
-        Raises ConfigError where the folder cannot be written; Retryable where the disk is full or read-only, or where
-        another process still has the record after `wait_s`.
+        Raises ConfigError where the folder cannot be written; Retryable where the disk is full or read-only; Permanent
+        where another process still has the record after `wait_s`.
         """
         store = cls(path, outbox=outbox)
         try:

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from loguru import logger
 
-from agent.errors import ConfigError, Retryable
+from agent.errors import ConfigError, Permanent, Retryable
 from agent.store import schema
 from agent.store.base import Change, Delete, Put, Row
 
@@ -51,8 +51,8 @@ class RecordFile:
     # ------------------------------------------------------------ open and close
 
     def open(self, wait_s: float = _LOCK_S) -> None:
-        """Raises ConfigError where the file can't be a record, Retryable where the disk does not let it be one now, or
-        where another process has it."""
+        """Raises ConfigError where the file can't be a record, Retryable where the disk does not let it be one now,
+        Permanent where another process has it."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._take_lock(wait_s)
@@ -88,7 +88,7 @@ class RecordFile:
                     holder = os.pread(self._lock, 20, 0).decode(errors="replace").strip() or "unknown"
                     self._release_lock()
                     used = f"the record {self.path} is in use by another edgelet (pid {holder}): stop it first"
-                    raise Retryable(used) from None
+                    raise Permanent("RecordInUse", used) from None
                 time.sleep(0.1)
             else:
                 os.ftruncate(self._lock, 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import ConfigError, Retryable
+from agent.errors import ConfigError, Permanent, Retryable
 from agent.store import schema
 from agent.store.base import Delete, Put
 from agent.store.sqlite import SqliteStore
@@ -165,7 +165,7 @@ async def test_a_file_that_was_removed_is_made_again(tmp_path: Path) -> None:
 
 async def test_a_record_has_one_owner(tmp_path: Path) -> None:
     first = await SqliteStore.open(tmp_path / "record.db")
-    with pytest.raises(Retryable, match=f"in use by another edgelet .pid {os.getpid()}"):
+    with pytest.raises(Permanent, match=f"in use by another edgelet .pid {os.getpid()}"):
         await SqliteStore.open(tmp_path / "record.db", wait_s=0)
     await first.close()
     second = await SqliteStore.open(tmp_path / "record.db", wait_s=0)
