@@ -133,6 +133,13 @@ class EphemeralVolumeSource(K8sStruct, frozen=True):
     volumeClaimTemplate: Any = None
 
 
+class ImageVolumeSource(K8sStruct, frozen=True):
+    """An image (or any OCI artifact) as a read-only volume: the runtime mounts it, the node only has it pulled."""
+
+    reference: str = ""
+    pullPolicy: str = ""
+
+
 class Volume(K8sStruct, frozen=True):
     """One volume; exactly one source is set. Source kinds without a field here are refused at admission."""
 
@@ -144,6 +151,7 @@ class Volume(K8sStruct, frozen=True):
     downwardAPI: DownwardAPIVolumeSource | None = None
     projected: ProjectedVolumeSource | None = None
     nfs: NFSVolumeSource | None = None
+    image: ImageVolumeSource | None = None
     persistentVolumeClaim: PersistentVolumeClaimVolumeSource | None = None
     ephemeral: EphemeralVolumeSource | None = None
 
@@ -157,7 +165,7 @@ class Volume(K8sStruct, frozen=True):
     def is_read_only(self) -> bool:
         """The pod asks for the whole volume to be read-only, whatever a mount of it says."""
         sources = (self.nfs, self.persistentVolumeClaim)
-        return any(source is not None and source.readOnly for source in sources)
+        return self.image is not None or any(source is not None and source.readOnly for source in sources)
 
 
 class VolumeDevice(K8sStruct, frozen=True):

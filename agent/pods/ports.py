@@ -56,6 +56,7 @@ class Runtime(Protocol):
     Raises Retryable (runtime away or slow), NotFound, Conflict (name reserved), Permanent.
     """
 
+    async def version(self) -> api_pb2.VersionResponse: ...
     async def list_pod_sandbox(
         self, filter_by: api_pb2.PodSandboxFilter | None = None
     ) -> Sequence[api_pb2.PodSandbox]: ...

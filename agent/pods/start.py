@@ -24,6 +24,7 @@ from agent.pods.backoff import raised, ready_at
 from agent.pods.downward import NodeContext
 from agent.pods.env import build_env
 from agent.pods.image_pull import ensure_image
+from agent.pods.image_volumes import image_mounts
 from agent.pods.images import with_default_tag
 from agent.pods.interrupt import Interrupt
 from agent.pods.knowledge import Failure, Health
@@ -135,11 +136,12 @@ class ContainerStarter:
             # The first try uses what the volumes were set up with; a later one must see what changed since.
             state.referenced = await self._fetch()
         image = await ensure_image(machine, state, container, about, config)
+        images = await image_mounts(machine, state, container, config)
         node = self._node(sandbox)
         env = build_env(state.pod, container, state.referenced, node)
         self._notice(env.notices, about)
         try:
-            files = await self._files(container, dict(env.env), sandbox)
+            files = replace(await self._files(container, dict(env.env), sandbox), images=images)
         except Retryable as error:
             raise Permanent("CreateContainerConfigError", str(error)) from error
         request = translate.container_config(state.pod, container, attempt, image, env.env, files, machine.translate)
@@ -239,8 +241,11 @@ class ContainerStarter:
             machine.events.record(about, "Warning", "Failed", f"Error: {_event_text(reason, message)}")
 
     def _pull_wait(self, container: Container, now: float) -> float:
-        backoff = self._state.image_backoffs[with_default_tag(container.image)]
-        return max(0.0, ready_at(backoff, backoff.updated_at) - now)
+        """Of the image that waits: the container's own, or one that it mounts."""
+        mounted = {mount.name for mount in container.volumeMounts}
+        volumes = (v.image.reference for v in self._state.pod.spec.volumes if v.image and v.name in mounted)
+        backoffs = (self._state.image_backoffs.get(with_default_tag(name)) for name in (container.image, *volumes))
+        return max((ready_at(one, one.updated_at) - now for one in backoffs if one is not None), default=0.0)
 
     def _notice(self, notices: tuple[Notice, ...], about: ObjectReference) -> None:
         for notice in notices:

@@ -36,7 +36,7 @@ class FakeRuntime(
     async def Version(self, request: pb.VersionRequest, context: Context) -> pb.VersionResponse:
         await self._enter("Version", request, context)
         return pb.VersionResponse(
-            version="0.1.0", runtime_name=self.name, runtime_version="1.0", runtime_api_version="v1"
+            version="0.1.0", runtime_name=self.name, runtime_version=self.version, runtime_api_version="v1"
         )
 
     async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusResponse:

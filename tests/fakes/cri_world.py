@@ -86,6 +86,7 @@ class FakeWorld:
         self.unserved: set[str] = set()
         """Calls that answer UNIMPLEMENTED."""
         self.name = "fake"
+        self.version = "1.0"
         self._failures: dict[str, _Failure] = {}
         self._gates: dict[str, asyncio.Event] = {}
         self._names: dict[str, str] = {}

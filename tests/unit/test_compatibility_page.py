@@ -48,7 +48,7 @@ def test_every_field_that_the_agent_knows_is_on_the_page() -> None:
 
 
 def test_the_page_has_refusals() -> None:
-    assert len(REFUSED) > 15
+    assert len(REFUSED) > 5
 
 
 @pytest.mark.parametrize("promised", REFUSED)

@@ -40,6 +40,15 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageMount:
+    """An image that the runtime mounts as a volume."""
+
+    ref: str
+    reference: str
+    """As the pod names it."""
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerFiles:
     """Paths on the node that were prepared for the container. They exist."""
 
@@ -47,6 +56,8 @@ class ContainerFiles:
     """Volume name to folder or file."""
     sub_paths: Mapping[int, PurePath] = field(default_factory=dict)
     """Place in volumeMounts to the path that its subPath came to, opened safely."""
+    images: Mapping[int, ImageMount] = field(default_factory=dict)
+    """Place in volumeMounts to the image that is mounted there."""
     hosts: PurePath | None = None
     """The managed /etc/hosts; None: leave the image's."""
     termination_log: PurePath | None = None
@@ -72,7 +83,7 @@ def container_config(
         args=[_utf8(expand(word, known)) for word in container.args],
         working_dir=container.workingDir,
         envs=[api_pb2.KeyValue(key=name, value=_bytes(value)) for name, value in env],
-        mounts=_mounts(pod, container, files, context),
+        mounts=_mounts(pod, container, known, files, context),
         labels=identity.container_labels(pod, container, context.node_name),
         annotations=identity.container_annotations(pod, container, attempt),
         log_path=identity.container_log_path(container.name, attempt),
@@ -106,33 +117,28 @@ def sub_path(mount: VolumeMount, env: Mapping[str, str]) -> str:
 
 
 def _mounts(
-    pod: Pod, container: Container, files: ContainerFiles, context: TranslateContext
+    pod: Pod, container: Container, env: Mapping[str, str], files: ContainerFiles, context: TranslateContext
 ) -> Iterator[api_pb2.Mount]:
     volumes = {volume.name: volume for volume in pod.spec.volumes}
     for index, mount in enumerate(container.volumeMounts):
-        host_path = files.volumes.get(mount.name)
-        if host_path is None or mount.name not in volumes:
-            raise Permanent(
-                CREATE_CONFIG, f'cannot find volume "{mount.name}" to mount into container "{container.name}"'
-            )
-        if mount.subPath or mount.subPathExpr:
-            if index not in files.sub_paths:
-                raise Permanent(
-                    CREATE_CONFIG,
-                    f'failed to prepare subPath for volumeMount "{mount.name}" of container "{container.name}"',
-                )
-            host_path = files.sub_paths[index]
+        if mount.name not in volumes:
+            raise Permanent(CREATE_CONFIG, _no_volume(mount, container))
         if mount.mountPropagation not in _PROPAGATION:
             raise Permanent(CREATE_CONFIG, f'invalid MountPropagation mode: "{mount.mountPropagation}"')
         volume = volumes[mount.name]
-        yield api_pb2.Mount(
+        made = api_pb2.Mount(
             container_path=_absolute(mount.mountPath),
-            host_path=str(host_path),
             readonly=mount.readOnly or volume.is_read_only or _is_projected(volume),
             recursive_read_only=_recursive_read_only(mount, context),
             propagation=_PROPAGATION[mount.mountPropagation],
             selinux_relabel=context.selinux and volume.hostPath is None,
         )
+        if (image := files.images.get(index)) is not None:
+            made.image.CopyFrom(api_pb2.ImageSpec(image=image.ref, user_specified_image=image.reference))
+            made.image_sub_path = sub_path(mount, env)
+        else:
+            made.host_path = str(_host_path(index, mount, container, files))
+        yield made
     if files.hosts is not None and all(mount.mountPath != HOSTS_PATH for mount in container.volumeMounts):
         yield api_pb2.Mount(container_path=HOSTS_PATH, host_path=str(files.hosts), selinux_relabel=context.selinux)
     if files.termination_log is not None and container.terminationMessagePath:
@@ -141,6 +147,23 @@ def _mounts(
             host_path=str(files.termination_log),
             selinux_relabel=context.selinux,
         )
+
+
+def _host_path(index: int, mount: VolumeMount, container: Container, files: ContainerFiles) -> PurePath:
+    if mount.name not in files.volumes:
+        raise Permanent(CREATE_CONFIG, _no_volume(mount, container))
+    if not (mount.subPath or mount.subPathExpr):
+        return files.volumes[mount.name]
+    if index not in files.sub_paths:
+        raise Permanent(
+            CREATE_CONFIG,
+            f'failed to prepare subPath for volumeMount "{mount.name}" of container "{container.name}"',
+        )
+    return files.sub_paths[index]
+
+
+def _no_volume(mount: VolumeMount, container: Container) -> str:
+    return f'cannot find volume "{mount.name}" to mount into container "{container.name}"'
 
 
 def _is_projected(volume: Volume) -> bool:

@@ -36,7 +36,8 @@ def plan_mounts(
     steps: list[Step] = []
     problems: list[str] = []
     for volume in pod.spec.volumes:
-        if payloads_only and not holds_payload(volume):
+        # The runtime mounts images by itself.
+        if volume.image is not None or (payloads_only and not holds_payload(volume)):
             continue
         try:
             steps.append(_step(pod, volume, referenced, node, root))

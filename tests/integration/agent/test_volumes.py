@@ -1,4 +1,4 @@
-"""Volumes that outlive their pods: claims bound to folders of the machine, and what is left when the pod is gone."""
+"""Volumes by claims and images, and what is left of them when their pod is gone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.agent.edge import SLEEP, Edge, container, pod
+from hack.images import BUSYBOX
+from hack.runtime import Generation
+from tests.integration.agent.edge import SLEEP, Edge, container, pod, status_of
 from tests.integration.support.waiting import wait_until
 
 SCRIPT = f"echo whole > /data/file; echo part > /part/file; touch /locked/x || echo locked; {SLEEP}"
@@ -75,3 +77,23 @@ def test_a_claims_data_stays_and_its_mounts_go_with_the_pod(guest: Edge, tmp_pat
     finally:
         guest.delete("pvc/data")
         guest.delete(f"pv/pv-{guest.namespace}")
+
+
+def test_an_image_is_a_volume_where_the_runtime_can_and_a_clear_refusal_elsewhere(every_guest: Edge) -> None:
+    image = {"reference": BUSYBOX, "pullPolicy": "IfNotPresent"}
+    mounts = [{"name": "image", "mountPath": "/image"}, {"name": "image", "mountPath": "/etc2", "subPath": "etc"}]
+    script = f"cat /image/etc/passwd /etc2/passwd; touch /image/x || echo locked; {SLEEP}"
+    every_guest.run(pod("web", container(script, volumeMounts=mounts), volumes=[{"name": "image", "image": image}]))
+    if every_guest.runtime.generation is Generation.DISTRIBUTION:
+
+        def refused() -> bool:
+            state = status_of(every_guest.pod("web")).get("state", {}).get("waiting", {})
+            return "mounts no images, containerd 2.1 and later do" in state.get("message", "")
+
+        wait_until(refused)
+    else:
+        every_guest.wait_ready("web")
+        wait_until(lambda: "locked" in every_guest.log("web"))
+        assert every_guest.log("web").count("root:x:0:0") == 2
+    every_guest.delete("pod/web")
+    every_guest.wait_gone("web")
