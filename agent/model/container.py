@@ -16,11 +16,21 @@ from agent.model.volume import (
 )
 
 
+class FileKeySelector(K8sStruct, frozen=True):
+    """A key of a file of assignments that another container wrote into an emptyDir."""
+
+    volumeName: str
+    path: str
+    key: str
+    optional: bool | None = None
+
+
 class EnvVarSource(K8sStruct, frozen=True):
     fieldRef: ObjectFieldSelector | None = None
     resourceFieldRef: ResourceFieldSelector | None = None
     configMapKeyRef: KeySelector | None = None
     secretKeyRef: KeySelector | None = None
+    fileKeyRef: FileKeySelector | None = None
 
 
 class EnvVar(K8sStruct, frozen=True):

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from agent.errors import Permanent
-from agent.model.container import Container, EnvFromSource, EnvVar, EnvVarSource
+from agent.model.container import Container, EnvFromSource, EnvVar, EnvVarSource, FileKeySelector
 from agent.model.objects import ConfigMap, Secret, Service
 from agent.model.pod import Pod
 from agent.model.volume import KeySelector, ObjectSource
 from agent.pods.downward import NodeContext, env_field, resource
+from agent.pods.env_files import EnvFiles, parse
 from agent.pods.expansion import expand
 from agent.pods.references import Referenced
 from agent.pods.translate.context import Notice
@@ -32,8 +34,10 @@ class EnvResult:
     notices: tuple[Notice, ...] = ()
 
 
-def build_env(pod: Pod, container: Container, referenced: Referenced, node: NodeContext) -> EnvResult:
-    """Raises Permanent("CreateContainerConfigError")."""
+def build_env(
+    pod: Pod, container: Container, referenced: Referenced, node: NodeContext, files: EnvFiles = MappingProxyType({})
+) -> EnvResult:
+    """`files`: what `fileKeyRef` names. Raises Permanent("CreateContainerConfigError")."""
     notices: list[Notice] = []
     from_services = service_env(referenced.services, pod.metadata.namespace, links=pod.spec.enableServiceLinks)
     env: dict[str, str] = {}
@@ -43,7 +47,7 @@ def build_env(pod: Pod, container: Container, referenced: Referenced, node: Node
         if invalid := sorted(name for name in pairs if not _is_name(name)):
             notices.append(_skipped(source, pod, invalid))
     for variable in container.env:
-        value = _value(variable, env, from_services, pod, container, referenced, node)
+        value = _value(variable, env, from_services, pod, container, referenced, node, files)
         if value is not None:
             # Moved to the end: what is defined last is what later ones may refer to.
             env.pop(variable.name, None)
@@ -110,6 +114,7 @@ def _value(
     container: Container,
     referenced: Referenced,
     node: NodeContext,
+    files: EnvFiles,
 ) -> str | None:
     """The variable's value, None where its optional source is absent: then the variable is not set at all."""
     if variable.value:
@@ -117,13 +122,18 @@ def _value(
     if variable.valueFrom is None:
         return ""
     try:
-        return _value_from(variable.valueFrom, pod, container, referenced, node)
+        return _value_from(variable.valueFrom, pod, container, referenced, node, files)
     except ValueError as error:
         raise Permanent(_REASON, f"env {variable.name}: {error}") from error
 
 
 def _value_from(
-    source: EnvVarSource, pod: Pod, container: Container, referenced: Referenced, node: NodeContext
+    source: EnvVarSource,
+    pod: Pod,
+    container: Container,
+    referenced: Referenced,
+    node: NodeContext,
+    files: EnvFiles,
 ) -> str | None:
     match source:
         case EnvVarSource(fieldRef=ref) if ref is not None:
@@ -136,6 +146,8 @@ def _value_from(
         case EnvVarSource(secretKeyRef=ref) if ref is not None:
             pairs = _secret_pairs(_secret(ref, pod, referenced))
             return _key(ref, pairs, f"Secret {pod.metadata.namespace}/{ref.name}")
+        case EnvVarSource(fileKeyRef=file) if file is not None:
+            return _of_file(file, files)
         case _:
             raise ValueError("valueFrom names no source")
 
@@ -144,6 +156,19 @@ def _key(ref: KeySelector, pairs: Mapping[str, str], owner: str) -> str | None:
     if ref.key not in pairs and not ref.optional:
         raise Permanent(_REASON, f"couldn't find key {ref.key} in {owner}")
     return pairs.get(ref.key)
+
+
+def _of_file(ref: FileKeySelector, files: EnvFiles) -> str | None:
+    text = files.get((ref.volumeName, ref.path))
+    if text is None and not ref.optional:
+        raise Permanent(_REASON, "couldn't parse env file")
+    try:
+        value = parse(text or "", ref.key)
+    except ValueError as error:
+        raise Permanent(_REASON, f"couldn't parse env file: {error}") from error
+    if not value and not ref.optional:
+        raise Permanent(_REASON, f'environment variable key "{ref.key}" not found in file "{ref.path}"')
+    return value or None
 
 
 def _config_map(ref: ObjectSource | KeySelector, pod: Pod, referenced: Referenced) -> ConfigMap | None:

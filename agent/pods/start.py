@@ -23,6 +23,7 @@ from agent.pods.addresses import pod_addresses
 from agent.pods.backoff import raised, ready_at
 from agent.pods.downward import NodeContext
 from agent.pods.env import build_env
+from agent.pods.env_files import EnvFiles, read_env_files
 from agent.pods.image_pull import ensure_image
 from agent.pods.image_volumes import image_mounts
 from agent.pods.images import with_default_tag
@@ -138,7 +139,8 @@ class ContainerStarter:
         image = await ensure_image(machine, state, container, about, config)
         images = await image_mounts(machine, state, container, config)
         node = self._node(sandbox)
-        env = build_env(state.pod, container, state.referenced, node)
+        env_files = await self._env_files(container)
+        env = build_env(state.pod, container, state.referenced, node, env_files)
         self._notice(env.notices, about)
         try:
             files = replace(await self._files(container, dict(env.env), sandbox), images=images)
@@ -148,6 +150,11 @@ class ContainerStarter:
         if is_scripts(state.pod):
             request = await machine.scripts.prepare(request, state.pod, container)
         return request
+
+    async def _env_files(self, container: Container) -> EnvFiles:
+        if not any(variable.valueFrom is not None and variable.valueFrom.fileKeyRef for variable in container.env):
+            return {}
+        return await asyncio.to_thread(read_env_files, container, self._state.volume_paths or {})
 
     async def _fetch(self) -> Referenced:
         try:

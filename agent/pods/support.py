@@ -49,7 +49,6 @@ _ALLOWED: Mapping[str, tuple[object, ...]] = {
     "spec.initContainers.restartPolicyRules.exitCodes.operator": ("In", "NotIn"),
     "spec.containers.ports.protocol": ("TCP", "UDP", "SCTP"),
     "spec.initContainers.ports.protocol": ("TCP", "UDP", "SCTP"),
-    "spec.volumes.emptyDir.medium": ("", "Memory"),
     "spec.volumes.image.pullPolicy": ("", "Always", "IfNotPresent", "Never"),
     "spec.containers.imagePullPolicy": ("", "Always", "IfNotPresent", "Never"),
     "spec.initContainers.imagePullPolicy": ("", "Always", "IfNotPresent", "Never"),

@@ -115,3 +115,18 @@ async def test_a_standard_pod_waits_less_than_five_milliseconds_for_its_volume(t
         for one in standard:
             await volumes.tear_down(one.uid)
     assert sorted(waits)[len(waits) // 2] < 0.005
+
+
+@pytest.mark.skipif("hugetlbfs" not in Path("/proc/filesystems").read_text(), reason="a kernel without huge pages")
+async def test_huge_pages_are_mounted_in_the_size_asked_for(tmp_path: Path) -> None:
+    volumes = PodVolumes(tmp_path)
+    container = {"name": "c", "resources": {"limits": {"hugepages-2Mi": "4Mi"}}}
+    spec = {"containers": [container], "volumes": [{"name": "h", "emptyDir": {"medium": "HugePages"}}]}
+    wanted = pod_from_dict({"metadata": {"namespace": "ns", "uid": "u"}, "spec": spec})
+    paths = await volumes.set_up(wanted, REFERENCED, NODE)
+    try:
+        assert os.statvfs(paths["h"]).f_bsize == 2 << 20
+        assert paths["h"].stat().st_mode & 0o7777 == 0o1777
+    finally:
+        await volumes.tear_down("u")
+    assert not (tmp_path / "pods/u").exists()

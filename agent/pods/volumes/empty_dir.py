@@ -1,4 +1,4 @@
-"""emptyDir and the folders that payloads are written to: an empty folder on disk, or a tmpfs.
+"""emptyDir and the folders that payloads are written to: an empty folder on disk, a tmpfs, or huge pages.
 
 A folder gets its mode and group before it gets its name, a tmpfs by its mount options, so a crash leaves nothing
 half made, and a volume that is there already is never touched again: it may hold a pod's data. Blocks.
@@ -36,6 +36,13 @@ def make_tmpfs(path: Path, size_bytes: int | None, group: int | None, mounts: Mo
     make_folder(path, group)
     if not mounts.is_mount_point(path):
         mounts.tmpfs(path, size_bytes, _with_group(_TMPFS_MODE, group), group)
+
+
+def make_hugetlbfs(path: Path, page_bytes: int, group: int | None, mounts: Mounts) -> None:
+    """A file system on huge pages that everybody may use. Raises OSError."""
+    make_folder(path, group)
+    if not mounts.is_mount_point(path):
+        mounts.hugetlbfs(path, page_bytes, _with_group(_TMPFS_MODE, group), group)
 
 
 def make_private(path: Path) -> None:

@@ -19,7 +19,10 @@ from agent.pods.references import Referenced
 from agent.pods.volumes.layout import VolumePlugin, volume_dir
 from agent.pods.volumes.payload import holds_payload, payload
 from agent.pods.volumes.persistent import nfs_step, persistent_step
-from agent.pods.volumes.steps import CheckHostPath, MakeFolder, MakeTmpfs, Step, WritePayload
+from agent.pods.volumes.steps import CheckHostPath, MakeFolder, MakeHugetlbfs, MakeTmpfs, Step, WritePayload
+
+_HUGE = "HugePages"
+_HUGE_RESOURCE = "hugepages-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,28 @@ def pod_memory_limit(pod: Pod) -> int | None:
     return max(total, highest)
 
 
+def huge_page_bytes(pod: Pod, medium: str) -> int:
+    """The page size of an emptyDir on huge pages: the medium's own, or the only one that the containers ask for.
+
+    Raises ValueError where nothing in the pod asks for such pages, or for several sizes.
+    """
+    requests = {
+        resource
+        for container in (*pod.spec.containers, *pod.spec.initContainers)
+        for resource in (container.resources.requests or container.resources.limits or {})
+    }
+    sizes = {ceil_units(name.removeprefix(_HUGE_RESOURCE)) for name in requests if name.startswith(_HUGE_RESOURCE)}
+    if medium != _HUGE:
+        sizes &= {ceil_units(medium.removeprefix(f"{_HUGE}-"))}
+    if len(sizes) > 1:
+        raise ValueError(f"medium: {medium} can't be used if container requests multiple huge page sizes")
+    if not sizes:
+        raise ValueError(
+            f"medium {medium}: hugePages storage requested, but there is no resource request for huge pages"
+        )
+    return sizes.pop()
+
+
 def _memory_limit(container: Container) -> int | None:
     limit = (container.resources.limits or {}).get("memory")
     return ceil_units(limit) or None if limit is not None else None
@@ -126,6 +151,8 @@ def _step(pod: Pod, volume: Volume, referenced: Referenced, node: NodeContext, r
             case "Memory":
                 limit = None if source.sizeLimit is None else ceil_units(source.sizeLimit)
                 return MakeTmpfs(volume.name, path, group, tmpfs_bytes(pod, limit, node_memory))
+            case medium if medium == _HUGE or medium.startswith(f"{_HUGE}-"):
+                return MakeHugetlbfs(volume.name, path, group, huge_page_bytes(pod, medium))
             case _:
                 raise ValueError(f'unsupported emptyDir medium "{source.medium}"')
     plugin = _plugin(volume)

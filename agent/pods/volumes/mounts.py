@@ -23,6 +23,9 @@ class Mounts(Protocol):
     def tmpfs(self, path: Path, size_bytes: int | None, mode: int, group: int | None) -> None:
         """Mount an empty tmpfs; `mode` and `group` are those of its root. None: the kernel's default size."""
 
+    def hugetlbfs(self, path: Path, page_bytes: int, mode: int, group: int | None) -> None:
+        """Mount an empty hugetlbfs with pages of this size, one that the kernel has."""
+
     def bind(self, source_fd: int, target: Path) -> None:
         """Show what the descriptor is open on at `target` as well."""
 
@@ -66,6 +69,12 @@ class KernelMounts:
             else:
                 return
         _mount("tmpfs", path, "tmpfs", 0, ",".join(options))
+
+    def hugetlbfs(self, path: Path, page_bytes: int, mode: int, group: int | None) -> None:
+        options = [f"pagesize={page_bytes}", f"mode={mode:o}"]
+        if group is not None:
+            options.append(f"gid={group}")
+        _mount("nodev", path, "hugetlbfs", 0, ",".join(options))
 
     def bind(self, source_fd: int, target: Path) -> None:
         _mount(f"/proc/self/fd/{source_fd}", target, None, MS_BIND, None)

@@ -18,7 +18,7 @@ from agent.model.pod import Pod
 from agent.pods.downward import NodeContext
 from agent.pods.references import Referenced
 from agent.pods.volumes import atomic, host_path, subpath
-from agent.pods.volumes.empty_dir import make_folder, make_tmpfs
+from agent.pods.volumes.empty_dir import make_folder, make_hugetlbfs, make_tmpfs
 from agent.pods.volumes.layout import pod_dir, pods_dir, subpath_target
 from agent.pods.volumes.mount_plan import (
     MountPlan,
@@ -31,6 +31,7 @@ from agent.pods.volumes.shown import Commands, mount_remote, run_command, show_l
 from agent.pods.volumes.steps import (
     CheckHostPath,
     MakeFolder,
+    MakeHugetlbfs,
     MakeTmpfs,
     MountRemote,
     ShowLocal,
@@ -128,6 +129,8 @@ class PodVolumes:
                 make_folder(step.path, step.group)
             case MakeTmpfs():
                 make_tmpfs(step.path, step.size_bytes, step.group, self._mounts)
+            case MakeHugetlbfs():
+                make_hugetlbfs(step.path, step.page_bytes, step.group, self._mounts)
             case CheckHostPath():
                 host_path.check(step.path, step.type)
             case ShowLocal():

@@ -31,6 +31,16 @@ class MakeTmpfs:
 
 
 @dataclass(frozen=True, slots=True)
+class MakeHugetlbfs:
+    """emptyDir on huge pages, all of one size."""
+
+    name: str
+    path: Path
+    group: int | None
+    page_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class WritePayload:
     """A volume that the agent fills."""
 
@@ -86,4 +96,4 @@ class MountRemote:
     options: tuple[str, ...]
 
 
-Step = MakeFolder | MakeTmpfs | WritePayload | CheckHostPath | ShowLocal | MountRemote
+Step = MakeFolder | MakeTmpfs | MakeHugetlbfs | WritePayload | CheckHostPath | ShowLocal | MountRemote

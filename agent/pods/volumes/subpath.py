@@ -47,8 +47,8 @@ def bind(volume: Path, sub_path: str, target: Path, mounts: Mounts) -> None:
         os.close(fd)
 
 
-def open_beneath(volume: Path, sub_path: str) -> int:
-    """An O_PATH descriptor of `sub_path` in a volume; the caller closes it.
+def open_beneath(volume: Path, sub_path: str, *, make: bool = True) -> int:
+    """An O_PATH descriptor of `sub_path` in a volume; the caller closes it. `make` makes folders that are missing.
 
     Raises ValueError where the path or a link on it leads outside the volume, OSError.
     """
@@ -68,7 +68,7 @@ def open_beneath(volume: Path, sub_path: str) -> int:
                     raise ValueError(f"subPath `{sub_path}` leads outside the volume")
                 os.close(passed.pop())
                 continue
-            fd = _open_or_make(name, passed[-1], mode)
+            fd = _open_or_make(name, passed[-1], mode) if make else os.open(name, _O_PATH, dir_fd=passed[-1])
             if not stat.S_ISLNK(os.fstat(fd).st_mode):
                 passed.append(fd)
                 continue

@@ -18,6 +18,9 @@ class FakeMounts:
         assert path.is_dir()
         self.tmpfs_at[path] = (size_bytes, mode, group)
 
+    def hugetlbfs(self, path: Path, page_bytes: int, mode: int, group: int | None) -> None:
+        self.tmpfs(path, page_bytes, mode, group)
+
     def bind(self, source_fd: int, target: Path) -> None:
         self.bound[target] = Path(os.readlink(f"/proc/self/fd/{source_fd}"))
 

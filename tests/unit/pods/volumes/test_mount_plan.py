@@ -16,7 +16,7 @@ from agent.pods.volumes.mount_plan import (
     tmpfs_bytes,
 )
 from agent.pods.volumes.payload import PayloadFile
-from agent.pods.volumes.steps import CheckHostPath, MakeFolder, MakeTmpfs, WritePayload
+from agent.pods.volumes.steps import CheckHostPath, MakeFolder, MakeHugetlbfs, MakeTmpfs, WritePayload
 
 ROOT = Path("/var/lib/edgelet")
 NODE = NodeContext("n", allocatable={"memory": "1Gi"})
@@ -78,7 +78,7 @@ def test_every_problem_is_told_with_its_volume() -> None:
     plan = plan_mounts(
         pod(
             {"name": "c", "configMap": {"name": "gone"}},
-            {"name": "h", "emptyDir": {"medium": "HugePages"}},
+            {"name": "h", "emptyDir": {"medium": "Tape"}},
             {"name": "x"},
             {"name": "../up", "emptyDir": {}},
         ),
@@ -88,7 +88,7 @@ def test_every_problem_is_told_with_its_volume() -> None:
     )
     assert plan.problems == (
         'MountVolume.SetUp failed for volume "c" : configmap "gone" not found',
-        'MountVolume.SetUp failed for volume "h" : unsupported emptyDir medium "HugePages"',
+        'MountVolume.SetUp failed for volume "h" : unsupported emptyDir medium "Tape"',
         'MountVolume.SetUp failed for volume "x" : the volume is of no kind that this agent supports',
         "MountVolume.SetUp failed for volume \"../up\" : volume name '../up' is not a plain file name",
     )
@@ -149,3 +149,40 @@ def test_a_pods_memory_limit_is_its_widest_moment() -> None:
     assert pod_memory_limit(limited(container("1k"), init=(sidecar, container("3k")))) == 4000
     assert pod_memory_limit(limited(container("9k"), init=(sidecar, container("3k")))) == 10000
     assert pod_memory_limit(limited(container("9k"), init=(container(None),))) is None
+
+
+def on_huge_pages(medium: str, *requests: dict[str, str]) -> Pod:
+    containers = [{"name": f"c{i}", "resources": {"limits": asked}} for i, asked in enumerate(requests)]
+    return pod({"name": "h", "emptyDir": {"medium": medium}}, containers=containers)
+
+
+@pytest.mark.parametrize(
+    ("medium", "requests", "page"),
+    [
+        ("HugePages", [{"hugepages-2Mi": "4Mi"}, {"cpu": "1"}], 2 << 20),
+        ("HugePages", [{"hugepages-1Gi": "1Gi"}], 1 << 30),
+        ("HugePages-2Mi", [{"hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi"}], 2 << 20),
+    ],
+)
+def test_an_empty_dir_on_huge_pages_has_the_size_that_containers_ask_for(
+    medium: str, requests: list[dict[str, str]], page: int
+) -> None:
+    plan = plan_mounts(on_huge_pages(medium, *requests), REFERENCED, NODE, ROOT)
+    assert plan.steps == (MakeHugetlbfs("h", ROOT / "pods/u/volumes/kubernetes.io~empty-dir/h", None, page),)
+
+
+@pytest.mark.parametrize(
+    ("medium", "requests", "problem"),
+    [
+        ("HugePages", [{"hugepages-2Mi": "4Mi"}, {"hugepages-1Gi": "1Gi"}], "requests multiple huge page sizes"),
+        ("HugePages", [{}], "medium HugePages: hugePages storage requested, but there is no resource request for huge"),
+        ("HugePages-1Gi", [{"hugepages-2Mi": "4Mi"}], "there is no resource request for huge pages"),
+        ("HugePages-odd", [{"hugepages-2Mi": "4Mi"}], "not a resource quantity: 'odd'"),
+        ("Tape", [{}], 'unsupported emptyDir medium "Tape"'),
+    ],
+)
+def test_huge_pages_that_nobody_asked_for_are_a_problem(
+    medium: str, requests: list[dict[str, str]], problem: str
+) -> None:
+    (told,) = plan_mounts(on_huge_pages(medium, *requests), REFERENCED, NODE, ROOT).problems
+    assert problem in told

@@ -214,3 +214,12 @@ async def test_memory_volumes_are_mounted_and_good_host_paths_handed_on(
     paths = await volumes.set_up(pod(memory, host), referenced(), NODE)
     assert paths["h"] == tmp_path
     assert mounts.tmpfs_at == {paths["m"]: (1024, 0o1777, None)}
+
+
+async def test_huge_pages_are_mounted_once(volumes: PodVolumes, mounts: FakeMounts) -> None:
+    container = {"name": "c", "resources": {"limits": {"hugepages-2Mi": "4Mi"}}}
+    spec = {"containers": [container], "volumes": [{"name": "h", "emptyDir": {"medium": "HugePages"}}]}
+    wanted = pod_from_dict({"metadata": {"namespace": "ns", "uid": "u"}, "spec": spec})
+    for _ in range(2):
+        paths = await volumes.set_up(wanted, referenced(), NODE)
+    assert mounts.tmpfs_at == {paths["h"]: (2 << 20, 0o1777, None)}
