@@ -131,7 +131,7 @@ def _mounts(
             readonly=mount.readOnly or volume.is_read_only or _is_projected(volume),
             recursive_read_only=_recursive_read_only(mount, context),
             propagation=_PROPAGATION[mount.mountPropagation],
-            selinux_relabel=context.selinux and volume.hostPath is None,
+            selinux_relabel=context.selinux and volume.hostPath is None and volume.nfs is None,
         )
         if (image := files.images.get(index)) is not None:
             made.image.CopyFrom(api_pb2.ImageSpec(image=image.ref, user_specified_image=image.reference))
