@@ -1,7 +1,7 @@
 """Orders that the planner gives and the worker performs: a closed set.
 
 The actions of one plan do not depend on each other and are performed at the same time; what must come later is in
-the next plan, made after the runtime was read again.
+the next plan, made after the runtime was read again. Only kills may wait for each other: they share one grace period.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ class KillContainer:
     """Why, for the Killing event."""
     replaced: bool = False
     """It is to be started anew, whatever its exit code and the restart policies say."""
+    after: tuple[str, ...] = ()
+    """Containers killed at the same time that must have ended before this one is stopped, while the grace lasts."""
 
 
 @dataclass(frozen=True, slots=True)

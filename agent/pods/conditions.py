@@ -87,9 +87,10 @@ def _ready(pod: Pod, containers_ready: PodCondition) -> PodCondition:
     faults: list[str] = []
     for gate in pod.spec.readinessGates:
         status = gates.get(gate.conditionType)
-        if status != "True":
-            fault = "has no condition" if status is None else f"is {status}"
-            faults.append(f"readiness gate {gate.conditionType} {fault}")
+        if status is None:
+            faults.append(f'corresponding condition of pod readiness gate "{gate.conditionType}" does not exist.')
+        elif status != "True":
+            faults.append(f'the status of pod readiness gate "{gate.conditionType}" is not "True", but {status}')
     if faults:
         return PodCondition(type="Ready", status="False", reason="ReadinessGatesNotReady", message=", ".join(faults))
     return PodCondition(type="Ready", status="True")

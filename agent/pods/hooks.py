@@ -7,18 +7,19 @@ into the log and the container's status, never into an event: it may hold secret
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+import msgspec
 from loguru import logger
 
 from agent.errors import EdgeletError, Permanent
 from agent.model.container import HTTPGetAction, LifecycleHandler
+from agent.model.objects import ObjectReference
 from agent.pods.ports import Events
 from agent.pods.probes.attempt import Exec
-from agent.pods.probes.http import HttpGetter, NoAnswer
-from agent.pods.probes.target import Target
+from agent.pods.probes.http import BrokenOff, HttpGetter, NoAnswer
+from agent.pods.probes.target import Target, host_port
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -52,29 +53,21 @@ class Hooks:
             self._failed(target, "PostStartHook", problem)
             raise Permanent(POST_START_ERROR, problem)
 
-    async def pre_stop(self, target: Target, grace_s: float) -> float:
-        """Run preStop for at most `grace_s`; the seconds that it took. A failure is reported, never raised."""
+    async def pre_stop(self, target: Target) -> None:
+        """Run preStop, however long it takes: the caller ends it with the grace period. A failure is only reported."""
         lifecycle = target.container.lifecycle
-        if lifecycle is None or lifecycle.preStop is None or grace_s <= 0:
-            return 0.0
-        began = time.monotonic()
-        try:
-            async with asyncio.timeout(grace_s):
-                problem = await self._run(target, lifecycle.preStop)
-        except TimeoutError:
-            # Not a failure in itself: the container is stopped now, with what is left of the grace period.
-            self._log(target).info("preStop hook took longer than the grace period of {:g} s", grace_s)
-        else:
-            if problem:
-                self._failed(target, "PreStopHook", problem)
-        return min(time.monotonic() - began, grace_s)
+        if lifecycle is None or lifecycle.preStop is None:
+            return
+        if problem := await self._run(target, lifecycle.preStop):
+            self._failed(target, "PreStopHook", problem)
 
     async def _run(self, target: Target, handler: LifecycleHandler) -> str:
         """Run a handler to its end; what went wrong, empty where nothing did."""
-        of = f'for Container "{target.container.name}" in Pod "{target.pod.full_name}"'
+        meta = target.pod.metadata
+        of = f'for Container "{target.container.name}" in Pod "{meta.name}_{meta.namespace}({meta.uid})"'
         if handler.exec is not None:
             problem = await self._exec(target, handler.exec.command)
-            return problem and f"Exec lifecycle hook ({' '.join(handler.exec.command)}) {of} failed - {problem}"
+            return problem and f"Exec lifecycle hook ([{' '.join(handler.exec.command)}]) {of} failed - {problem}"
         if handler.httpGet is not None:
             problem = await self._get(target, handler.httpGet)
             return problem and f"HTTP lifecycle hook ({handler.httpGet.path}) {of} failed - error: {problem}"
@@ -88,11 +81,12 @@ class Hooks:
         try:
             ended = await self._runtime.exec_sync(target.container_id, command, None)
         except (TimeoutError, EdgeletError) as error:
-            return f"error: {error}"
+            return f'error: {error}, message: ""'
         if ended.exit_code == 0:
             return ""
         output = (ended.stdout + ended.stderr).decode(errors="replace")
-        return f'error: command exited with {ended.exit_code}, message: "{output}"'
+        said = f"command '{' '.join(command)}' exited with {ended.exit_code}: {ended.stderr.decode(errors='replace')}"
+        return f'error: {said}, message: "{output}"'
 
     async def _get(self, target: Target, action: HTTPGetAction) -> str:
         """Any answer is a good one."""
@@ -102,9 +96,15 @@ class Hooks:
             except NoAnswer as error:
                 if not error.not_tls:
                     raise
-                await self._http.get(target, action, timeout_s=None, purpose="lifecycle", scheme="http")
-                message = "the HTTPS lifecycle hook got an HTTP response, retry with HTTP succeeded"
-                self._events.record(target.reference, "Warning", "LifecycleHTTPFallback", message)
+                # What proves who asks is for a server that proved itself: it does not go out in the clear.
+                plain = tuple(h for h in action.httpHeaders if h.name.lower() != "authorization")
+                action = msgspec.structs.replace(action, scheme="HTTP", httpHeaders=plain)
+                await self._http.get(target, action, timeout_s=None, purpose="lifecycle")
+                at = host_port(action.host or target.pod_ip, target.port(action.port))
+                message = f"request to HTTPS lifecycle hook {at} got HTTP response, retry with HTTP succeeded"
+                self._events.record(ObjectReference.of(target.pod), "Warning", "LifecycleHTTPFallback", message)
+        except BrokenOff:
+            return ""
         except (NoAnswer, ValueError) as error:
             return str(error)
         return ""

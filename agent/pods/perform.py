@@ -28,17 +28,16 @@ from agent.model.action import (
     TearDownVolumes,
 )
 from agent.model.objects import ObjectReference
-from agent.model.observed import ObservedPod, ObservedSandbox
+from agent.model.observed import ObservedPod
 from agent.model.pod import Pod
 from agent.pods.cgroups import pod_cgroup_parent, remove_pod_cgroup
+from agent.pods.ending import ContainerEnder
 from agent.pods.interrupt import Interrupt
 from agent.pods.knowledge import Failure
 from agent.pods.machine import Machine
 from agent.pods.missing import missing_objects
 from agent.pods.on_disk import on_disk
-from agent.pods.plan_stop import MINIMUM_GRACE_S
 from agent.pods.pod_state import PodState
-from agent.pods.probes.target import Target
 from agent.pods.qos import qos_class
 from agent.pods.references import MISSING, fetch, references, token_requests
 from agent.pods.scripts.leftovers import end_leftovers
@@ -57,10 +56,12 @@ class Performer:
         self._state = state
         self._interrupt = interrupt
         self._starter = ContainerStarter(machine, state, root, interrupt)
+        self._ender = ContainerEnder(machine, state, root, interrupt)
         self._log = logger.bind(pod=state.pod.full_name)
 
     async def perform(self, actions: tuple[Action, ...], observed: ObservedPod) -> None:
         """All at the same time. Raises Retryable: one of them met a runtime that is away, the others are through."""
+        self._ender.expect(a for a in actions if isinstance(a, KillContainer))
         if len(actions) == 1:
             await self._one(actions[0], observed)
             return
@@ -87,7 +88,7 @@ class Performer:
             case StartContainers():
                 await self._start_containers(action, observed)
             case KillContainer():
-                await self._kill(action, observed)
+                await self._ender.end(action, observed)
             case RemoveContainer():
                 await self._remove_container(action, observed)
             case _:
@@ -238,26 +239,6 @@ class Performer:
             if self._state.stop is not None:
                 return
 
-    async def _kill(self, action: KillContainer, observed: ObservedPod) -> None:
-        machine, state = self._machine, self._state
-        container = state.container(action.name)
-        about = ObjectReference.of(state.pod, f"spec.containers{{{action.name}}}")
-        grace = action.grace_s
-        if action.replaced:
-            state.replaced.add(action.container_id)
-        async with self._interrupt.scope():
-            if container is not None:
-                target = Target(state.pod, container, action.container_id, _ip(observed.sandbox))
-                about = target.reference
-                machine.events.record(about, "Normal", "Killing", action.message)
-                grace -= round(await machine.hooks.pre_stop(target, action.grace_s))
-            else:
-                machine.events.record(about, "Normal", "Killing", action.message)
-            grace = max(grace, MINIMUM_GRACE_S if action.grace_s >= MINIMUM_GRACE_S else 0)
-            await self._unless_gone(machine.runtime.stop_container(action.container_id, grace))
-        machine.prober.stop(action.container_id)
-        state.post_starting.pop(action.container_id, None)
-
     async def _remove_container(self, action: RemoveContainer, observed: ObservedPod) -> None:
         await self._machine.runtime.remove_container(action.container_id)
         for dead in (*observed.containers, *observed.abandoned):
@@ -278,7 +259,3 @@ class Performer:
 
 def _claims(pod: Pod) -> bool:
     return any(volume.claim_name(pod.metadata.name) is not None for volume in pod.spec.volumes)
-
-
-def _ip(of: ObservedSandbox | None) -> str:
-    return of.ips[0] if of is not None and of.ips else ""

@@ -1,4 +1,4 @@
-"""Decide the next step of a pod's end: main containers together, sidecars in reverse order, sandbox and volumes.
+"""Decide the next step of a pod's end: all containers, sidecars in their turn, then sandbox and volumes.
 
 In: the pod, what the runtime has of it, and when the grace period is over. Out: actions, the moment to look again, and
 whether everything is down. No I/O.
@@ -12,23 +12,25 @@ from agent.model.action import Action, KillContainer, StopSandbox, TearDownVolum
 from agent.model.observed import ObservedPod
 from agent.model.pod import Pod
 
-MINIMUM_GRACE_S = 2
-"""Even a container whose time is over gets this long to end by itself, as the kubelet gives it."""
+MINIMUM_GRACE_S = 1
+"""Time for a hook there is always, as the kubelet gives it."""
 
 
 def plan_stop(
     pod: Pod, observed: ObservedPod, *, volumes_mounted: bool, deadline: float, now: float
 ) -> tuple[tuple[Action, ...], float | None, bool]:
-    """(actions, moment to look again, all down). Containers that the spec does not name end with the main ones."""
+    """(actions, moment to look again, all down).
+
+    Hooks of all containers begin at once. A sidecar is stopped after the main containers and the sidecars behind it.
+    """
     grace = max(MINIMUM_GRACE_S, math.ceil(deadline - now))
     sidecars = [c.name for c in pod.spec.initContainers if c.is_sidecar]
-    alive = observed.alive
-    ending = [c for c in alive if c.name not in sidecars]
-    if not ending and alive:
-        last = max(sidecars.index(c.name) for c in alive)
-        ending = [c for c in alive if c.name == sidecars[last]]
-    if ending:
-        kills = (KillContainer(c.id, c.name, grace, f"Stopping container {c.name}") for c in ending)
+    kills: list[Action] = []
+    rank = {c.id: sidecars.index(c.name) if c.name in sidecars else len(sidecars) for c in observed.alive}
+    for c in observed.alive:
+        after = tuple(other for other, place in rank.items() if place > rank[c.id])
+        kills.append(KillContainer(c.id, c.name, grace, f"Stopping container {c.name}", after=after))
+    if kills:
         return tuple(kills), None, False
     actions: list[Action] = [StopSandbox(s.id) for s in observed.sandboxes if s.ready]
     if volumes_mounted:

@@ -184,8 +184,9 @@ class ContainerStarter:
                     await machine.hooks.post_start(Target(state.pod, container, container_id, pod_ip))
                 if scope.interrupted:
                     return
-            except Permanent as error:
-                failed = f"FailedPostStartHook: {error}"
+            except Permanent:
+                # What the hook printed may be secret: the log has it, the event has not.
+                failed = "FailedPostStartHook"
                 state.post_starting[container_id] = Health(started=False, ready=False, failed=failed)
                 return
             del state.post_starting[container_id]

@@ -7,6 +7,9 @@ and reads what it was asked (`called`): see `tests.fakes.cri_world`.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -153,7 +156,11 @@ class FakeRuntime(
                 self.exit(container.id, behaviour.stop_exit_code)
             else:
                 if request.timeout > 0:
-                    await self.clock.sleep(request.timeout)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(None) as wait:
+                            container.ended = functools.partial(wait.reschedule, 0)
+                            await self.clock.sleep(request.timeout)
+                    container.ended = _nothing
                 if container.state == pb.CONTAINER_RUNNING:
                     self.exit(container.id, SIGKILLED)
         return pb.StopContainerResponse()
@@ -354,3 +361,7 @@ async def serve_at(runtime: FakeRuntime, endpoint: str) -> grpc.aio.Server:
     server.add_insecure_port(endpoint)
     await server.start()
     return server
+
+
+def _nothing() -> None:
+    pass

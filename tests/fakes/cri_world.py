@@ -48,6 +48,8 @@ class FakeContainer:
     reason: str = ""
     message: str = ""
     resources: pb.LinuxContainerResources | None = None
+    ended: Callable[[], None] = lambda: None
+    """Called at its end: whoever stops it waits no longer."""
 
 
 @dataclass(slots=True)
@@ -145,6 +147,7 @@ class FakeWorld:
         container.exit_code = exit_code
         container.reason = reason or ("Completed" if exit_code == 0 else "Error")
         container.message = message
+        container.ended()
 
     def tell_exit(self, container_id: str) -> None:
         """The half of `exit` that tells the event."""

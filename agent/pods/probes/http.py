@@ -60,14 +60,12 @@ class HttpGetter:
             await self._session.close()
             self._session = None
 
-    async def get(
-        self, target: Target, action: HTTPGetAction, *, timeout_s: float | None, purpose: str, scheme: str = ""
-    ) -> Answer:
-        """GET what `action` names; `purpose` is `probe` or `lifecycle`, `scheme` takes the place of the action's own.
+    async def get(self, target: Target, action: HTTPGetAction, *, timeout_s: float | None, purpose: str) -> Answer:
+        """GET what `action` names; `purpose` is `probe` or `lifecycle`.
 
         Raises NoAnswer, BrokenOff, or ValueError for a port that the container has not.
         """
-        url = _url(target, action, scheme)
+        url = _url(target, action)
         headers = _headers(action, purpose)
         try:
             for _ in range(_MAX_REDIRECTS):
@@ -115,10 +113,10 @@ async def _first_of(stream: aiohttp.StreamReader) -> bytes:
     return bytes(body)
 
 
-def _url(target: Target, action: HTTPGetAction, scheme: str) -> str:
+def _url(target: Target, action: HTTPGetAction) -> str:
     address = host_port(action.host or target.pod_ip, target.port(action.port))
     path = action.path if action.path.startswith("/") else f"/{action.path}"
-    return f"{scheme or action.scheme.lower()}://{address}{path}"
+    return f"{action.scheme.lower()}://{address}{path}"
 
 
 def _headers(action: HTTPGetAction, purpose: str) -> list[tuple[str, str]]:

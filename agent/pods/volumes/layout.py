@@ -54,6 +54,11 @@ def termination_log(root: Path, uid: str, container: str, instance: str) -> Path
     return container_dir(root, uid, container) / _component("instance", instance)
 
 
+def pre_stop_mark(root: Path, uid: str, container: str, container_id: str) -> Path:
+    """Is there once that container's preStop hook has ended."""
+    return container_dir(root, uid, container) / f"pre-stop-{_component('container id', container_id)}"
+
+
 def etc_hosts(root: Path, uid: str) -> Path:
     return pod_dir(root, uid) / "etc-hosts"
 

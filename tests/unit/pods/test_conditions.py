@@ -142,7 +142,10 @@ def test_readiness_gates_are_all_asked_for() -> None:
     pod = msgspec.structs.replace(pod, status=ApiPodStatus(conditions=given))
     made = look(pod, status_of("main"))
     assert made["ContainersReady"].status == "True"
-    message = "readiness gate x/b is Unknown, readiness gate x/c has no condition"
+    message = (
+        'the status of pod readiness gate "x/b" is not "True", but Unknown, '
+        'corresponding condition of pod readiness gate "x/c" does not exist.'
+    )
     assert said(made["Ready"]) == ("False", "ReadinessGatesNotReady", message)
     given = tuple(PodCondition(type=t, status="True") for t in ("x/a", "x/b", "x/c"))
     pod = msgspec.structs.replace(pod, status=ApiPodStatus(conditions=given))

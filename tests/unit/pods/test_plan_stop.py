@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from agent.model.action import Action, KillContainer, StopSandbox, TearDownVolumes
-from agent.model.observed import ObservedPod
+from agent.model.observed import ObservedContainer, ObservedPod
 from agent.pods.plan_stop import plan_stop
 from tests.unit.pods.observations import CREATED, UNKNOWN, container, exited, observed, sandbox
 from tests.unit.pods.pods import make_pod
@@ -25,40 +27,55 @@ def stop(
     return actions, down
 
 
-def killed(seen: ObservedPod) -> list[str]:
+def killed(seen: ObservedPod) -> dict[str, set[str]]:
+    """What is killed, each with those that it waits for."""
     actions, _ = stop(seen)
     assert all(isinstance(a, KillContainer) for a in actions)
-    return sorted(a.name for a in actions if isinstance(a, KillContainer))
+    kills = [a for a in actions if isinstance(a, KillContainer)]
+    names = {k.container_id: k.name for k in kills}
+    return {k.name: {names[first] for first in k.after} for k in kills}
 
 
-def test_main_containers_end_together_and_sidecars_after_them_from_the_last_to_the_first() -> None:
-    sides = (container("side1"), container("side2"))
-    assert killed(observed(sandbox(), container("main"), container("other"), *sides)) == ["main", "other"]
-    assert killed(observed(sandbox(), exited("main"), container("other"), *sides)) == ["other"]
-    assert killed(observed(sandbox(), exited("main"), exited("other"), *sides)) == ["side2"]
-    assert killed(observed(sandbox(), container("side1"), exited("side2"))) == ["side1"]
+SIDES = (container("side1"), container("side2"))
 
 
-def test_a_running_init_container_and_one_that_nobody_knows_end_with_the_main_ones() -> None:
-    assert killed(observed(sandbox(), container("init"), container("stranger"), container("side1"))) == [
-        "init",
-        "stranger",
-    ]
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (
+            (container("main"), container("other"), *SIDES),
+            {"main": set(), "other": set(), "side1": {"main", "other", "side2"}, "side2": {"main", "other"}},
+        ),
+        (
+            (exited("main"), container("other"), *SIDES),
+            {"other": set(), "side1": {"other", "side2"}, "side2": {"other"}},
+        ),
+        ((exited("main"), exited("other"), *SIDES), {"side2": set(), "side1": {"side2"}}),
+        ((container("side1"), exited("side2")), {"side1": set()}),
+        # A running init container, and one that nobody knows, end with the main ones.
+        (
+            (container("init"), container("stranger"), container("side1")),
+            {"init": set(), "stranger": set(), "side1": {"init", "stranger"}},
+        ),
+        # What is in an unknown state may still run.
+        ((container("main", UNKNOWN),), {"main": set()}),
+    ],
+)
+def test_all_end_at_once_and_sidecars_wait_for_the_main_ones_and_for_those_behind_them(
+    seen: tuple[ObservedContainer, ...], expected: dict[str, set[str]]
+) -> None:
+    assert killed(observed(sandbox(), *seen)) == expected
 
 
-def test_a_container_in_an_unknown_state_may_still_run_and_is_ended() -> None:
-    assert killed(observed(sandbox(), container("main", UNKNOWN))) == ["main"]
-
-
-def test_the_grace_is_what_is_left_of_it_and_never_below_two_seconds() -> None:
+def test_the_grace_is_what_is_left_of_it_and_never_nothing() -> None:
     def grace(deadline: float) -> int:
         actions, _ = stop(observed(sandbox(), container()), deadline=deadline)
         assert isinstance(actions[0], KillContainer)
         return actions[0].grace_s
 
     assert grace(112.3) == 13
-    assert grace(101.0) == 2
-    assert grace(50.0) == 2
+    assert grace(101.0) == 1
+    assert grace(50.0) == 1
 
 
 def test_sandbox_and_volumes_go_when_nothing_runs() -> None:
