@@ -21,14 +21,16 @@ def plan_stop(
 ) -> tuple[tuple[Action, ...], float | None, bool]:
     """(actions, moment to look again, all down).
 
-    Hooks of all containers begin at once. A sidecar is stopped after the main containers and the sidecars behind it.
+    Hooks of all containers begin at once. A sidecar is stopped after the main containers and the sidecars behind it;
+    nobody waits for one of another kind (a debugger).
     """
     grace = max(MINIMUM_GRACE_S, math.ceil(deadline - now))
     sidecars = [c.name for c in pod.spec.initContainers if c.is_sidecar]
+    named = {c.name for c in (*pod.spec.initContainers, *pod.spec.containers)}
     kills: list[Action] = []
     rank = {c.id: sidecars.index(c.name) if c.name in sidecars else len(sidecars) for c in observed.alive}
     for c in observed.alive:
-        after = tuple(other for other, place in rank.items() if place > rank[c.id])
+        after = tuple(o.id for o in observed.alive if rank[o.id] > rank[c.id] and o.name in named)
         kills.append(KillContainer(c.id, c.name, grace, f"Stopping container {c.name}", after=after))
     if kills:
         return tuple(kills), None, False

@@ -52,11 +52,13 @@ SIDES = (container("side1"), container("side2"))
         ),
         ((exited("main"), exited("other"), *SIDES), {"side2": set(), "side1": {"side2"}}),
         ((container("side1"), exited("side2")), {"side1": set()}),
-        # A running init container, and one that nobody knows, end with the main ones.
+        # A running init container ends with the main ones.
         (
-            (container("init"), container("stranger"), container("side1")),
-            {"init": set(), "stranger": set(), "side1": {"init", "stranger"}},
+            (container("init"), container("side1")),
+            {"init": set(), "side1": {"init"}},
         ),
+        # Nobody waits for a debugger.
+        ((container("side1"), container("debugger")), {"side1": set(), "debugger": set()}),
         # What is in an unknown state may still run.
         ((container("main", UNKNOWN),), {"main": set()}),
     ],
