@@ -69,6 +69,9 @@ class Settings:
     registry_qps: float = 5.0
     """Pulls begun a second, after the first `registry_burst`; 0: as many as wanted."""
     registry_burst: int = 10
+    image_credential_provider_config: Path | None = None
+    """A CredentialProviderConfig, or a folder of them; goes with the folder of its programs."""
+    image_credential_provider_bin_dir: Path | None = None
     seccomp_default: bool = False
     """Containers that ask for no seccomp profile get the runtime's instead of none."""
     allowed_unsafe_sysctls: tuple[str, ...] = ()

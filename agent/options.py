@@ -143,6 +143,14 @@ OPTIONS: tuple[Option, ...] = (
         "image pulls that may begin at once all the same",
     ),
     Option(
+        "image_credential_provider_config", "image-credential-provider-config", form.optional_path, "PATH",
+        "a CredentialProviderConfig, or a folder of them: programs that give credentials for images", default="none",
+    ),
+    Option(
+        "image_credential_provider_bin_dir", "image-credential-provider-bin-dir", form.optional_path, "DIR",
+        "the folder of those programs", default="none",
+    ),
+    Option(
         "seccomp_default", "seccomp-default", form.switch, "BOOL",
         "the runtime's seccomp profile, not none, for containers that ask for no profile",
     ),
@@ -220,6 +228,8 @@ def resolve(
     _check_files(settings, origins, exists)
     if settings.scripts_enabled and not (settings.scripts_namespaces and settings.scripts_service_accounts):
         raise ConfigError("--scripts-enabled also needs --scripts-namespaces and --scripts-service-accounts")
+    if (settings.image_credential_provider_config is None) != (settings.image_credential_provider_bin_dir is None):
+        raise ConfigError("--image-credential-provider-config and --image-credential-provider-bin-dir go together")
     return replace(settings, provider_taint=_provider_taint(settings, environ))
 
 
@@ -262,7 +272,14 @@ def _check_files(settings: Settings, origins: Mapping[str, str], exists: Callabl
     # KUBECONFIG may list several files; like kubectl, those that are missing are passed over.
     if settings.kubeconfig and not any(exists(Path(part)) for part in str(settings.kubeconfig).split(os.pathsep)):
         raise ConfigError(f"{origins.get('kubeconfig', '--kubeconfig')}: no such file: {settings.kubeconfig}")
-    for field in ("provider_config", "tls_cert_file", "tls_private_key_file", "client_ca_file"):
+    for field in (
+        "provider_config",
+        "tls_cert_file",
+        "tls_private_key_file",
+        "client_ca_file",
+        "image_credential_provider_config",
+        "image_credential_provider_bin_dir",
+    ):
         file = getattr(settings, field)
         if file is not None and not exists(file):
             raise ConfigError(f"{origins[field]}: no such file: {file}")

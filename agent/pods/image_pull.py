@@ -110,7 +110,7 @@ async def _pull_with_any_credential(
 
     Raises what all tries said.
     """
-    candidates: tuple[Credential | None, ...] = of_secrets(name.image, _pull_secrets(state)) or (None,)
+    candidates: tuple[Credential | None, ...] = await _credentials(machine, state, name.image) or (None,)
     said: list[str] = []
     for candidate in candidates:
         try:
@@ -119,6 +119,12 @@ async def _pull_with_any_credential(
         except (NotFound, Permanent) as error:
             said.append(str(error))
     raise Permanent("", summary(said))
+
+
+async def _credentials(machine: Machine, state: PodState, image: str) -> tuple[Credential, ...]:
+    """The pod's own first, then what the node's plugins say."""
+    own = of_secrets(image, _pull_secrets(state))
+    return own if machine.plugins is None else (*own, *await machine.plugins.credentials(image))
 
 
 def _pull_secrets(state: PodState) -> list[Secret]:

@@ -16,7 +16,7 @@ from agent.pods.downward import NodeContext
 from agent.pods.hooks import Hooks
 from agent.pods.logfiles import LogFiles
 from agent.pods.observe import Observer
-from agent.pods.ports import Events, Images, Objects, Runtime, Tokens
+from agent.pods.ports import CredentialSources, Events, Images, Objects, Runtime, Tokens
 from agent.pods.probes.prober import Prober
 from agent.pods.pulls import PullGate
 from agent.pods.scripts.scripts import Scripts
@@ -45,6 +45,8 @@ class Machine:
     starts: asyncio.Semaphore
     """Sandboxes and containers made at the same time: more at once slows the runtime down."""
     pulls: PullGate
+    plugins: CredentialSources | None = None
+    """Programs that give credentials for images; None: there are none."""
     resolv_conf: Path | None = None
     """The node's, which changes with its network; None: `translate` has all there is to know."""
     monotonic: Callable[[], float] = time.monotonic

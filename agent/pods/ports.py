@@ -13,6 +13,7 @@ from agent.model.objects import ObjectKey as ObjectKey
 from agent.model.objects import ObjectReference, Service
 from agent.model.objects import Token as Token
 from agent.model.pod import Pod
+from agent.pods.credentials import Credential
 
 
 class Objects(Protocol):
@@ -89,6 +90,11 @@ class Images(Protocol):
         sandbox_config: api_pb2.PodSandboxConfig | None = None,
     ) -> str:
         """The image's reference. Ends only with the pull: cancel it to stop waiting."""
+
+
+class CredentialSources(Protocol):
+    async def credentials(self, image: str) -> tuple[Credential, ...]:
+        """What to log in with beside the pod's own secrets, the most specific first. Rides out what fails."""
 
 
 Wake = Callable[[str], None]

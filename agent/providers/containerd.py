@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 
 from loguru import logger
 
@@ -29,7 +30,7 @@ from agent.pods.logs import logged_container, read_log
 from agent.pods.machine import Machine
 from agent.pods.status_record import StatusRecord
 from agent.pods.worker import PodWorker
-from agent.providers.containerd_machine import WorkerParts, build_machine
+from agent.providers.containerd_machine import WorkerParts, build_machine, credential_plugins
 from agent.providers.contract import PodUpdate, PodUpdates, ProviderContext
 from agent.providers.found import found_record
 from agent.providers.runtime_health import HealthReader
@@ -53,6 +54,7 @@ class ContainerdProvider:
 
     def __init__(self, context: ProviderContext) -> None:
         self._context = context
+        self._plugins = credential_plugins(context.settings)
         self._log_files = LogFiles.of(context.settings)
         self._statuses = StatusRecord(context.store)
         self._last: dict[str, PodStatus] = {}
@@ -180,11 +182,12 @@ class ContainerdProvider:
 
     async def _when_up(self, parts: WorkerParts) -> Machine:
         """Wait for the runtime, however long it takes."""
+        make = partial(build_machine, self._context, self._runtime, self._images, self._log_files, parts)
         said = ""
         while True:
             try:
                 await self._runtime.version()
-                machine = await build_machine(self._context, self._runtime, self._images, self._log_files, parts)
+                machine = await make(self._plugins)
                 self._take_over(await machine.observer.observe_all())
                 self._context.health_changed()
                 return machine

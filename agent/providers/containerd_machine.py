@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
+from agent.config import Settings
 from agent.cri.image_import import ImageImport
 from agent.cri.images import ImageClient
 from agent.cri.runtime import RuntimeClient
@@ -17,7 +18,7 @@ from agent.pods.last_words import last_words
 from agent.pods.logfiles import LogFiles
 from agent.pods.machine import Machine
 from agent.pods.observe import Observer
-from agent.pods.ports import Events, Wake
+from agent.pods.ports import CredentialSources, Events, Wake
 from agent.pods.probes.attempt import Attempts
 from agent.pods.probes.http import HttpGetter
 from agent.pods.probes.prober import Prober
@@ -57,8 +58,25 @@ class WorkerParts:
         return await self._stack.__aexit__(kind, error, trace)
 
 
+def credential_plugins(settings: Settings) -> CredentialSources | None:
+    """What `--image-credential-provider-config` asks for. Raises ConfigError."""
+    config, programs = settings.image_credential_provider_config, settings.image_credential_provider_bin_dir
+    if config is None or programs is None:
+        return None
+    # Few nodes have any: the others need not hold the code.
+    from agent.pods.credential_config import read_providers
+    from agent.pods.credential_plugins import CredentialPlugins
+
+    return CredentialPlugins(read_providers(config, programs))
+
+
 async def build_machine(
-    context: ProviderContext, runtime: RuntimeClient, images: ImageClient, log_files: LogFiles, parts: WorkerParts
+    context: ProviderContext,
+    runtime: RuntimeClient,
+    images: ImageClient,
+    log_files: LogFiles,
+    parts: WorkerParts,
+    plugins: CredentialSources | None = None,
 ) -> Machine:
     """Raises Retryable while the runtime does not answer."""
     settings = context.settings
@@ -85,4 +103,5 @@ async def build_machine(
         cgroup_root=settings.cgroup_root,
         starts=asyncio.Semaphore(settings.parallel_starts),
         pulls=PullGate(settings.max_parallel_image_pulls, settings.registry_qps, settings.registry_burst),
+        plugins=plugins,
     )
