@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from agent.config import Taint
+from agent.store.address import parse as parse_address
 
 _DNS_LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
@@ -57,6 +58,12 @@ def text(value: object) -> str:
     if isinstance(value, str):
         return value
     raise ValueError(f"not a text: {value!r} (put it in quotes)")
+
+
+def store(value: object) -> str:
+    """Checked, and kept as text: who opens it reads it again."""
+    parse_address(text(value))
+    return text(value)
 
 
 def path(value: object) -> Path:

@@ -104,6 +104,11 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("root_dir", "root-dir", form.path, "DIR", "the record of pods, and their volumes"),
     Option(
+        "store", "store", form.store, "URL",
+        "the record: sqlite:///PATH, or beside a local copy redis://HOST, rediss://, redis+sentinel://, etcd://, etcds://",
+        env="EDGELET_STORE", default="sqlite, ROOT_DIR/record.db",
+    ),
+    Option(
         "store_key_file", "store-key-file", form.optional_path, "FILE",
         "the key that Secrets and tokens are sealed with in the record; made where it is missing",
         default="ROOT_DIR.key, beside the root folder",

@@ -10,7 +10,6 @@ The values are mostly those that the owners of the rows hold anyway, so they cos
 from __future__ import annotations
 
 import asyncio
-import builtins
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -57,6 +56,7 @@ class HeldStore:
         self._rows: dict[str, Row] = {}
         self._unsaved: dict[str, Put | Delete] = {}
         self._revision = 0
+        self._incomplete = False
         self._watchers = Watchers()
         self._writing = asyncio.Lock()
         self._troubled = asyncio.Event()
@@ -84,6 +84,11 @@ class HeldStore:
     def notify(self, changed: Callable[[], None]) -> None:
         """`changed` is called when `trouble` begins or ends."""
         self._changed = changed
+
+    def reload(self) -> None:
+        """Rows came from elsewhere into the backend: those that are not held yet are to be held."""
+        self._incomplete = True
+        self._troubled.set()
 
     async def get(self, key: str) -> Row | None:
         return self._rows.get(key) if is_held(key) else await self._open().get(key)
@@ -184,7 +189,7 @@ class HeldStore:
             await self._troubled.wait()
             self._troubled.clear()
             pause = RETRY_FIRST_S
-            while self.trouble or self._unsaved:
+            while self.trouble or self._unsaved or self._incomplete:
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, RETRY_MOST_S)
                 try:
@@ -194,8 +199,16 @@ class HeldStore:
                             tasks.create_task(_run(self._backend.run), name="record-remote")
                         self._refill()
                     await self._catch_up()
+                    await self._complete()
                 except Retryable as error:
                     self._fail(error)
+
+    async def _complete(self) -> None:
+        if self._incomplete:
+            self._incomplete = False
+            for prefix in HELD:
+                for row in await self._open().list(prefix):
+                    self._rows.setdefault(row.key, row)
 
     async def _catch_up(self) -> None:
         """Write what waits, in order, and what comes meanwhile."""
@@ -241,14 +254,6 @@ class HeldStore:
             except Retryable as error:
                 logger.error("the record's upkeep failed: {}", error)
             self._look_for_a_new_file()
-
-    # ------------------------------------------------------------ for a remote store
-
-    def take_over(self, rows: builtins.list[Row]) -> None:
-        """Rows that came from a remote store, where nothing of the same key is held."""
-        for row in rows:
-            if is_held(row.key):
-                self._rows.setdefault(row.key, row)
 
 
 async def _run(what: Callable[[], Awaitable[None]]) -> None:
