@@ -29,8 +29,9 @@ from agent.kube.rest import Api
 from agent.kube.tokens import ServiceAccountTokens, StandaloneTokens
 from agent.model.record import Origin, PodRecord
 from agent.model.status import PodStatus
-from agent.node.controller import NodeController
+from agent.node.controller import NODES, NodeController
 from agent.node.facts import read_facts
+from agent.node.known import KnownNode
 from agent.node.status import allocatable, node_ips
 from agent.pods.controller import PodController
 from agent.pods.desired import DesiredPods
@@ -92,6 +93,9 @@ class Agent:
         self._store = store
         self._side = side
         facts = read_facts(settings.root_dir)
+        api = side.api
+        fetch = None if api is None else lambda: api.get(f"{NODES}/{settings.node_name}")
+        self._known_node = KnownNode(facts, settings, store, fetch)
         context = ProviderContext(
             settings=settings,
             store=store,
@@ -101,6 +105,7 @@ class Agent:
             facts=MachineFacts(facts.memory_bytes, allocatable(facts, settings)),
             node_ips=node_ips(facts, settings),
             health_changed=self._health_changed,
+            node=self._known_node,
             config_file=settings.provider_config,
         )
         self._node: NodeController | None = None
@@ -130,6 +135,7 @@ class Agent:
                 SystemClock(),
                 configure=told.configure,
                 record_trouble=lambda: store.trouble if isinstance(store, HeldStore) else "",
+                seen=self._known_node.saw,
             )
         if isinstance(store, HeldStore):
             store.notify(self._health_changed)
@@ -140,6 +146,7 @@ class Agent:
         """Everything, until cancelled or until a part fails."""
         where = f"node {self._settings.node_name}" if self._side.api else "standalone"
         logger.info("edgelet {} starts as {}, pid {}", __version__, where, os.getpid())
+        await self._known_node.load()
         async with asyncio.TaskGroup() as tasks:
             for name, job in self._jobs():
                 tasks.create_task(job, name=name)
@@ -182,6 +189,7 @@ class Agent:
             yield "statuses", self._publisher.run()
         if self._node is not None:
             yield "node", self._node.run()
+            yield "seen node", self._known_node.run()
         if isinstance(self._provider, Runs):
             yield "provider", self._provider.run()
         if self._follower is not None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from agent.model.affinity import Affinity, Toleration
 from agent.model.container import Container, PodSecurityContext
 from agent.model.meta import K8sStruct, ObjectMeta, Quantity
 from agent.model.volume import LocalObjectReference, Volume
@@ -73,11 +74,11 @@ class PodSpec(K8sStruct, frozen=True):
     priorityClassName: str = ""
     overhead: dict[str, Quantity] | None = None
     os: PodOS | None = None
+    affinity: Affinity | None = None
+    tolerations: tuple[Toleration, ...] = ()
     # Only the scheduler and the controllers read these; a node agent has nothing to do for them.
     serviceAccount: str = ""
-    affinity: Any = None
     schedulerName: str = ""
-    tolerations: Any = None
     preemptionPolicy: str | None = None
     topologySpreadConstraints: Any = None
     schedulingGates: Any = None

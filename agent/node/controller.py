@@ -61,9 +61,11 @@ class NodeController:
         attached: AttachedVolumes | None = None,
         on_registered: Callable[[], None] = lambda: None,
         record_trouble: Callable[[], str] = str,
+        seen: Callable[[Json], None] | None = None,
         read_machine: Callable[[Path], MachineFacts] = read_facts,
         read_pressure: Callable[[Path, MachineFacts], Pressure] | None = None,
     ) -> None:
+        """`seen` is given every state of the Node that the API server shows."""
         self._api = api
         self._settings = settings
         self._runtime = runtime
@@ -74,6 +76,7 @@ class NodeController:
         self._attached.notify(self.poke)
         self._on_registered = on_registered
         self._record_trouble = record_trouble
+        self._seen = seen
         self._read_machine = read_machine
         self._read_pressure = read_pressure or _pressure_now
         self._path = f"{NODES}/{settings.node_name}"
@@ -248,6 +251,8 @@ class NodeController:
     def _show(self, node: Json) -> None:
         self._known = node
         self._attached.seen(node)
+        if self._seen is not None:
+            self._seen(node)
 
     def _taken(self, sent: Json, before: list[Json]) -> None:
         """The API server took this status: remember it, and tell what turned."""

@@ -62,7 +62,7 @@ class Observed:
 
 def node(observed: Observed, settings: Settings, conditions_before: list[Json], now_s: float) -> Json:
     """The whole v1.Node, as it is registered."""
-    spec: Json = {"taints": taints} if (taints := _taints(settings)) else {}
+    spec: Json = {"taints": wanted} if (wanted := taints(settings)) else {}
     return {
         "apiVersion": "v1",
         "kind": "Node",
@@ -315,7 +315,8 @@ def _images(images: tuple[NodeImage, ...]) -> list[Json]:
     return [{"names": list(image.names[:NAMES_PER_IMAGE_LIMIT]), "sizeBytes": image.size_bytes} for image in largest]
 
 
-def _taints(settings: Settings) -> list[Json]:
+def taints(settings: Settings) -> list[Json]:
+    """Those that the Node is registered with; on a Node that exists they are whatever its admins made of them."""
     wanted = list(settings.register_with_taints)
     if settings.provider_taint and not settings.disable_taint:
         wanted.append(settings.provider_taint)

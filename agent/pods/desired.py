@@ -69,6 +69,7 @@ class DesiredPods:
                 logger.error("record row {} is not a pod and is left alone: {}", row.key, error)
                 continue
             self._pods[record.uid] = record
+        for record in sorted(self._pods.values(), key=_age):
             self._changed(DesiredChange(record, None, recalled=True))
 
     def get(self, uid: str) -> PodRecord | None:
@@ -131,7 +132,7 @@ class DesiredPods:
                 writes.append(Put(_key(record), record.raw))
         if writes:
             await self._write(writes)
-        for uid, record in changes.items():
+        for uid, record in sorted(changes.items(), key=lambda change: _age(change[1])):
             was = self._pods.pop(uid, None)
             if record is not None:
                 self._pods[uid] = record
@@ -150,6 +151,11 @@ class DesiredPods:
     async def _write(self, writes: list[Put | Delete]) -> None:
         """Nothing is acted on that is not durable: a full disk holds changes back, and the pods that run go on."""
         await self._store.batch(writes)
+
+
+def _age(record: PodRecord | None) -> str:
+    """Sorts what goes before what comes, and that from old to new: who came first has the node's room first."""
+    return "" if record is None else record.pod.metadata.creationTimestamp or ""
 
 
 def _key(record: PodRecord) -> str:

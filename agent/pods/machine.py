@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agent.pods.admission.gate import Gate
 from agent.pods.cgroups import CgroupDriver
 from agent.pods.downward import NodeContext
 from agent.pods.hooks import Hooks
@@ -38,6 +39,7 @@ class Machine:
     hooks: Hooks
     log_files: LogFiles
     scripts: Scripts
+    gate: Gate
     translate: TranslateContext
     node: NodeContext
     cgroup_driver: CgroupDriver

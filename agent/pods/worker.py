@@ -23,6 +23,7 @@ from agent.model.pod import ApiContainerStatus, pod_from_dict
 from agent.model.record import PodRecord
 from agent.model.status import Phase, PodStatus, timestamp, unix_seconds
 from agent.pods.addresses import pod_addresses
+from agent.pods.admission.gate import Verdict
 from agent.pods.container_status import entered_backoff
 from agent.pods.interrupt import Interrupt
 from agent.pods.knowledge import Health, Stop, StopCause
@@ -37,12 +38,12 @@ from agent.pods.scripts.host_program import refusals as host_refusals
 from agent.pods.scripts.kind import KIND_IS_SETTLED, is_scripts
 from agent.pods.status import StatusContext, pod_status
 from agent.pods.support import unsupported
-from agent.pods.sysctls import FORBIDDEN_REASON, forbidden_sysctl
 from agent.providers.contract import PodUpdate
 
 SETTLE_S = 0.5
 """While actions are under way a better status is expected within this time."""
 RUNTIME_AWAY_S = 1.0
+ENDED = (Phase.SUCCEEDED, Phase.FAILED)
 DEADLINE_EXCEEDED = "Pod was active on the node longer than the specified deadline"
 
 
@@ -71,10 +72,11 @@ class PodWorker:
         self._observed = ObservedPod(record.uid, record.pod.metadata.namespace, record.pod.metadata.name)
         self._refresh = False
         self._recalled = False
+        self._admitted = False
         self.gone = asyncio.Event()
         """Set when `run` has ended: another pod may take the name."""
         self._log = logger.bind(pod=record.pod.full_name)
-        self._admit()
+        self._refuse_unsupported()
 
     @property
     def record(self) -> PodRecord:
@@ -165,6 +167,8 @@ class PodWorker:
     async def _step(self) -> bool:
         """One look and what follows from it; whether the pod is gone."""
         machine, state = self._machine, self._state
+        if not self._admitted and not await self._admit():
+            return False
         self._observed = observed = await machine.observer.observe(
             self.record.uid, self.record.pod.metadata.namespace, self.record.pod.metadata.name
         )
@@ -297,7 +301,35 @@ class PodWorker:
         self._event("Normal", "DeadlineExceeded", DEADLINE_EXCEEDED)
         return None
 
-    def _admit(self) -> None:
+    async def _admit(self) -> bool:
+        """Ask once whether the node takes the pod; False: it was told to end meanwhile. Raises Retryable."""
+        state = self._state
+        ended = self._status is not None and self._status.phase.is_terminal
+        if not (state.refused or state.stop or ended or self.record.pod.status.phase in ENDED):
+            runs = self._has_run or state.volumes_mounted
+            async with self._interrupt.scope() as scope:
+                verdict = await self._machine.gate.admit(self.record.pod, runs=runs)
+            if scope.interrupted:
+                return False
+            if verdict is not None:
+                self.expel(verdict)
+        self._admitted = True
+        return True
+
+    @property
+    def _has_run(self) -> bool:
+        said = self.record.pod.status.phase
+        return said == Phase.RUNNING or (self._status is not None and self._status.phase is Phase.RUNNING)
+
+    def expel(self, verdict: Verdict) -> None:
+        """For good: a controller makes another pod, which another node may take."""
+        self._event("Warning", verdict.reason, verdict.message)
+        if verdict.preempted:
+            self.stop(StopCause.FAILED, self._grace_s, verdict.reason, verdict.message)
+        else:
+            self.stop(StopCause.FAILED, 0, verdict.reason, f"Pod was rejected: {verdict.message}")
+
+    def _refuse_unsupported(self) -> None:
         """Refuse what this agent does not do, by the field's name; a pod that runs already was admitted before."""
         pod = self.record.pod
         raw = msgspec.json.decode(self.record.raw)
@@ -308,23 +340,14 @@ class PodWorker:
                 self._refuse(SCRIPTS_DISABLED, disabled)
                 return
             refusals += [str(refusal) for refusal in host_refusals(pod_from_dict(raw))]
-        if pod.status.phase == Phase.RUNNING or (self._status is not None and self._status.phase is Phase.RUNNING):
-            return
-        if pod.spec.os is not None and pod.spec.os.name != "linux":
-            self._reject("PodOSNotSupported", f"the pod is for {pod.spec.os.name}, this node runs linux")
-        elif refusals:
+        # A pod of another system is rejected as a whole, for good.
+        is_linux = pod.spec.os is None or pod.spec.os.name == "linux"
+        if refusals and is_linux and not self._has_run:
             self._refuse("UnsupportedField", "; ".join(refusals))
-        elif (sysctl := forbidden_sysctl(pod, self._machine.translate.allowed_sysctls)) is not None:
-            self._reject(FORBIDDEN_REASON, sysctl)
 
     def _refuse(self, reason: str, why: str) -> None:
         self._state.refused, self._state.refused_reason = why, reason
         self._event("Warning", reason, f"This node does not run the pod: {why}")
-
-    def _reject(self, reason: str, why: str) -> None:
-        """For good: a controller makes another pod, which another node may take."""
-        self._event("Warning", reason, why)
-        self.stop(StopCause.FAILED, 0, reason, f"Pod was rejected: {why}")
 
     def _say_ignored(self, record: PodRecord) -> None:
         """A pod that runs goes on; what was added to it and is not done here is said, once."""

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
+from dataclasses import replace
 
 from loguru import logger
 
@@ -20,10 +21,14 @@ from agent.cri.images import ImageClient
 from agent.cri.runtime import RuntimeClient
 from agent.errors import NotFound, Permanent, Retryable
 from agent.model.logs import LogOptions
+from agent.model.node import NodeFacts
 from agent.model.observed import ContainerState, ObservedPod
 from agent.model.record import PodRecord
 from agent.model.status import PodStatus
 from agent.node.ports import NodeImage, RuntimeHealth
+from agent.pods.admission.gate import Gate, SettledNode, Verdict
+from agent.pods.admission.rules import Offers
+from agent.pods.app_armor import app_armor
 from agent.pods.knowledge import StopCause
 from agent.pods.logfiles import LogFiles
 from agent.pods.logs import logged_container, read_log
@@ -58,6 +63,8 @@ class ContainerdProvider:
         self._log_files = LogFiles.of(context.settings)
         self._statuses = StatusRecord(context.store)
         self._last: dict[str, PodStatus] = {}
+        alone = SettledNode(NodeFacts(context.settings.node_name, allocatable=context.facts.allocatable))
+        self._gate = Gate(context.store, context.node or alone, self._preempt)
         self._workers: dict[str, PodWorker] = {}
         self._found: dict[str, PodRecord] = {}
         self._updates: PodUpdates = lambda _: None
@@ -113,7 +120,12 @@ class ContainerdProvider:
 
     async def get_pods(self) -> tuple[PodRecord, ...]:
         await self._open.wait()
-        return (*(worker.record for worker in self._workers.values()), *self._found.values())
+        decided = self._gate.unnamed({**self._workers, **self._found})
+        return (
+            *(worker.record for worker in self._workers.values()),
+            *self._found.values(),
+            *(found_record(pod) for pod in decided),
+        )
 
     def get_container_logs(self, namespace: str, pod: str, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         worker = self._find(namespace, pod)
@@ -157,7 +169,7 @@ class ContainerdProvider:
     async def health(self) -> RuntimeHealth:
         if not self._open.is_set():
             return RuntimeHealth(down=f"{self._context.settings.container_runtime_endpoint} has not answered yet")
-        return await self._health.health()
+        return self._offering(await self._health.health())
 
     async def images(self) -> tuple[NodeImage, ...]:
         return await self._health.images() if self._open.is_set() else ()
@@ -173,6 +185,7 @@ class ContainerdProvider:
             ):
                 self._tasks = tasks
                 tasks.create_task(self._statuses.run(), name="record statuses")
+                tasks.create_task(self._gate.run(), name="record admissions")
                 self._machine = await self._when_up(parts)
                 self._open.set()
                 tasks.create_task(self._follow_events(), name="runtime events")
@@ -188,7 +201,11 @@ class ContainerdProvider:
             try:
                 await self._runtime.version()
                 machine = await make(self._plugins)
-                self._take_over(await machine.observer.observe_all())
+                observed = await machine.observer.observe_all()
+                await self._gate.load(observed, (uid for uid, s in self._last.items() if s.phase.is_terminal))
+                self._gate.offers = Offers(machine.translate.allowed_sysctls, app_armor=app_armor())
+                self._offering(await self._health.health())
+                self._take_over(observed)
                 self._context.health_changed()
                 return machine
             except (Retryable, Permanent) as error:
@@ -218,10 +235,24 @@ class ContainerdProvider:
         del self._workers[uid]
         self._last.pop(uid, None)
         self._statuses.forget(uid)
+        self._gate.forget(uid)
 
     def _updated(self, update: PodUpdate) -> None:
         self._statuses.put(update.record.uid, update.status)
+        if update.status.phase.is_terminal:
+            self._gate.left(update.record.uid)
         self._updates(update)
+
+    def _preempt(self, uid: str, verdict: Verdict) -> None:
+        """A pod that nobody has named yet hears it when it is named."""
+        if worker := self._workers.get(uid):
+            worker.expel(verdict)
+
+    def _offering(self, health: RuntimeHealth) -> RuntimeHealth:
+        if not health.down:
+            strict_groups = bool(health.supplemental_groups_policy)
+            self._gate.offers = replace(self._gate.offers, supplemental_groups_policy=strict_groups)
+        return health
 
     def _wake(self, uid: str) -> None:
         if worker := self._workers.get(uid):

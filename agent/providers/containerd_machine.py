@@ -11,6 +11,7 @@ from agent.config import Settings
 from agent.cri.image_import import ImageImport
 from agent.cri.images import ImageClient
 from agent.cri.runtime import RuntimeClient
+from agent.pods.admission.gate import Gate
 from agent.pods.cgroups import CgroupDriver
 from agent.pods.downward import NodeContext
 from agent.pods.hooks import Hooks
@@ -76,6 +77,7 @@ async def build_machine(
     images: ImageClient,
     log_files: LogFiles,
     parts: WorkerParts,
+    gate: Gate,
     plugins: CredentialSources | None = None,
 ) -> Machine:
     """Raises Retryable while the runtime does not answer."""
@@ -96,6 +98,7 @@ async def build_machine(
             image=EmptyImage(images, ImageImport(images.channel)),
             made=Mountpoints(settings.root_dir),
         ),
+        gate=gate,
         translate=await translate_context(context, runtime, log_files.pods),
         resolv_conf=settings.resolv_conf,
         node=NodeContext(settings.node_name, context.node_ips, allocatable=context.facts.allocatable),

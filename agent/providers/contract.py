@@ -21,6 +21,7 @@ from agent.model.logs import LogOptions
 from agent.model.record import PodRecord
 from agent.model.status import PodStatus
 from agent.node.ports import NodeImage, RuntimeHealth
+from agent.pods.admission.gate import NodeView
 from agent.pods.ports import Events, Objects, Tokens
 from agent.store.base import Store
 
@@ -64,6 +65,8 @@ class ProviderContext:
     """The Node's InternalIPs, primary first."""
     health_changed: Callable[[], None]
     """Call it when the provider becomes able or unable to run pods: the Node says so at once."""
+    node: NodeView | None = None
+    """The own Node as the API server last showed it: labels, taints, allocatable. None: nobody watches it."""
     config_file: Path | None = None
     """`--provider-config`. What is in it is the provider's own matter: it raises ConfigError where that is wrong."""
 

@@ -20,10 +20,12 @@ from agent.cri.image_import import ImageImport
 from agent.cri.images import ImageClient
 from agent.cri.runtime import RuntimeClient
 from agent.errors import EdgeletError, NotFound
+from agent.model.node import NodeFacts
 from agent.model.objects import ObjectReference, Service, Token
 from agent.model.pod import Pod
 from agent.model.record import PodRecord
 from agent.model.status import ContainerStatus, PodStatus
+from agent.pods.admission.gate import Gate, SettledNode, Verdict
 from agent.pods.cgroups import CgroupDriver
 from agent.pods.downward import NodeContext
 from agent.pods.hooks import Hooks
@@ -46,11 +48,17 @@ from agent.pods.worker import PodWorker
 from agent.providers.contract import PodUpdate
 from tests.fakes.cri import FakeRuntime, serving
 from tests.fakes.skipped_time import SkippedTime, eventually
+from tests.fakes.store import MemoryStore
 from tests.unit.pods.volumes.fake_mounts import FakeMounts
 
 NODE = "node-1"
 TEST_CGROUPS = "/edgelet-unit-tests"
 """No such cgroup exists anywhere: what a test ends and removes there is nothing."""
+NODE_FACTS = NodeFacts(
+    NODE,
+    labels={"kubernetes.io/os": "linux", "disk": "ssd"},
+    allocatable={"cpu": "4", "memory": "8Gi", "ephemeral-storage": "10Gi", "pods": "10"},
+)
 MOVES = (
     "RunPodSandbox",
     "StopPodSandbox",
@@ -266,6 +274,11 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
         if worker := workers.get(uid):
             worker.wake()
 
+    def preempt(uid: str, verdict: Verdict) -> None:
+        if worker := workers.get(uid):
+            worker.expel(verdict)
+
+    store = MemoryStore()
     async with (
         serving(cri) as endpoint,
         RuntimeChannel(endpoint) as channel,
@@ -286,6 +299,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
             hooks=Hooks(runtime, http, events),
             log_files=logs,
             scripts=Scripts(ScriptRules(False, (), ()), EmptyImage(images, ImageImport(channel)), Mountpoints(root)),
+            gate=Gate(store, SettledNode(NODE_FACTS), preempt),
             translate=TranslateContext(
                 node_name=NODE,
                 memory_capacity_bytes=1 << 30,

@@ -10,7 +10,7 @@ def refused(**spec: Any) -> list[str]:
 
 
 FULL: dict[str, Any] = {
-    "affinity": {"nodeAffinity": {"anything": [1]}},
+    "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [1]}, "podAffinity": {"any": 1}},
     "tolerations": [{"key": "x", "operator": "Exists"}],
     "topologySpreadConstraints": [{"maxSkew": 1}],
     "schedulingGates": [],

@@ -62,7 +62,7 @@ class Node:
                 objects=self.objects,
                 tokens=FakeTokens(self.time),
                 events=self.events,
-                facts=MachineFacts(1 << 30, {"cpu": "2"}),
+                facts=MachineFacts(1 << 30, {"cpu": "2", "memory": "1Gi", "pods": "110"}),
                 node_ips=("10.0.0.1",),
                 health_changed=self._health_changed,
             )
@@ -489,3 +489,78 @@ async def test_a_folder_that_cannot_be_listed_is_an_error_of_the_pod(tmp_path: P
             await provider.create_pod(record())
         (tmp_path / "root/pods").unlink()
         await n.running(provider)
+
+
+# ------------------------------------------------------------ admission
+
+
+def asking(uid: str, cpu: str, **spec: Any) -> PodRecord:
+    main = {"name": "main", "image": "busybox", "resources": {"requests": {"cpu": cpu}}}
+    return record({"uid": uid, "name": uid}, containers=[main], **spec)
+
+
+@with_skipped_time
+async def test_a_pod_that_does_not_fit_fails_and_nothing_of_it_is_made(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        await n.running(provider, asking("a", "1500m"))
+        await provider.create_pod(asking("b", "1"))
+        await eventually(lambda: n.phase("b") == "Failed")
+        status = n.updates[-1].status
+        why = "Node didn't have enough resource: cpu, requested: 1000, used: 1500, capacity: 2000"
+        assert (status.reason, status.message) == ("OutOfcpu", f"Pod was rejected: {why}")
+        assert n.events.messages("OutOfcpu") == [why]
+        assert len(n.cri.sandboxes) == 1
+
+
+@with_skipped_time
+async def test_a_killed_agent_judges_nobody_twice(tmp_path: Path) -> None:
+    async with node(tmp_path) as n:
+        async with n.agent() as provider:
+            await n.running(provider, asking("a", "1500m"))
+            await provider.create_pod(asking("b", "1"))
+            await eventually(lambda: n.phase("b") == "Failed")
+        n.store.rows = {key: row for key, row in n.store.rows.items() if not key.startswith("status/")}
+        n.updates.clear()
+        async with n.agent() as provider:
+            # Now the other one comes first.
+            await provider.create_pod(asking("b", "1"))
+            await provider.create_pod(asking("a", "1500m"))
+            await eventually(lambda: n.phase("a") == "Running" and n.phase("b") == "Failed")
+
+
+@with_skipped_time
+async def test_a_pod_that_ended_makes_room_and_one_that_is_deleted_too(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        await n.running(provider, asking("a", "1500m", restartPolicy="Never"))
+        n.cri.exit(n.cri.container("main").id, 0)
+        await eventually(lambda: n.phase("a") == "Succeeded")
+        await n.running(provider, asking("b", "1500m"))
+        await provider.delete_pod(deleted("b", name="b"))
+        await eventually(lambda: n.gone("b"))
+        await n.running(provider, asking("c", "1500m"))
+
+
+@with_skipped_time
+async def test_a_critical_pod_takes_the_room_of_another(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        await n.running(provider, asking("a", "1500m"))
+        await n.running(provider, asking("b", "1", priority=2_000_000_000))
+        assert n.phase("a") == "Failed"
+        last = next(u.status for u in reversed(n.updates) if u.record.uid == "a")
+        assert (last.reason, last.message) == ("Preempting", "Preempted in order to admit critical pod")
+        assert n.events.messages("Preempting") == ["Preempted in order to admit critical pod"]
+
+
+@with_skipped_time
+async def test_what_was_decided_of_a_pod_that_nobody_names_any_more_is_forgotten_with_it(tmp_path: Path) -> None:
+    async with node(tmp_path) as n:
+        async with n.agent() as provider:
+            await provider.create_pod(asking("b", "3"))
+            await eventually(lambda: n.phase("b") == "Failed")
+        async with n.agent() as provider:
+            (orphan,) = await provider.get_pods()
+            assert orphan.uid == "b"
+            await provider.delete_pod(orphan)
+            await eventually(lambda: n.gone("b"))
+            await eventually(lambda: "admission/b" not in n.store.rows)
+            assert await provider.get_pods() == ()

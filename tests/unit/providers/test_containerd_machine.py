@@ -16,6 +16,8 @@ from agent.cri.channel import RuntimeChannel
 from agent.cri.images import ImageClient
 from agent.cri.runtime import RuntimeClient
 from agent.errors import Retryable
+from agent.model.node import NodeFacts
+from agent.pods.admission.gate import Gate, SettledNode
 from agent.pods.cgroups import CgroupDriver
 from agent.pods.logfiles import LogFiles
 from agent.pods.machine import Machine
@@ -51,8 +53,9 @@ async def building(cri: FakeRuntime, folder: Path, **settings: Any) -> AsyncIter
         )
 
         async def build() -> Machine:
+            gate = Gate(context.store, SettledNode(NodeFacts("n")), lambda uid, verdict: None)
             async with WorkerParts(runtime, context.events, lambda _: None) as parts:
-                return await build_machine(context, runtime, images, LogFiles.of(made), parts)
+                return await build_machine(context, runtime, images, LogFiles.of(made), parts, gate)
 
         yield build
 

@@ -1,0 +1,26 @@
+"""The own Node as far as pods depend on it: its name, labels, taints and what of it pods may have together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agent.model.meta import K8sStruct, Quantity
+
+HOSTNAME_LABEL = "kubernetes.io/hostname"
+OS_LABEL = "kubernetes.io/os"
+
+
+class NodeTaint(K8sStruct, frozen=True):
+    key: str
+    effect: str
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[NodeTaint, ...] = ()
+    allocatable: Mapping[str, Quantity] = field(default_factory=dict)
+    """By resource name, `pods` among them; also what others (device plugins) have put there."""

@@ -1,0 +1,117 @@
+"""The own Node as pods' admission sees it, also without an API server: what was last seen is in the record.
+
+In: the Node as this machine would register it, and every state of it that the node controller sees. Out: labels,
+taints and allocatable. Before anything was ever seen, it is the Node that is about to be registered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from loguru import logger
+
+from agent.config import Settings
+from agent.errors import EdgeletError, Retryable
+from agent.model.meta import Quantity
+from agent.model.node import NodeFacts, NodeTaint
+from agent.node import status
+from agent.node.facts import MachineFacts
+from agent.store.base import Store
+
+KEY = "node/seen"
+ASK_WITHIN_S = 2.0
+
+Json = dict[str, Any]
+
+
+class _Meta(msgspec.Struct, frozen=True, omit_defaults=True):
+    labels: dict[str, str] = {}
+
+
+class _Spec(msgspec.Struct, frozen=True, omit_defaults=True):
+    taints: tuple[NodeTaint, ...] = ()
+
+
+class _Status(msgspec.Struct, frozen=True, omit_defaults=True):
+    allocatable: dict[str, Quantity] = {}
+
+
+class _Seen(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The part of a v1.Node that is kept."""
+
+    metadata: _Meta = _Meta()
+    spec: _Spec = _Spec()
+    status: _Status = _Status()
+
+
+_decoder = msgspec.json.Decoder(_Seen)
+
+
+class KnownNode:
+    """Fits `agent.pods.admission.gate.NodeView`."""
+
+    def __init__(
+        self,
+        facts: MachineFacts,
+        settings: Settings,
+        store: Store,
+        fetch: Callable[[], Awaitable[bytes]] | None = None,
+    ) -> None:
+        """`fetch` asks the API server for the own Node; None: there is none."""
+        self._name = settings.node_name
+        self._store = store
+        self._fetch = fetch
+        own: Json = {
+            "metadata": {"labels": status.labels(facts, settings)},
+            "spec": {"taints": status.taints(settings)},
+            "status": {"allocatable": status.allocatable(facts, settings)},
+        }
+        self._own = msgspec.convert(own, _Seen)
+        self._seen = self._own
+        self._news = asyncio.Event()
+
+    async def load(self) -> None:
+        """What an agent before this one saw. A record that cannot be read only means that nothing was seen yet."""
+        try:
+            row = await self._store.get(KEY)
+            if row is not None:
+                self._seen = _decoder.decode(row.value)
+        except (Retryable, msgspec.DecodeError) as error:
+            logger.warning("the Node as it was last seen cannot be read: {}", error)
+
+    def facts(self) -> NodeFacts:
+        # What this machine has it knows best; what others added (device plugins) only the API server knows.
+        allocatable: Mapping[str, Quantity] = {**self._seen.status.allocatable, **self._own.status.allocatable}
+        labels = self._seen.metadata.labels
+        return NodeFacts(self._name, labels, self._seen.spec.taints, allocatable)
+
+    async def ask(self) -> NodeFacts:
+        if self._fetch is not None:
+            try:
+                async with asyncio.timeout(ASK_WITHIN_S):
+                    self._take(_decoder.decode(await self._fetch()))
+            except (EdgeletError, TimeoutError, msgspec.DecodeError) as error:
+                logger.debug("the Node is taken as it was last seen: {}", error or "no answer in time")
+        return self.facts()
+
+    def saw(self, node: Json) -> None:
+        """The Node as the API server has it now."""
+        self._take(msgspec.convert(node, _Seen))
+
+    async def run(self) -> None:
+        """Write what was seen, for as long as the agent lives."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                await self._store.put(KEY, msgspec.json.encode(self._seen))
+            except Retryable as error:
+                logger.warning("the Node as it was last seen is not recorded: {}", error)
+
+    def _take(self, seen: _Seen) -> None:
+        if seen != self._seen:
+            self._seen = seen
+            self._news.set()

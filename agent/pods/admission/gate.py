@@ -1,0 +1,228 @@
+"""Take pods or reject them, once each, and remember it: what was decided stands after any restart.
+
+In: pods in the order in which they came, and word of those that ended. Out: None, or why the pod is not run here, which
+is in the record before it is returned. That a pod was taken is written beside the pod's own start: until its row is
+durable, what the runtime has of it says the same. Pods that the node cannot do without make others go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+from loguru import logger
+
+from agent.errors import Retryable
+from agent.model.node import NodeFacts
+from agent.model.observed import ObservedPod
+from agent.model.pod import Pod
+from agent.pods.admission.claim import Claim, claim
+from agent.pods.admission.preemption import victims
+from agent.pods.admission.rules import NODE_AFFINITY, Offers, Rejection, judge
+from agent.store.base import Delete, Put, Store
+
+PREFIX = "admission/"
+RETRY_S = 1.0
+PREEMPTING = "Preempting"
+PREEMPTED = "Preempted in order to admit critical pod"
+_UNEXPECTED = "UnexpectedAdmissionError"
+
+
+class NodeView(Protocol):
+    def facts(self) -> NodeFacts:
+        """The own Node as it was last seen."""
+
+    async def ask(self) -> NodeFacts:
+        """The same, asked for anew where the API server answers at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettledNode:
+    """A Node that nobody watches: standalone, or a provider that was given none."""
+
+    node: NodeFacts
+
+    def facts(self) -> NodeFacts:
+        return self.node
+
+    async def ask(self) -> NodeFacts:
+        return self.node
+
+
+class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why the node does not run a pod (any more)."""
+
+    reason: str
+    message: str
+    preempted: bool = False
+    """It was taken first, and had to go later."""
+
+
+class _Row(msgspec.Struct, frozen=True, omit_defaults=True):
+    namespace: str
+    name: str
+    claim: Claim | None = None
+    """None: it was never taken."""
+    verdict: Verdict | None = None
+
+
+_rows = msgspec.json.Decoder(_Row)
+
+
+class Gate:
+    """One for a node. `load` comes first, `run` must be running."""
+
+    def __init__(self, store: Store, node: NodeView, preempt: Callable[[str, Verdict], None]) -> None:
+        """`preempt` begins to end the pod of that UID; `left` says when it has ended."""
+        self._store = store
+        self._node = node
+        self._preempt = preempt
+        self._decided: dict[str, _Row] = {}
+        self._was_here: frozenset[str] = frozenset()
+        self._ended: set[str] = set()
+        self._pending: set[str] = set()
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        """Set, and replaced, whenever a pod ends."""
+        self.offers = Offers()
+
+    async def load(self, running: Iterable[str], ended: Iterable[str]) -> None:
+        """At the start. `running`: the pods that the runtime has, which somebody took; `ended` hold nothing any more.
+
+        Raises Retryable.
+        """
+        self._was_here, self._ended = frozenset(running), set(ended)
+        for row in await self._store.list(PREFIX):
+            try:
+                self._decided[row.key.removeprefix(PREFIX)] = _rows.decode(row.value)
+            except msgspec.DecodeError as error:
+                logger.warning("record row {} is no admission and is left alone: {}", row.key, error)
+
+    async def admit(self, pod: Pod, *, runs: bool) -> Verdict | None:
+        """None: run it. `runs`: it is known to have run here, whatever the record says. Raises Retryable."""
+        uid = pod.uid
+        if (decided := self._decided.get(uid)) is not None:
+            return decided.verdict
+        try:
+            wanted = claim(pod)
+        except ValueError as error:
+            if not runs:
+                return await self._reject(pod, Verdict(_UNEXPECTED, str(error)))
+            wanted = Claim()
+        if runs or uid in self._was_here:
+            self._take(pod, wanted)
+            return None
+        against = self._judge(pod, wanted, self._node.facts())
+        if against and all(one.reason == NODE_AFFINITY for one in against):
+            # Who changed the Node's labels for this pod may have been quicker than the watch.
+            against = self._judge(pod, wanted, await self._node.ask())
+        chosen: tuple[str, ...] = ()
+        if against and wanted.critical:
+            against, chosen = self._make_room(wanted, against)
+        if against:
+            return await self._reject(pod, Verdict(against[0].reason, against[0].message))
+        self._take(pod, wanted)
+        if chosen:
+            await self._clear(pod, chosen)
+        return None
+
+    def left(self, uid: str) -> None:
+        """The pod has ended: it holds nothing any more, and stays decided."""
+        if uid not in self._ended:
+            self._ended.add(uid)
+            self._room.set()
+            self._room = asyncio.Event()
+
+    def forget(self, uid: str) -> None:
+        """The pod is gone."""
+        if self._decided.pop(uid, None) is not None:
+            self._write_soon(uid)
+        self.left(uid)
+        self._ended.discard(uid)
+
+    def unnamed(self, named: Mapping[str, object]) -> Iterator[ObservedPod]:
+        """Pods that were decided on before a restart and that nobody has named since."""
+        for uid, row in self._decided.items():
+            if uid not in named:
+                yield ObservedPod(uid, row.namespace, row.name)
+
+    async def run(self) -> None:
+        """Write what was decided, for as long as the agent lives, and the rest at its end."""
+        try:
+            while True:
+                await self._news.wait()
+                if not await self._flush():
+                    await asyncio.sleep(RETRY_S)
+        finally:
+            await asyncio.shield(self._flush())
+
+    # ------------------------------------------------------------ inside
+
+    def _judge(self, pod: Pod, wanted: Claim, node: NodeFacts) -> tuple[Rejection, ...]:
+        return judge(pod, wanted, node, self._held().values(), self.offers)
+
+    def _held(self) -> dict[str, Claim]:
+        return {u: row.claim for u, row in self._decided.items() if row.claim is not None and u not in self._ended}
+
+    def _take(self, pod: Pod, wanted: Claim) -> None:
+        self._ended.discard(pod.uid)
+        self._decided[pod.uid] = _Row(pod.metadata.namespace, pod.metadata.name, wanted)
+        self._write_soon(pod.uid)
+
+    async def _reject(self, pod: Pod, verdict: Verdict) -> Verdict:
+        row = _Row(pod.metadata.namespace, pod.metadata.name, verdict=verdict)
+        await self._store.put(PREFIX + pod.uid, msgspec.json.encode(row))
+        self._decided[pod.uid] = row
+        return verdict
+
+    def _make_room(
+        self, wanted: Claim, against: tuple[Rejection, ...]
+    ) -> tuple[tuple[Rejection, ...], tuple[str, ...]]:
+        """What still stands against a critical pod, and who goes for it."""
+        if others := tuple(one for one in against if not one.resource):
+            return others, ()
+        missing = {one.resource: one.missing for one in against}
+        staying = {u: c for u, c in self._held().items() if self._decided[u].verdict is None}
+        chosen = victims(wanted, staying, missing)
+        if chosen is None:
+            lacks = ", ".join(f"{name}: {amount}" for name, amount in missing.items())
+            why = f"Unexpected error while attempting to recover from admission failure: preemption: no set of running pods found to reclaim resources: [{lacks}]"  # noqa: E501
+            return (Rejection(_UNEXPECTED, why),), ()
+        return (), chosen
+
+    async def _clear(self, pod: Pod, chosen: tuple[str, ...]) -> None:
+        """End the chosen ones, for good, and return when they have ended: the room is taken already."""
+        verdict = Verdict(PREEMPTING, PREEMPTED, preempted=True)
+        for uid in chosen:
+            self._decided[uid] = msgspec.structs.replace(self._decided[uid], verdict=verdict)
+            self._write_soon(uid)
+            logger.bind(pod=pod.full_name).info("ends pod {} to have room", self._decided[uid].name)
+            self._preempt(uid, verdict)
+        while any(uid in self._decided and uid not in self._ended for uid in chosen):
+            await self._room.wait()
+
+    def _write_soon(self, uid: str) -> None:
+        self._pending.add(uid)
+        self._news.set()
+
+    async def _flush(self) -> bool:
+        self._news.clear()
+        pending, self._pending = self._pending, set()
+        if not pending:
+            return True
+        writes: list[Put | Delete] = []
+        for uid in pending:
+            row = self._decided.get(uid)
+            key = PREFIX + uid
+            writes.append(Delete(key) if row is None else Put(key, msgspec.json.encode(row)))
+        try:
+            await self._store.batch(writes)
+        except Retryable as error:
+            logger.error("admissions are not recorded yet: {}", error)
+            self._pending |= pending
+            self._news.set()
+            return False
+        return True

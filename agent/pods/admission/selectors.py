@@ -1,0 +1,84 @@
+"""Does a node match what a pod selects and tolerates: nodeSelector, required node affinity, tolerations.
+
+In: the pod's terms and the node's labels and taints. Out: yes or no. A term that cannot be read matches nothing.
+Source: the Kubernetes pages "Assigning Pods to Nodes" and "Taints and Tolerations".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agent.model.affinity import Affinity, NodeSelectorRequirement, NodeSelectorTerm, Toleration
+from agent.model.node import NodeFacts, NodeTaint
+from agent.model.pod import PodSpec
+
+
+def matches_node(spec: PodSpec, node: NodeFacts) -> bool:
+    """nodeSelector and required affinity: both must hold; of the affinity's terms any one is enough."""
+    if any(node.labels.get(name) != value for name, value in (spec.nodeSelector or {}).items()):
+        return False
+    required = _required(spec.affinity)
+    return required is None or any(_term_matches(term, node) for term in required)
+
+
+def tolerates(tolerations: tuple[Toleration, ...], taint: NodeTaint) -> bool:
+    return any(_covers(toleration, taint) for toleration in tolerations)
+
+
+def _required(affinity: Affinity | None) -> tuple[NodeSelectorTerm, ...] | None:
+    if affinity is None or affinity.nodeAffinity is None:
+        return None
+    required = affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution
+    return None if required is None else required.nodeSelectorTerms
+
+
+def _term_matches(term: NodeSelectorTerm, node: NodeFacts) -> bool:
+    """An empty term selects no node."""
+    if not term.matchExpressions and not term.matchFields:
+        return False
+    fields = {"metadata.name": node.name}
+    return all(_holds(r, node.labels) for r in term.matchExpressions) and all(
+        r.operator in ("In", "NotIn") and len(r.values) == 1 and _holds(r, fields) for r in term.matchFields
+    )
+
+
+def _holds(asked: NodeSelectorRequirement, labels: Mapping[str, str]) -> bool:
+    found = labels.get(asked.key)
+    match asked.operator:
+        case "In":
+            return found in asked.values
+        case "NotIn":
+            return bool(asked.values) and found not in asked.values
+        case "Exists":
+            return found is not None and not asked.values
+        case "DoesNotExist":
+            return found is None and not asked.values
+        case "Gt" | "Lt" if len(asked.values) == 1:
+            own, than = _integer(found), _integer(asked.values[0])
+            if own is None or than is None:
+                return False
+            return own > than if asked.operator == "Gt" else own < than
+        case _:
+            return False
+
+
+def _covers(toleration: Toleration, taint: NodeTaint) -> bool:
+    if toleration.effect and toleration.effect != taint.effect:
+        return False
+    if toleration.key and toleration.key != taint.key:
+        return False
+    match toleration.operator or "Equal":
+        case "Equal":
+            return toleration.value == taint.value
+        case "Exists":
+            return True
+        case _:
+            # Lt and Gt are an alpha feature, off by default.
+            return False
+
+
+def _integer(text: str | None) -> int | None:
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        return None

@@ -1,0 +1,95 @@
+"""The own Node as admission sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import Any
+
+from agent.config import Taint
+from agent.errors import Retryable
+from agent.model.node import NodeTaint
+from agent.node.known import KnownNode
+from tests.fakes.store import MemoryStore
+from tests.unit.node.machine import FACTS, SETTINGS
+
+SEEN: dict[str, Any] = {
+    "metadata": {"name": "edge-1", "labels": {"site": "north"}},
+    "spec": {"taints": [{"key": "k", "effect": "NoExecute", "timeAdded": "2024-01-01T00:00:00Z"}]},
+    "status": {"allocatable": {"cpu": "64", "x.io/gpu": "2"}},
+}
+
+
+async def run_until_written(known: KnownNode, store: MemoryStore) -> None:
+    task = asyncio.create_task(known.run())
+    async with asyncio.timeout(5):
+        while not store.writes:  # noqa: ASYNC110  the writer is another task
+            await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_before_it_is_registered_the_node_is_what_it_will_be() -> None:
+    settings = replace(SETTINGS, register_with_taints=(Taint("k", "v", "NoSchedule"),))
+    known = KnownNode(FACTS, settings, MemoryStore())
+    await known.load()
+    facts = known.facts()
+    assert facts.labels["kubernetes.io/hostname"] == facts.name == "edge-1"
+    assert facts.taints == (NodeTaint(key="k", value="v", effect="NoSchedule"),)
+    assert facts.allocatable["cpu"] == "4"
+    assert await known.ask() == facts
+
+
+async def test_what_others_made_of_the_node_counts_but_not_its_size() -> None:
+    known = KnownNode(FACTS, SETTINGS, MemoryStore())
+    known.saw(SEEN)
+    assert known.facts().labels == {"site": "north"}
+    assert known.facts().taints == (NodeTaint(key="k", effect="NoExecute"),)
+    assert known.facts().allocatable["x.io/gpu"] == "2"
+    assert known.facts().allocatable["cpu"] == "4"
+
+
+async def test_a_restart_without_network_knows_what_was_seen() -> None:
+    store = MemoryStore()
+    known = KnownNode(FACTS, SETTINGS, store)
+    known.saw(SEEN)
+    await run_until_written(known, store)
+    again = KnownNode(FACTS, SETTINGS, store)
+    await again.load()
+    assert again.facts() == known.facts()
+
+
+async def test_a_state_of_the_node_with_nothing_new_is_not_written() -> None:
+    store = MemoryStore()
+    known = KnownNode(FACTS, SETTINGS, store)
+    known.saw(SEEN)
+    await run_until_written(known, store)
+    known.saw({**SEEN, "status": {**SEEN["status"], "conditions": [{"type": "Ready"}]}})
+    task = asyncio.create_task(known.run())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    assert len(store.writes) == 1
+
+
+async def test_asking_takes_the_answer_and_lives_without_one() -> None:
+    answers: list[bytes | Exception] = [json.dumps(SEEN).encode(), Retryable("away")]
+
+    async def fetch() -> bytes:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    known = KnownNode(FACTS, SETTINGS, MemoryStore(), fetch)
+    assert (await known.ask()).labels == {"site": "north"}
+    assert (await known.ask()).labels == {"site": "north"}
+
+
+async def test_a_record_that_is_no_node_means_that_nothing_was_seen() -> None:
+    store = MemoryStore()
+    await store.put("node/seen", b"[]")
+    known = KnownNode(FACTS, SETTINGS, store)
+    await known.load()
+    assert known.facts().name == "edge-1"

@@ -1,0 +1,199 @@
+"""What was decided of a pod stands, over restarts too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from agent.errors import Retryable
+from agent.model.node import NodeFacts
+from agent.model.pod import Pod
+from agent.pods.admission.gate import Gate, Verdict
+from tests.fakes.store import MemoryStore
+from tests.unit.pods.pods import make_pod
+
+ROOM = {"cpu": "1", "memory": "1Gi", "pods": "10"}
+
+
+@dataclass
+class Node:
+    """A Node whose labels can be changed behind the watch's back."""
+
+    seen: NodeFacts = field(default_factory=lambda: NodeFacts("node-1", allocatable=ROOM))
+    real: NodeFacts | None = None
+    asked: int = 0
+
+    def facts(self) -> NodeFacts:
+        return self.seen
+
+    async def ask(self) -> NodeFacts:
+        self.asked += 1
+        self.seen = self.real or self.seen
+        return self.seen
+
+
+@dataclass
+class Lab:
+    store: MemoryStore = field(default_factory=MemoryStore)
+    node: Node = field(default_factory=Node)
+    told_to_go: list[str] = field(default_factory=list)
+
+    def _preempt(self, uid: str, verdict: Verdict) -> None:
+        assert verdict.preempted
+        self.told_to_go.append(uid)
+
+    @asynccontextmanager
+    async def agent(self, running: tuple[str, ...] = (), ended: tuple[str, ...] = ()) -> AsyncIterator[Gate]:
+        """An agent's life; its last writes are lost, as by SIGKILL."""
+        gate = Gate(self.store, self.node, self._preempt)
+        await gate.load(running, ended)
+        life = asyncio.create_task(gate.run())
+        try:
+            yield gate
+        finally:
+            life.cancel()
+            await asyncio.gather(life, return_exceptions=True)
+
+    async def written(self, count: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.store.writes) < count:  # noqa: ASYNC110  the writer is another task
+                await asyncio.sleep(0)
+
+
+def pod(uid: str, cpu: str = "0", **spec: Any) -> Pod:
+    main = {"name": "main", "image": "i", "resources": {"requests": {"cpu": cpu}}}
+    return make_pod({"uid": uid, "name": uid}, containers=[main], **spec)
+
+
+async def reason(gate: Gate, wanted: Pod, *, runs: bool = False) -> str:
+    verdict = await gate.admit(wanted, runs=runs)
+    return verdict.reason if verdict else ""
+
+
+async def test_the_pods_that_came_first_have_the_room() -> None:
+    async with Lab().agent() as gate:
+        assert await reason(gate, pod("a", "600m")) == ""
+        assert await reason(gate, pod("b", "600m")) == "OutOfcpu"
+        assert await reason(gate, pod("c", "400m")) == ""
+
+
+async def test_a_rejection_is_final_and_durable_before_it_is_told() -> None:
+    lab = Lab()
+    async with lab.agent() as gate:
+        verdict = await gate.admit(pod("b", "2"), runs=False)
+        assert verdict is not None
+        assert "requested: 2000, used: 0, capacity: 1000" in verdict.message
+    lab.node.seen = NodeFacts("node-1", allocatable={**ROOM, "cpu": "64"})
+    async with lab.agent() as gate:
+        assert await gate.admit(pod("b", "2"), runs=False) == verdict
+
+
+async def test_a_record_that_cannot_be_written_rejects_nobody_yet() -> None:
+    class Full(MemoryStore):
+        async def batch(self, changes: Any) -> int:
+            raise Retryable("disk full")
+
+    lab = Lab(store=Full())
+    async with lab.agent() as gate:
+        with pytest.raises(Retryable, match="disk full"):
+            await gate.admit(pod("b", "2"), runs=False)
+
+
+async def test_who_was_taken_is_not_judged_again_after_a_restart() -> None:
+    lab = Lab()
+    async with lab.agent() as gate:
+        assert await reason(gate, pod("a", "600m", nodeSelector={})) == ""
+        await lab.written(1)
+    lab.node.seen = NodeFacts("node-1", allocatable={**ROOM, "cpu": "100m"})
+    async with lab.agent() as gate:
+        assert await reason(gate, pod("a", "600m")) == ""
+        assert await reason(gate, pod("b", "100m")) == "OutOfcpu"
+
+
+async def test_what_was_taken_before_a_restart_counts_before_it_is_named() -> None:
+    lab = Lab()
+    async with lab.agent() as gate:
+        await reason(gate, pod("a", "600m"))
+        await lab.written(1)
+    async with lab.agent() as gate:
+        assert await reason(gate, pod("b", "600m")) == "OutOfcpu"
+
+
+async def test_a_pod_that_the_runtime_has_was_taken_even_where_the_record_does_not_say() -> None:
+    lab = Lab()
+    async with lab.agent(running=("a",)) as gate:
+        assert await reason(gate, pod("a", "3")) == ""
+        assert await reason(gate, pod("b", "100m")) == "OutOfcpu"
+    async with Lab().agent() as gate:
+        assert await reason(gate, pod("a", "3"), runs=True) == ""
+
+
+async def test_a_pod_that_ended_holds_nothing_and_one_that_went_is_forgotten() -> None:
+    lab = Lab()
+    async with lab.agent() as gate:
+        await reason(gate, pod("a", "600m"))
+        gate.left("a")
+        assert await reason(gate, pod("b", "600m")) == ""
+        gate.forget("b")
+        assert await reason(gate, pod("c", "600m")) == ""
+        await lab.written(3)
+    async with lab.agent(ended=("a",)) as gate:
+        assert await reason(gate, pod("d", "400m")) == ""
+        assert sorted(one.uid for one in gate.unnamed({"d": None})) == ["a", "c"]
+
+
+async def test_a_label_that_the_watch_has_not_shown_yet_is_asked_for() -> None:
+    lab = Lab(node=Node(real=NodeFacts("node-1", labels={"disk": "ssd"}, allocatable=ROOM)))
+    async with lab.agent() as gate:
+        assert await reason(gate, pod("a", nodeSelector={"disk": "ssd"})) == ""
+        assert await reason(gate, pod("b", nodeSelector={"disk": "hdd"})) == "NodeAffinity"
+        assert lab.node.asked == 2
+
+
+async def test_only_an_affinity_is_worth_a_question() -> None:
+    lab = Lab()
+    async with lab.agent() as gate:
+        assert await reason(gate, pod("a", "2", nodeSelector={"disk": "ssd"})) == "OutOfcpu"
+        assert await reason(gate, pod("b")) == ""
+        assert lab.node.asked == 0
+
+
+async def test_a_quantity_that_cannot_be_read_is_a_rejection() -> None:
+    async with Lab().agent() as gate:
+        assert await reason(gate, pod("a", "much")) == "UnexpectedAdmissionError"
+
+
+CRITICAL = {"priority": 2_000_000_000}
+
+
+async def test_a_critical_pod_has_others_go_and_waits_for_their_end() -> None:
+    lab = Lab()
+    async with lab.agent() as gate:
+        await reason(gate, pod("a", "600m"))
+        await reason(gate, pod("b", "300m"))
+        admitting = asyncio.create_task(reason(gate, pod("c", "500m", **CRITICAL)))
+        await lab.written(3)
+        assert lab.told_to_go == ["a"]
+        assert not admitting.done()
+        assert await reason(gate, pod("d", "300m")) == "OutOfcpu"
+        gate.left("a")
+        assert await admitting == ""
+        await lab.written(5)
+    async with lab.agent(running=("a",)) as gate:
+        # Who had to go stays gone, also where the agent was killed before its containers were.
+        assert await reason(gate, pod("a", "600m")) == "Preempting"
+        assert await reason(gate, pod("c", "500m")) == ""
+
+
+async def test_a_critical_pod_that_no_end_of_others_helps_is_rejected() -> None:
+    lab = Lab()
+    async with lab.agent() as gate:
+        await reason(gate, pod("a", "600m"))
+        assert await reason(gate, pod("c", "2", **CRITICAL)) == "UnexpectedAdmissionError"
+        assert await reason(gate, pod("d", "2", nodeSelector={"x": "y"}, **CRITICAL)) == "NodeAffinity"
+        assert lab.told_to_go == []
