@@ -23,6 +23,8 @@ from agent.store.base import Store
 
 KEY = "node/seen"
 ASK_WITHIN_S = 2.0
+SHOW_WITHIN_S = 2.0
+"""From the start: as long is waited for the API server's Node, whose labels may have changed while the agent was down."""
 
 Json = dict[str, Any]
 
@@ -72,6 +74,9 @@ class KnownNode:
         self._own = msgspec.convert(own, _Seen)
         self._seen = self._own
         self._news = asyncio.Event()
+        self._shown = asyncio.Event()
+        if fetch is None:
+            self._shown.set()
 
     async def load(self) -> None:
         """What an agent before this one saw. A record that cannot be read only means that nothing was seen yet."""
@@ -87,6 +92,14 @@ class KnownNode:
         allocatable: Mapping[str, Quantity] = {**self._seen.status.allocatable, **self._own.status.allocatable}
         labels = self._seen.metadata.labels
         return NodeFacts(self._name, labels, self._seen.spec.taints, allocatable)
+
+    async def current(self) -> NodeFacts:
+        try:
+            async with asyncio.timeout(SHOW_WITHIN_S):
+                await self._shown.wait()
+        except TimeoutError:
+            self._shown.set()
+        return self.facts()
 
     async def ask(self) -> NodeFacts:
         if self._fetch is not None:
@@ -112,6 +125,7 @@ class KnownNode:
                 logger.warning("the Node as it was last seen is not recorded: {}", error)
 
     def _take(self, seen: _Seen) -> None:
+        self._shown.set()
         if seen != self._seen:
             self._seen = seen
             self._news.set()

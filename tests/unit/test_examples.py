@@ -66,7 +66,7 @@ def test_an_example_goes_to_any_node(path: Path) -> None:
     for pod in pods(path):
         assert pod.spec.nodeSelector is None
         assert pod.spec.nodeName == ""
-        assert pod.spec.tolerations is None
+        assert pod.spec.tolerations == ()
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

@@ -35,6 +35,9 @@ class NodeView(Protocol):
     def facts(self) -> NodeFacts:
         """The own Node as it was last seen."""
 
+    async def current(self) -> NodeFacts:
+        """The same, once the API server has shown it since the start, or keeps it to itself for too long."""
+
     async def ask(self) -> NodeFacts:
         """The same, asked for anew where the API server answers at once."""
 
@@ -46,6 +49,9 @@ class SettledNode:
     node: NodeFacts
 
     def facts(self) -> NodeFacts:
+        return self.node
+
+    async def current(self) -> NodeFacts:
         return self.node
 
     async def ask(self) -> NodeFacts:
@@ -115,7 +121,9 @@ class Gate:
         if runs or uid in self._was_here:
             self._take(pod, wanted)
             return None
-        against = self._judge(pod, wanted, self._node.facts())
+        # A manifest waits for no API server.
+        node = self._node.facts() if pod.is_static else await self._node.current()
+        against = self._judge(pod, wanted, node)
         if against and all(one.reason == NODE_AFFINITY for one in against):
             # Who changed the Node's labels for this pod may have been quicker than the watch.
             against = self._judge(pod, wanted, await self._node.ask())

@@ -7,6 +7,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from agent.config import Taint
 from agent.errors import Retryable
 from agent.model.node import NodeTaint
@@ -93,3 +95,21 @@ async def test_a_record_that_is_no_node_means_that_nothing_was_seen() -> None:
     known = KnownNode(FACTS, SETTINGS, store)
     await known.load()
     assert known.facts().name == "edge-1"
+
+
+async def test_after_a_start_the_api_servers_node_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fetch() -> bytes:
+        raise Retryable("away")
+
+    known = KnownNode(FACTS, SETTINGS, MemoryStore(), fetch)
+    waiting = asyncio.create_task(known.current())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    known.saw(SEEN)
+    assert (await waiting).labels == {"site": "north"}
+    # Without an API server once, and not for each pod.
+    monkeypatch.setattr("agent.node.known.SHOW_WITHIN_S", 0.001)
+    known = KnownNode(FACTS, SETTINGS, MemoryStore(), fetch)
+    assert (await known.current()).name == "edge-1"
+    monkeypatch.setattr("agent.node.known.SHOW_WITHIN_S", 3600)
+    assert (await known.current()).name == "edge-1"

@@ -31,6 +31,9 @@ class Node:
     def facts(self) -> NodeFacts:
         return self.seen
 
+    async def current(self) -> NodeFacts:
+        return self.seen
+
     async def ask(self) -> NodeFacts:
         self.asked += 1
         self.seen = self.real or self.seen
