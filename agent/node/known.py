@@ -24,7 +24,7 @@ from agent.store.base import Store
 KEY = "node/seen"
 ASK_WITHIN_S = 2.0
 SHOW_WITHIN_S = 2.0
-"""From the start: as long is waited for the API server's Node, whose labels may have changed while the agent was down."""
+"""From the start, for the Node of the API server: its labels may have changed while the agent was down."""
 
 Json = dict[str, Any]
 
