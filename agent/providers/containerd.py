@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from functools import partial
 from dataclasses import replace
+from functools import partial
 
 from loguru import logger
 
@@ -195,7 +195,7 @@ class ContainerdProvider:
 
     async def _when_up(self, parts: WorkerParts) -> Machine:
         """Wait for the runtime, however long it takes."""
-        make = partial(build_machine, self._context, self._runtime, self._images, self._log_files, parts)
+        make = partial(build_machine, self._context, self._runtime, self._images, self._log_files, parts, self._gate)
         said = ""
         while True:
             try:
