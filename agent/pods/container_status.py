@@ -42,6 +42,12 @@ _REMOVED = "The container is removed because RestartAllContainers in place"
 """Reason and text are the kubelet's, for every container of a pod that starts over."""
 
 _REMOVED_END = Terminated(exitCode=137, reason=RESTARTING_ALL, message=_REMOVED)
+DONE = Terminated(
+    exitCode=0,
+    reason="Completed",
+    message="The runtime has the container no more; it must have done its work, for what comes after it was made",
+)
+"""An init container of which nobody has kept a status."""
 
 _Statuses = tuple[ContainerStatus, ...]
 
@@ -154,6 +160,15 @@ class _Writer:
     def _absent(self, spec: Container, before: ContainerStatus | None, *, init: bool) -> ContainerStatus:
         """The runtime has no such container: it was never made, or somebody removed it."""
         last, count = State(), 0
+        if init and not spec.is_sidecar and before is None and self._main_was_made:
+            return ContainerStatus(
+                name=spec.name,
+                image=spec.image,
+                state=State(terminated=DONE),
+                ready=True,
+                started=False,
+                volumeMounts=self._volume_mounts(spec),
+            )
         waiting = self._waiting(self._knows.failures.get(spec.name), initializing=bool(self._pod.spec.initContainers))
         if before is not None:
             last, count = before.lastState, before.restartCount
@@ -175,6 +190,10 @@ class _Writer:
             started=False,
             volumeMounts=self._volume_mounts(spec),
         )
+
+    @property
+    def _main_was_made(self) -> bool:
+        return any(self._observed.newest(main.name) is not None for main in self._pod.spec.containers)
 
     def _volume_mounts(self, spec: Container) -> tuple[VolumeMountStatus, ...]:
         return details.volume_mounts(spec, recursive_read_only=self._recursive_read_only)

@@ -437,3 +437,19 @@ def test_nothing_new_gives_the_same_status() -> None:
     first = look(make_pod(), seen, knows)
     later = replace(CONTEXT, wall=CONTEXT.wall + 3600, now=NOW + 3600)
     assert pod_status(make_pod(), seen, knows, first, later) == first
+
+
+# ---------------------------------------------------------------- an init container that nobody remembers
+
+
+@pytest.mark.parametrize("main", [container(), container(state=CREATED), exited(code=1)])
+def test_an_init_container_that_is_lost_with_its_status_had_done_its_work(main: ObservedContainer) -> None:
+    status = look(pod_with("setup"), observed(sandbox(), main), healthy(main))
+    (lost,) = status.initContainerStatuses
+    assert lost.state.terminated is not None
+    assert (lost.state.terminated.exitCode, lost.state.terminated.reason, lost.ready) == (0, "Completed", True)
+
+
+def test_a_lost_sidecar_and_an_init_container_before_any_main_one_wait() -> None:
+    for seen in (look(pod_with(SIDE), observed(sandbox(), container())), look(pod_with("setup"), observed(sandbox()))):
+        assert seen.initContainerStatuses[0].state == State(waiting=Waiting(reason="PodInitializing"))
