@@ -9,7 +9,7 @@ volumes it refuses the watch, so these are asked for whenever a pod's volumes ar
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, get_args
@@ -35,13 +35,21 @@ FALLBACK_TIMEOUT_S = 2.0
 UNWATCHED: Final[frozenset[ObjectKind]] = frozenset({"persistentvolumeclaims", "persistentvolumes"})
 """Kinds of which a node may `get` its pods' objects and nothing more."""
 
+GROUPS: Final[Mapping[ObjectKind, str]] = {"clustertrustbundles": "/apis/certificates.k8s.io/v1beta1"}
+"""Where the kinds are that are not of core/v1."""
+
 
 class _Head(msgspec.Struct):
     metadata: Meta
     immutable: bool | None = None
 
 
+class _Selected(msgspec.Struct):
+    items: list[msgspec.Raw] | None = None
+
+
 _heads = msgspec.json.Decoder(_Head)
+_selections = msgspec.json.Decoder(_Selected)
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +66,8 @@ class _Entry:
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     watcher: asyncio.Task[None] | None = None
     leaving: bool = False
+    selected: dict[str, RawObject] = field(default_factory=dict)
+    """By name, where the key is a selection."""
 
 
 class ReferencedObjects:
@@ -155,7 +165,8 @@ class ReferencedObjects:
                 return
 
         async def request() -> bytes:
-            return await self._api.get(_path(entry.key, named=True), timeout_s=timeout_s)
+            path, selectors = _path(entry.key, named=True), _selectors(entry.key)
+            return await self._api.get(path, selectors if entry.key.fields else None, timeout_s=timeout_s)
 
         try:
             raw = await authorized(request, self._clock.sleep)
@@ -167,7 +178,7 @@ class ReferencedObjects:
             logger.debug("{} is served from the record: {}", _name(entry.key), error)
         else:
             try:
-                await self._take(entry, RawObject(_heads.decode(raw).metadata, raw))
+                await self._take(entry, _answer(entry, raw))
             except msgspec.DecodeError as error:
                 raise Retryable(f"{_name(entry.key)}: the answer is no object: {error}") from error
 
@@ -179,9 +190,15 @@ class ReferencedObjects:
             entry.watcher = self._tasks.create_task(self._follow(entry), name=f"watch {_name(entry.key)}")
 
     async def _follow(self, entry: _Entry) -> None:
-        selector = f"metadata.name={entry.key.name}"
+        selectors = _selectors(entry.key)
         try:
-            events = list_watch(self._api, _path(entry.key), selector, sleep=self._clock.sleep)
+            events = list_watch(
+                self._api,
+                _path(entry.key),
+                selectors["fieldSelector"],
+                selectors.get("labelSelector", ""),
+                sleep=self._clock.sleep,
+            )
             async with aclosing(events):
                 async for event in events:
                     await self._follow_one(entry, event)
@@ -195,6 +212,16 @@ class ReferencedObjects:
 
     async def _follow_one(self, entry: _Entry, event: WatchEvent) -> None:
         match event:
+            case Listed(items=items) if entry.key.fields:
+                entry.selected = {item.meta.name: item for item in items}
+                await self._take(entry, _selection(entry))
+                entry.live = True
+            case Upserted(object=found) if entry.key.fields:
+                entry.selected[found.meta.name] = found
+                await self._take(entry, _selection(entry))
+            case Removed(object=found) if entry.key.fields:
+                entry.selected.pop(found.meta.name, None)
+                await self._take(entry, _selection(entry))
             case Listed(items=items):
                 await self._take(entry, items[0] if items else None)
                 entry.live = True
@@ -277,13 +304,35 @@ class RecordedObjects:
         return ()
 
 
+def _answer(entry: _Entry, raw: bytes) -> RawObject:
+    """What a GET brought: the object, or the list that was selected. Raises msgspec.DecodeError."""
+    if not entry.key.fields:
+        return RawObject(_heads.decode(raw).metadata, raw)
+    items = (RawObject(_heads.decode(item).metadata, bytes(item)) for item in _selections.decode(raw).items or ())
+    entry.selected = {item.meta.name: item for item in items}
+    return _selection(entry)
+
+
+def _selection(entry: _Entry) -> RawObject:
+    """What is selected as one object, whose version changes with any of them."""
+    chosen = sorted(entry.selected.items())
+    version = ",".join(("selected", *(f"{name}={item.meta.resourceVersion}" for name, item in chosen)))
+    listed = {"metadata": {"resourceVersion": version}, "items": [msgspec.Raw(item.raw) for _, item in chosen]}
+    return RawObject(Meta(resourceVersion=version), msgspec.json.encode(listed))
+
+
+def _selectors(key: ObjectKey) -> dict[str, str]:
+    selectors = {"fieldSelector": key.fields or f"metadata.name={key.name}", "labelSelector": key.labels}
+    return {name: value for name, value in selectors.items() if value}
+
+
 def _path(key: ObjectKey, *, named: bool = False) -> str:
     within = f"/namespaces/{key.namespace}" if key.namespace else ""
-    return f"/api/v1{within}/{key.kind}" + (f"/{key.name}" if named else "")
+    return f"{GROUPS.get(key.kind, '/api/v1')}{within}/{key.kind}" + (f"/{key.name}" if named and key.name else "")
 
 
 def _row(key: ObjectKey) -> str:
-    return f"{PREFIX}{key.kind}/{key.namespace}/{key.name}"
+    return f"{PREFIX}{key.kind}/{key.namespace}/{key.name}" + (f"?{key.fields}&{key.labels}" if key.fields else "")
 
 
 def _name(key: ObjectKey) -> str:

@@ -15,7 +15,9 @@ import msgspec
 from agent.model.meta import K8sStruct, ObjectMeta
 from agent.model.pod import Pod
 
-ObjectKind = Literal["configmaps", "secrets", "serviceaccounts", "persistentvolumeclaims", "persistentvolumes"]
+ObjectKind = Literal[
+    "configmaps", "secrets", "serviceaccounts", "persistentvolumeclaims", "persistentvolumes", "clustertrustbundles"
+]
 """Plural resource names of what a pod may refer to by name, directly or through another of them."""
 
 
@@ -26,6 +28,10 @@ class ObjectKey:
     kind: ObjectKind
     namespace: str
     name: str
+    fields: str = ""
+    """A field selector: then the key has no name, and stands for a list, of all objects that are selected."""
+    labels: str = ""
+    """A label selector beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,23 @@ class Secret(K8sStruct, frozen=True):
     def contents(self) -> dict[str, bytes]:
         """Every key with its decoded bytes."""
         return {key: _from_base64(key, text) for key, text in self.data.items()}
+
+
+class ClusterTrustBundleSpec(K8sStruct, frozen=True):
+    trustBundle: str = ""
+    """PEM."""
+    signerName: str = ""
+
+
+class ClusterTrustBundle(K8sStruct, frozen=True):
+    metadata: ObjectMeta
+    spec: ClusterTrustBundleSpec = ClusterTrustBundleSpec()
+
+
+class ClusterTrustBundleList(K8sStruct, frozen=True):
+    """What a selection came to."""
+
+    items: tuple[ClusterTrustBundle, ...] = ()
 
 
 class ServicePort(K8sStruct, frozen=True):

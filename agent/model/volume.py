@@ -104,11 +104,31 @@ class ServiceAccountTokenProjection(K8sStruct, frozen=True):
     expirationSeconds: int = 3600
 
 
+class LabelSelectorRequirement(K8sStruct, frozen=True):
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+class LabelSelector(K8sStruct, frozen=True):
+    matchLabels: dict[str, str] | None = None
+    matchExpressions: tuple[LabelSelectorRequirement, ...] = ()
+
+
+class ClusterTrustBundleProjection(K8sStruct, frozen=True):
+    path: str
+    name: str | None = None
+    signerName: str | None = None
+    labelSelector: LabelSelector | None = None
+    optional: bool | None = None
+
+
 class VolumeProjection(K8sStruct, frozen=True):
     configMap: ConfigMapProjection | None = None
     secret: SecretProjection | None = None
     downwardAPI: DownwardAPIProjection | None = None
     serviceAccountToken: ServiceAccountTokenProjection | None = None
+    clusterTrustBundle: ClusterTrustBundleProjection | None = None
 
 
 class ProjectedVolumeSource(K8sStruct, frozen=True):

@@ -18,11 +18,12 @@ import msgspec
 
 from agent.errors import Forbidden, NotFound, Permanent, Retryable
 from agent.model.container import Container
-from agent.model.objects import ConfigMap, ObjectKind, Secret, Service
+from agent.model.objects import ClusterTrustBundle, ClusterTrustBundleList, ConfigMap, ObjectKind, Secret, Service
 from agent.model.persistent import PersistentVolume, PersistentVolumeClaim
 from agent.model.pod import Pod
 from agent.model.volume import ServiceAccountTokenProjection, Volume
 from agent.pods.ports import ObjectKey, Objects, Token, Tokens
+from agent.pods.trust_bundles import trust_keys
 
 
 class Missing(Enum):
@@ -34,7 +35,7 @@ class Missing(Enum):
 MISSING: Final = Missing.MISSING
 """The API server said that there is no such object."""
 
-Held = ConfigMap | Secret | PersistentVolumeClaim | PersistentVolume
+Held = ConfigMap | Secret | PersistentVolumeClaim | PersistentVolume | ClusterTrustBundle | ClusterTrustBundleList
 
 TokenKey = tuple[str, str]
 """Volume name and the token's path in it."""
@@ -73,7 +74,8 @@ def references(pod: Pod) -> tuple[ObjectKey, ...]:
     """Everything that the pod itself names, each once, in the order of the spec."""
     namespace = pod.metadata.namespace
     named = [*_must_exist(pod), *_pull_secrets(pod)]
-    return tuple(dict.fromkeys(ObjectKey(kind, namespace, name) for kind, name in named if name))
+    keys = (ObjectKey(kind, namespace, name) for kind, name in named if name)
+    return tuple(dict.fromkeys((*keys, *trust_keys(pod))))
 
 
 def token_requests(pod: Pod) -> Mapping[TokenKey, ServiceAccountTokenProjection]:
@@ -205,12 +207,14 @@ _decoders: Final[Mapping[ObjectKind, msgspec.json.Decoder[Held]]] = {
     "secrets": msgspec.json.Decoder(Secret),
     "persistentvolumeclaims": msgspec.json.Decoder(PersistentVolumeClaim),
     "persistentvolumes": msgspec.json.Decoder(PersistentVolume),
+    "clustertrustbundles": msgspec.json.Decoder(ClusterTrustBundle),
 }
+_trust_bundles: Final[msgspec.json.Decoder[Held]] = msgspec.json.Decoder(ClusterTrustBundleList)
 
 
 def _decode(key: ObjectKey, raw: bytes) -> Held:
     try:
-        return _decoders[key.kind].decode(raw)
+        return (_trust_bundles if key.fields else _decoders[key.kind]).decode(raw)
     except msgspec.DecodeError as error:
         raise Permanent("InvalidReference", f"{key.kind} {key.namespace}/{key.name} can't be read: {error}") from error
 

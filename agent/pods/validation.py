@@ -167,7 +167,7 @@ def _references(spec: PodSpec) -> Iterator[str]:
             if getattr(volume, kind) is not None:
                 yield f"{path}.{kind}"
         for number, source in enumerate(volume.projected.sources if volume.projected is not None else ()):
-            for kind in ("configMap", "secret", "serviceAccountToken"):
+            for kind in ("configMap", "secret", "serviceAccountToken", "clusterTrustBundle"):
                 if getattr(source, kind) is not None:
                     yield f"{path}.projected.sources[{number}].{kind}"
     for group in ("initContainers", "containers"):

@@ -28,6 +28,7 @@ from agent.model.volume import (
 from agent.pods.downward import NodeContext, resource, volume_field
 from agent.pods.ports import Token
 from agent.pods.references import Referenced
+from agent.pods.trust_bundles import anchors, trust_key
 
 _TOKEN_MODE = 0o600
 
@@ -93,7 +94,11 @@ def _projected(
                 files.update(_downward(pod, part.downwardAPI.items, default, node))
             elif part.serviceAccountToken is not None:
                 token = _token(pod, name, part.serviceAccountToken, referenced)
-                files[part.serviceAccountToken.path] = _token_file(pod, token, default)
+                files[part.serviceAccountToken.path] = _private_file(pod, token.token.encode(), default)
+            elif (bundle := part.clusterTrustBundle) is not None:
+                key = trust_key(bundle)
+                held = anchors(bundle, referenced.objects.get(key) if key is not None else None)
+                files[bundle.path] = _private_file(pod, held, default)
             else:
                 raise ValueError("a projected source of an unsupported kind")
         except ValueError as problem:
@@ -185,12 +190,12 @@ def _token(pod: Pod, volume: str, source: ServiceAccountTokenProjection, referen
     return token
 
 
-def _token_file(pod: Pod, token: Token, default: int) -> PayloadFile:
-    """A token is for one user or one group where the pod names one; fsGroup adds its read bit later."""
+def _private_file(pod: Pod, data: bytes, default: int) -> PayloadFile:
+    """For one user or one group where the pod names one; fsGroup adds its read bit later."""
     user = common_user(pod)
     group = pod.spec.securityContext.fsGroup if pod.spec.securityContext is not None else None
     mode = default if user is None and group is None else _TOKEN_MODE
-    return PayloadFile(token.token.encode(), mode, owner=user)
+    return PayloadFile(data, mode, owner=user)
 
 
 def _joined(problems: Sequence[str]) -> str:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -324,3 +324,44 @@ async def test_a_claims_volume_is_had_from_the_record_after_a_restart_without_a_
     again.objects.retain("pod-1", [VOLUME])
     await again.objects.keep_only_retained()
     await again.data(VOLUME)
+
+
+SIGNER = ObjectKey("clustertrustbundles", "", "", "spec.signerName=x.io/s", "a=1")
+CERTIFICATES = "/apis/certificates.k8s.io/v1beta1"
+
+
+def put_bundle(house: House, name: str, text: str, signer: str = "x.io/s") -> None:
+    spec = {"signerName": signer, "trustBundle": text}
+    house.server.put("clustertrustbundles", name, "", CERTIFICATES, metadata={"labels": {"a": "1"}}, spec=spec)
+
+
+async def selected(house: House) -> list[str]:
+    async with asyncio.timeout(5):
+        found = json.loads(await house.objects.get(SIGNER))
+    return [item["spec"]["trustBundle"] for item in found["items"]]
+
+
+async def test_a_selection_follows_what_is_put_changed_and_removed(house: House) -> None:
+    house.objects.retain("pod-1", [SIGNER])
+    assert await selected(house) == []
+    await eventually(lambda: house.watches("clustertrustbundles"))
+    changes: list[tuple[Callable[[], None], list[str]]] = [
+        (lambda: put_bundle(house, "b", "one"), ["one"]),
+        (lambda: put_bundle(house, "a", "two"), ["two", "one"]),
+        (lambda: put_bundle(house, "b", "three"), ["two", "three"]),
+        (lambda: house.server.remove("clustertrustbundles", "a", "", CERTIFICATES), ["three"]),
+    ]
+    for change, expected in changes:
+        house.woken.clear()
+        change()
+        await eventually(lambda: house.woken == ["pod-1"])
+        assert await selected(house) == expected
+    (watch, *_) = house.watches("clustertrustbundles")
+    assert (watch.query["fieldSelector"], watch.query["labelSelector"]) == ("spec.signerName=x.io/s", "a=1")
+
+
+async def test_a_selection_is_had_from_the_record_too(house: House) -> None:
+    put_bundle(house, "a", "one")
+    assert await selected(house) == ["one"]
+    await house.server.stop()
+    assert await selected(await house.restarted()) == ["one"]

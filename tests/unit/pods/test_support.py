@@ -63,8 +63,8 @@ def test_a_pod_as_the_api_server_writes_it_is_accepted() -> None:
     ("spec", "path"),
     [
         ({"volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "iscsi": {}}]}, "spec.volumes[1].iscsi"),
-        ({"volumes": [{"name": "b", "projected": {"sources": [{}, {"clusterTrustBundle": {"path": "x"}}]}}]},
-         "spec.volumes[0].projected.sources[1].clusterTrustBundle"),
+        ({"volumes": [{"name": "b", "projected": {"sources": [{}, {"podCertificate": {"keyType": "x"}}]}}]},
+         "spec.volumes[0].projected.sources[1].podCertificate"),
         ({"ephemeralContainers": [{"name": "debug"}]}, "spec.ephemeralContainers"),
         ({"hostUsers": False}, "spec.hostUsers"),
         ({"os": {"name": "windows"}}, "spec.os.name"),
