@@ -71,6 +71,9 @@ class Settings:
     registry_qps: float = 5.0
     """Pulls begun a second, after the first `registry_burst`; 0: as many as wanted."""
     registry_burst: int = 10
+    image_pull_credentials_verification_policy: str = "NeverVerifyPreloadedImages"
+    preloaded_images_verification_allowlist: tuple[str, ...] = ()
+    """Images for every pod, if the policy is NeverVerifyAllowlistedImages: names without tag, or prefixes with /*."""
     image_credential_provider_config: Path | None = None
     """A CredentialProviderConfig, or a folder of them; goes with the folder of its programs."""
     image_credential_provider_bin_dir: Path | None = None

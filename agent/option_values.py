@@ -29,6 +29,7 @@ _NAMESPACED = re.compile(
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|h|m|s))+")
+_IMAGE = re.compile(r"[A-Za-z0-9][\w.:-]*(/[a-z0-9][\w.-]*)*", re.ASCII)
 _PROVIDER_ALIASES = {"mynode": "containerd", "example-provider": "containerd"}
 
 _TRUE = frozenset({"true", "t", "1"})
@@ -140,13 +141,13 @@ def provider(value: object) -> str:
 def choice(*words: str, aliases: Mapping[str, str] | None = None) -> Callable[[object], str]:
     """One of the words, in any case; an alias stands for another word."""
 
+    meant = {**{word.lower(): word for word in words}, **(aliases or {})}
+
     def parse(value: object) -> str:
         word = text(value).lower()
-        if aliases and word in aliases:
-            return aliases[word]
-        if word not in words:
+        if word not in meant:
             raise ValueError(f"{value!r} is none of {', '.join(words)}")
-        return word
+        return meant[word]
 
     return parse
 
@@ -202,6 +203,17 @@ def sysctls(value: object) -> tuple[str, ...]:
         if not _NAMESPACED.match(one.replace("/", ".")):
             raise ValueError(f"{one!r} is not known to belong to a pod alone: only net.*, kernel.shm*, kernel.msg*,"
                              " kernel.sem and fs.mqueue.* are")  # fmt: skip
+    return found
+
+
+def images(value: object) -> tuple[str, ...]:
+    """Names of images without tag and digest; a `/*` at the end stands for any rest."""
+    found = tuple(text(item) for item in _items(value))
+    for one in found:
+        name = one.removesuffix("/*")
+        tagged = name == one and ":" in name.rpartition("/")[2]
+        if tagged or not _IMAGE.fullmatch(name):
+            raise ValueError(f"{one!r} is no image without a tag, and no prefix of images that ends in /*")
     return found
 
 

@@ -148,6 +148,18 @@ OPTIONS: tuple[Option, ...] = (
         "image pulls that may begin at once all the same",
     ),
     Option(
+        "image_pull_credentials_verification_policy", "image-pull-credentials-verification-policy",
+        form.choice("NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify"),
+        "POLICY",
+        "images on the machine that a pod has to show credentials for, unless they were pulled without any:"
+        " AlwaysVerify, NeverVerify, or which of them it need not",
+    ),
+    Option(
+        "preloaded_images_verification_allowlist", "preloaded-images-verification-allowlist", form.images,
+        "IMAGE,...", "images that NeverVerifyAllowlistedImages means; IMAGE has no tag and may end in /*", many=True,
+        default="none",
+    ),
+    Option(
         "image_credential_provider_config", "image-credential-provider-config", form.optional_path, "PATH",
         "a CredentialProviderConfig, or a folder of them: programs that give credentials for images", default="none",
     ),

@@ -12,7 +12,7 @@ from agent.errors import NotFound, Permanent, Retryable
 from agent.model.container import Container
 from agent.model.objects import ObjectReference, Secret
 from agent.pods.backoff import raised, ready_at
-from agent.pods.credentials import Credential, of_secrets
+from agent.pods.credentials import Credential, SecretSource, of_secrets
 from agent.pods.go_duration import go_duration
 from agent.pods.images import with_default_tag
 from agent.pods.machine import Machine
@@ -48,14 +48,17 @@ async def ensure_image(
         message = f'Failed to inspect image "{container.image}": {error}'
         machine.events.record(about, "Warning", "InspectFailed", message)
         raise Permanent("ImageInspectError", message) from error
-    if policy == "Never" and present is None:
+    if present is not None and policy != "Always":
+        if await machine.access.must_pull(name.image, present.id, lambda: _sources(machine, state, name.image)):
+            present = None  # it is here, and not for this pod: nobody learns of it
+        else:
+            message = f'Container image "{container.image}" already present on machine and can be accessed by the pod'
+            machine.events.record(about, "Normal", "Pulled", message)
+            return _image(present)
+    if policy == "Never":
         message = f'Container image "{container.image}" is not present with pull policy of Never'
         machine.events.record(about, "Warning", "ErrImageNeverPull", message)
         raise Permanent("ErrImageNeverPull", message)
-    if present is not None and policy != "Always":
-        message = f'Container image "{container.image}" already present on machine'
-        machine.events.record(about, "Normal", "Pulled", message)
-        return _image(present)
     return _image(await _pull(machine, state, container, name, about, sandbox_config))
 
 
@@ -76,13 +79,14 @@ async def _pull(
         raise Permanent("ImagePullBackOff", f"{message}: {last}" if last else message)
     machine.events.record(about, "Normal", "Pulling", f'Pulling image "{container.image}"')
     try:
-        async with machine.pulls.turn():
+        async with machine.pulls.turn(), machine.access.pulling(name.image):
             began = machine.monotonic()
-            await _pull_with_any_credential(machine, state, name, sandbox_config)
+            used = await _pull_with_any_credential(machine, state, name, sandbox_config)
             pulled = await machine.images.image_status(name)
             if pulled is None:
                 raise Permanent("", f'image "{container.image}" was pulled and is not there')
             took = machine.monotonic() - began
+            await machine.access.pulled(name.image, pulled.id, used)
     except (NotFound, Permanent, Retryable) as error:
         failed_at = machine.monotonic()
         state.image_backoffs[name.image] = raised(backoff, failed_at, failed_at)
@@ -125,6 +129,10 @@ async def _credentials(machine: Machine, state: PodState, image: str) -> tuple[C
     """The pod's own first, then what the node's plugins say."""
     own = of_secrets(image, _pull_secrets(state))
     return own if machine.plugins is None else (*own, *await machine.plugins.credentials(image))
+
+
+async def _sources(machine: Machine, state: PodState, image: str) -> list[SecretSource]:
+    return [found.source for found in await _credentials(machine, state, image) if found.source is not None]
 
 
 def _pull_secrets(state: PodState) -> list[Secret]:

@@ -19,6 +19,7 @@ from agent.pods.logfiles import LogFiles
 from agent.pods.observe import Observer
 from agent.pods.ports import CredentialSources, Events, Images, Objects, Runtime, Tokens
 from agent.pods.probes.prober import Prober
+from agent.pods.pull_records import PullRecords
 from agent.pods.pulls import PullGate
 from agent.pods.scripts.scripts import Scripts
 from agent.pods.translate.context import TranslateContext
@@ -47,6 +48,8 @@ class Machine:
     starts: asyncio.Semaphore
     """Sandboxes and containers made at the same time: more at once slows the runtime down."""
     pulls: PullGate
+    access: PullRecords
+    """Which images that are here a pod may use without a pull."""
     plugins: CredentialSources | None = None
     """Programs that give credentials for images; None: there are none."""
     resolv_conf: Path | None = None

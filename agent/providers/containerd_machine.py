@@ -15,6 +15,7 @@ from agent.pods.admission.gate import Gate
 from agent.pods.cgroups import CgroupDriver
 from agent.pods.downward import NodeContext
 from agent.pods.hooks import Hooks
+from agent.pods.image_access import Verification
 from agent.pods.last_words import last_words
 from agent.pods.logfiles import LogFiles
 from agent.pods.machine import Machine
@@ -23,6 +24,7 @@ from agent.pods.ports import CredentialSources, Events, Wake
 from agent.pods.probes.attempt import Attempts
 from agent.pods.probes.http import HttpGetter
 from agent.pods.probes.prober import Prober
+from agent.pods.pull_records import PullRecords
 from agent.pods.pulls import PullGate
 from agent.pods.scripts.allowed import ScriptRules
 from agent.pods.scripts.empty_image import EmptyImage
@@ -71,6 +73,19 @@ def credential_plugins(settings: Settings) -> CredentialSources | None:
     return CredentialPlugins(read_providers(config, programs))
 
 
+async def _pull_records(context: ProviderContext, images: ImageClient) -> PullRecords:
+    """Raises Retryable while the runtime does not answer."""
+    settings = context.settings
+    policy = Verification(settings.image_pull_credentials_verification_policy)
+    records = PullRecords(context.store, policy, settings.preloaded_images_verification_allowlist)
+
+    async def present() -> list[str]:
+        return [image.id for image in await images.list_images()]
+
+    await records.load(present)
+    return records
+
+
 async def build_machine(
     context: ProviderContext,
     runtime: RuntimeClient,
@@ -106,5 +121,6 @@ async def build_machine(
         cgroup_root=settings.cgroup_root,
         starts=asyncio.Semaphore(settings.parallel_starts),
         pulls=PullGate(settings.max_parallel_image_pulls, settings.registry_qps, settings.registry_burst),
+        access=await _pull_records(context, images),
         plugins=plugins,
     )

@@ -165,6 +165,13 @@ def test_a_wrong_value_in_the_file_is_refused_even_where_a_flag_wins() -> None:
         ("log_level", "loud", "--log-level: 'loud' is none of trace"),
         ("disable_taint", "maybe", "--disable-taint: neither true nor false: 'maybe'"),
         ("root_dir", "", "--root-dir: no path given"),
+        *(
+            ("preloaded_images_verification_allowlist", pattern, "--preloaded-images-verification-allowlist: ")
+            for pattern in ("/*", "*", "a*b", "a/*/b", "a:1", "r:5000/a:1", "a@sha256:0")
+        ),
+        ("registry_qps", "-1", "--registry-qps: '-1' is no number from 0 on"),
+        ("registry_qps", "often", "--registry-qps: 'often' is no number from 0 on"),
+        ("image_pull_credentials_verification_policy", "Sometimes", "--image-pull-credentials-verification-policy: "),
         ("allowed_unsafe_sysctls", "net..a", "--allowed-unsafe-sysctls: 'net..a' is no name of a kernel parameter"),
         ("allowed_unsafe_sysctls", "net.*.a", "--allowed-unsafe-sysctls: 'net.*.a' is no name of a kernel parameter"),
         ("allowed_unsafe_sysctls", "vm.swappiness", "--allowed-unsafe-sysctls: 'vm.swappiness' is not known to belong"),

@@ -37,6 +37,7 @@ from agent.pods.ports import ObjectKey
 from agent.pods.probes.attempt import Attempts
 from agent.pods.probes.http import HttpGetter
 from agent.pods.probes.prober import Prober
+from agent.pods.pull_records import PullRecords
 from agent.pods.pulls import PullGate
 from agent.pods.scripts.allowed import ScriptRules
 from agent.pods.scripts.empty_image import EmptyImage
@@ -312,6 +313,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
             cgroup_root=TEST_CGROUPS,
             starts=asyncio.Semaphore(4),
             pulls=PullGate(5, 0, 1),
+            access=PullRecords(MemoryStore()),
             monotonic=time.monotonic,
             wall=time.wall,
         )

@@ -29,7 +29,9 @@ async def test_an_image_that_is_here_is_not_pulled(tmp_path: Path) -> None:
         s.cri.add_image("busybox:1")
         await s.running(container_record(image="busybox:1"))
         assert "PullImage" not in s.moves
-        assert s.events.messages("Pulled") == ['Container image "busybox:1" already present on machine']
+        assert s.events.messages("Pulled") == [
+            'Container image "busybox:1" already present on machine and can be accessed by the pod'
+        ]
 
 
 @pytest.mark.parametrize("image", ["busybox", "busybox:latest"])
