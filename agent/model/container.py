@@ -221,3 +221,10 @@ class Container(K8sStruct, frozen=True):
             return "IfNotPresent"
         _, sep, tag = self.image.rsplit("/", 1)[-1].partition(":")
         return "Always" if not sep or tag == "latest" else "IfNotPresent"
+
+
+class EphemeralContainer(Container, frozen=True):
+    """A container that was added to a running pod (`kubectl debug`). It is started once."""
+
+    targetContainerName: str = ""
+    """Whose processes it sees; empty: as every container of the pod."""

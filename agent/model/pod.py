@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from agent.model.affinity import Affinity, Toleration
-from agent.model.container import Container, PodSecurityContext
+from agent.model.container import Container, EphemeralContainer, PodSecurityContext
 from agent.model.meta import K8sStruct, ObjectMeta, Quantity
 from agent.model.volume import LocalObjectReference, Volume
 
@@ -46,6 +46,7 @@ class PodOS(K8sStruct, frozen=True):
 class PodSpec(K8sStruct, frozen=True):
     containers: tuple[Container, ...] = ()
     initContainers: tuple[Container, ...] = ()
+    ephemeralContainers: tuple[EphemeralContainer, ...] = ()
     volumes: tuple[Volume, ...] = ()
     restartPolicy: str = "Always"
     terminationGracePeriodSeconds: int = 30
@@ -82,6 +83,18 @@ class PodSpec(K8sStruct, frozen=True):
     preemptionPolicy: str | None = None
     topologySpreadConstraints: Any = None
     schedulingGates: Any = None
+
+    @property
+    def all_containers(self) -> tuple[Container, ...]:
+        """Of every kind; their names are unique."""
+        return (*self.initContainers, *self.containers, *self.ephemeralContainers)
+
+    def part_of(self, name: str) -> str:
+        """The field that a container stands in, as references to it name it."""
+        for part in ("initContainers", "ephemeralContainers"):
+            if any(container.name == name for container in getattr(self, part)):
+                return part
+        return "containers"
 
 
 class PodCondition(K8sStruct, frozen=True):

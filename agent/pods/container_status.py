@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agent.model.container import Container
+import msgspec
+
+from agent.model.container import Container, EphemeralContainer
 from agent.model.observed import ContainerState, ObservedContainer, ObservedPod
 from agent.model.pod import Pod
 from agent.model.status import (
@@ -61,19 +63,20 @@ def container_statuses(
     *,
     finished: bool,
     recursive_read_only: bool = False,
-) -> tuple[_Statuses, _Statuses]:
-    """(init containers, main containers). `finished`: none of them will be started again; `recursive_read_only`: the
+) -> tuple[_Statuses, _Statuses, _Statuses]:
+    """(init, main and ephemeral containers). `finished`: none of them will be started again; `recursive_read_only`: the
 
     runtime can mount so.
     """
     final = finished or knows.ended or knows.stop is not None
-    before = {s.name: s for s in (*previous.initContainerStatuses, *previous.containerStatuses)} if previous else {}
+    before = {s.name: s for s in previous.all_containers} if previous else {}
     starting_over = bool(causes_of_restart(pod, observed)) or (previous is not None and is_restarting_all(previous))
-    share = MESSAGES_LIMIT_BYTES // max(1, len(pod.spec.initContainers) + len(pod.spec.containers))
+    share = MESSAGES_LIMIT_BYTES // max(1, len(pod.spec.all_containers))
     writer = _Writer(pod, observed, knows, now, final, share, starting_over, recursive_read_only)
     inits = tuple(writer.status(c, before.get(c.name), init=True) for c in pod.spec.initContainers)
     mains = tuple(writer.status(c, before.get(c.name), init=False) for c in pod.spec.containers)
-    return inits, mains
+    ephemeral = tuple(writer.ephemeral(c, before.get(c.name)) for c in pod.spec.ephemeralContainers)
+    return inits, mains, ephemeral
 
 
 def is_restarting_all(status: PodStatus) -> bool:
@@ -157,6 +160,18 @@ class _Writer:
             user=details.user(newest),
         )
 
+    def ephemeral(self, spec: Container, before: ContainerStatus | None) -> ContainerStatus:
+        """It runs once, and nobody asks whether it is ready."""
+        if any(c.name == spec.name for c in self._observed.containers):
+            made = self.status(spec, before, init=False)
+        elif before is not None and before.state.running is not None:
+            made = msgspec.structs.replace(before, state=State(terminated=LOST))
+        elif before is not None and before.state.terminated is not None:
+            return before
+        else:
+            made = self._absent(spec, before, init=False)
+        return msgspec.structs.replace(made, ready=False, started=None)
+
     def _absent(self, spec: Container, before: ContainerStatus | None, *, init: bool) -> ContainerStatus:
         """The runtime has no such container: it was never made, or somebody removed it."""
         last, count = State(), 0
@@ -172,7 +187,8 @@ class _Writer:
         waiting = self._waiting(self._knows.failures.get(spec.name), initializing=bool(self._pod.spec.initContainers))
         if before is not None:
             last, count = before.lastState, before.restartCount
-            if self._starting_over and before.state.waiting is None and not self._final:
+            over = self._starting_over and not self._final and not isinstance(spec, EphemeralContainer)
+            if over and before.state.waiting is None:
                 waiting = Waiting(reason=RESTARTING_ALL, message=_REMOVED)
                 last, count = State(terminated=_REMOVED_END), count + 1
             elif before.state.terminated is not None:
@@ -199,7 +215,7 @@ class _Writer:
         return details.volume_mounts(spec, recursive_read_only=self._recursive_read_only)
 
     def _will_restart(self, spec: Container, newest: ObservedContainer, *, init: bool) -> bool:
-        if self._final:
+        if self._final or isinstance(spec, EphemeralContainer):
             return False
         if init and not spec.is_sidecar and newest.exit_code == 0:
             return False

@@ -105,7 +105,7 @@ _OVERCOMMITTED: Final = ("cpu", "memory", "ephemeral-storage")
 
 
 def _container(pod: Pod, name: str) -> Container:
-    for container in (*pod.spec.containers, *pod.spec.initContainers):
+    for container in pod.spec.all_containers:
         if container.name == name:
             return container
     raise ValueError(f"container {name} not found")

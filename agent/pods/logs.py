@@ -46,8 +46,7 @@ def logged_container(pod_name: str, container: str, status: PodStatus, previous:
 
     Raises Permanent with the kubelet's words where there is none: not started yet, no predecessor.
     """
-    statuses = (*status.containerStatuses, *status.initContainerStatuses)
-    found = next((s for s in statuses if s.name == container), None)
+    found = next((s for s in status.all_containers if s.name == container), None)
     subject = f'container "{container}" in pod "{pod_name}"'
     if found is None:
         raise Permanent("BadRequest", f"{subject} is not available")

@@ -47,7 +47,7 @@ _Named = tuple[ObjectKind, str, bool]
 
 
 def _named(pod: Pod) -> Iterator[_Named]:
-    for container in (*pod.spec.initContainers, *pod.spec.containers):
+    for container in pod.spec.all_containers:
         yield from _of_container(container)
     for volume in pod.spec.volumes:
         yield from _of_volume(volume)

@@ -7,6 +7,7 @@ every rule here is a plain unit test. Ending a pod is in `plan_stop`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from agent.model.action import (
@@ -81,10 +82,27 @@ def _plan_running(pod: Pod, observed: ObservedPod, knows: Knowledge, now: float)
     actions += _kills(pod, observed, sandbox, knows)
     actions += _dead_weight(observed)
     if knows.volumes_ready:
-        starts = _starts(pod, observed, sandbox, knows, now, wakes)
-        if starts:
-            actions.append(StartContainers(tuple(starts)))
+        for starts in (
+            _ephemeral(pod, observed, sandbox, knows, now, wakes),
+            _starts(pod, observed, sandbox, knows, now, wakes),
+        ):
+            if starts:
+                actions.append(StartContainers(tuple(starts)))
     return Plan(tuple(actions), wakes.next)
+
+
+def _ephemeral(
+    pod: Pod, observed: ObservedPod, sandbox: ObservedSandbox, knows: Knowledge, now: float, wakes: _Wakes
+) -> list[ContainerStart]:
+    """Ephemeral containers that were never made: at once, also while init containers work, and each only once."""
+    starts: list[ContainerStart] = []
+    for container in pod.spec.ephemeralContainers:
+        newest = observed.newest(container.name)
+        made = newest is not None or knows.attempts.get(container.name, -1) >= 0
+        begun = newest is not None and newest.state is ContainerState.CREATED and newest.sandbox_id == sandbox.id
+        if (not made or begun) and (start := _start(container, observed, newest, knows, now, wakes)):
+            starts.append(start)
+    return starts
 
 
 def _starts(
@@ -227,5 +245,6 @@ class _Wakes:
         retry_at = getattr(failure, "retry_at", None)
         if retry_at is None or now >= retry_at:
             return True
-        self.add(retry_at)
+        if retry_at < math.inf:
+            self.add(retry_at)
         return False

@@ -58,10 +58,7 @@ class PodState:
         return self.record.pod
 
     def container(self, name: str) -> Container | None:
-        return next((c for c in (*self.pod.spec.initContainers, *self.pod.spec.containers) if c.name == name), None)
-
-    def is_init(self, name: str) -> bool:
-        return any(c.name == name for c in self.pod.spec.initContainers)
+        return next((c for c in self.pod.spec.all_containers if c.name == name), None)
 
     def next_retry(self, step: str) -> float:
         """Seconds to wait after one more failure of a step: doubling, capped."""

@@ -16,7 +16,7 @@ from loguru import logger
 from agent.cri._generated import api_pb2
 from agent.errors import Conflict, NotFound, Permanent, Retryable
 from agent.model.action import ContainerStart
-from agent.model.container import Container
+from agent.model.container import Container, EphemeralContainer
 from agent.model.objects import ObjectReference
 from agent.model.observed import ObservedPod, ObservedSandbox
 from agent.pods.addresses import pod_addresses
@@ -34,7 +34,7 @@ from agent.pods.on_disk import on_disk
 from agent.pods.pod_state import PodState
 from agent.pods.probes.target import Target
 from agent.pods.pull_faults import IMAGE_REASONS, PULL_REASONS
-from agent.pods.references import Referenced, fetch
+from agent.pods.references import Referenced, fetch, references
 from agent.pods.scripts.kind import is_scripts
 from agent.pods.translate import container as translate
 from agent.pods.translate.context import Notice
@@ -73,7 +73,7 @@ class ContainerStarter:
         about = self._reference(container)
         self._count_restart(order, observed)
         try:
-            container_id = order.resume_id or await self._create(container, order.attempt, about, sandbox, config)
+            container_id = order.resume_id or await self._create(container, order.attempt, about, observed, config)
             if container_id is None:
                 return
             await self._run(container, order.attempt, container_id, about, sandbox)
@@ -105,13 +105,14 @@ class ContainerStarter:
         container: Container,
         attempt: int,
         about: ObjectReference,
-        sandbox: ObservedSandbox,
+        observed: ObservedPod,
         config: api_pb2.PodSandboxConfig,
     ) -> str | None:
         """The new container's ID; None where the pod is to end instead."""
-        machine = self._machine
+        machine, sandbox = self._machine, observed.sandbox
+        assert sandbox is not None, "the planner starts containers only in a sandbox that is up"
         async with self._interrupt.scope() as scope:
-            request = await self._prepare(container, attempt, about, sandbox, config)
+            request = await self._prepare(container, attempt, about, sandbox, config, _target_id(container, observed))
         if scope.interrupted:
             return None
         async with machine.starts:
@@ -131,10 +132,13 @@ class ContainerStarter:
         about: ObjectReference,
         sandbox: ObservedSandbox,
         config: api_pb2.PodSandboxConfig,
+        target_id: str,
     ) -> api_pb2.ContainerConfig:
         machine, state = self._machine, self._state
-        if attempt > 0 or container.name in state.failures:
-            # The first try uses what the volumes were set up with; a later one must see what changed since.
+        if attempt > 0 or container.name in state.failures or isinstance(container, EphemeralContainer):
+            # The first try uses what the volumes were set up with; a later one must see what changed since, and who
+            # was added to the pod later what it refers to.
+            machine.objects.retain(state.pod.uid, {*references(state.pod), *state.referenced.objects})
             state.referenced = await self._fetch()
         image = await ensure_image(machine, state, container, about, config)
         images = await image_mounts(machine, state, container, config)
@@ -146,7 +150,9 @@ class ContainerStarter:
             files = replace(await self._files(container, dict(env.env), sandbox), images=images)
         except Retryable as error:
             raise Permanent("CreateContainerConfigError", str(error)) from error
-        request = translate.container_config(state.pod, container, attempt, image, env.env, files, machine.translate)
+        request = translate.container_config(
+            state.pod, container, attempt, image, env.env, files, machine.translate, target_id
+        )
         if is_scripts(state.pod):
             request = await machine.scripts.prepare(request, state.pod, container)
         return request
@@ -260,8 +266,19 @@ class ContainerStarter:
             self._machine.events.record(about, "Warning", notice.reason, notice.message)
 
     def _reference(self, container: Container) -> ObjectReference:
-        part = "initContainers" if self._state.is_init(container.name) else "containers"
+        part = self._state.pod.spec.part_of(container.name)
         return ObjectReference.of(self._state.pod, f"spec.{part}{{{container.name}}}")
+
+
+def _target_id(container: Container, observed: ObservedPod) -> str:
+    """Of the container whose processes this one is to see; empty where it names none. Raises Permanent."""
+    if not isinstance(container, EphemeralContainer) or not container.targetContainerName:
+        return ""
+    target = observed.newest(container.targetContainerName)
+    if target is None:
+        wanted = container.targetContainerName
+        raise Permanent("CreateContainerConfigError", f"unable to find target container {wanted}")
+    return target.id
 
 
 def _event_text(reason: str, message: str) -> str:

@@ -37,7 +37,7 @@ def pod_status(
     pod: Pod, observed: ObservedPod, knows: Knowledge, previous: PodStatus | None, context: StatusContext
 ) -> PodStatus:
     """The status to write now. `previous` keeps start and transition times where nothing changed."""
-    inits, mains = container_statuses(
+    inits, mains, ephemeral = container_statuses(
         pod,
         observed,
         knows,
@@ -63,6 +63,7 @@ def pod_status(
         qosClass=qos_class(pod),
         initContainerStatuses=inits,
         containerStatuses=mains,
+        ephemeralContainerStatuses=ephemeral,
         observedGeneration=pod.metadata.generation,
     )
 

@@ -20,6 +20,7 @@ from agent.model.volume import Volume
 NOT_YET: dict[str, str] = {
     "spec.containers.volumeDevices": "block devices are not supported by this node",
     "spec.initContainers.volumeDevices": "block devices are not supported by this node",
+    "spec.ephemeralContainers.volumeDevices": "block devices are not supported by this node",
     "spec.runtimeClassName": "only the runtime's default handler is used",
 }
 """Fields that the typed view knows and nothing performs yet, by path without indexes."""
@@ -52,6 +53,7 @@ _ALLOWED: Mapping[str, tuple[object, ...]] = {
     "spec.volumes.image.pullPolicy": ("", "Always", "IfNotPresent", "Never"),
     "spec.containers.imagePullPolicy": ("", "Always", "IfNotPresent", "Never"),
     "spec.initContainers.imagePullPolicy": ("", "Always", "IfNotPresent", "Never"),
+    "spec.ephemeralContainers.imagePullPolicy": ("", "Always", "IfNotPresent", "Never"),
 }
 """Fields of which only these values are performed, by path without indexes."""
 

@@ -24,6 +24,8 @@ def containers(spec: PodSpec) -> Iterator[Refusal]:
     main = [container.name for container in spec.containers]
     yield from duplicates("spec.containers", "name", main)
     yield from duplicates("spec.initContainers", "name", (c.name for c in spec.initContainers), main)
+    if spec.ephemeralContainers:
+        yield Refusal("spec.ephemeralContainers", "Forbidden: they are added to pods that run, by the API server")
     host_ports: set[tuple[str, int, str]] = set()
     for group in ("initContainers", "containers"):
         for index, container in enumerate(getattr(spec, group)):

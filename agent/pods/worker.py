@@ -25,6 +25,7 @@ from agent.model.status import Phase, PodStatus, timestamp, unix_seconds
 from agent.pods.addresses import pod_addresses
 from agent.pods.admission.gate import Verdict
 from agent.pods.container_status import entered_backoff
+from agent.pods.ephemeral import OF_THE_HOST, is_of_ephemeral, refused_ephemeral
 from agent.pods.interrupt import Interrupt
 from agent.pods.knowledge import Health, Stop, StopCause
 from agent.pods.machine import Machine
@@ -241,8 +242,7 @@ class PodWorker:
     def _say_backoffs(self, status: PodStatus) -> None:
         meta = self.record.pod.metadata
         for name in entered_backoff(self._status, status):
-            part = "initContainers" if self._state.is_init(name) else "containers"
-            about = ObjectReference.of(self.record.pod, f"spec.{part}{{{name}}}")
+            about = ObjectReference.of(self.record.pod, f"spec.{self.record.pod.spec.part_of(name)}{{{name}}}")
             message = f"Back-off restarting failed container {name} in pod {meta.name}_{meta.namespace}({meta.uid})"
             self._machine.events.record(about, "Warning", "BackOff", message)
 
@@ -333,7 +333,8 @@ class PodWorker:
         """Refuse what this agent does not do, by the field's name; a pod that runs already was admitted before."""
         pod = self.record.pod
         raw = msgspec.json.decode(self.record.raw)
-        refusals = [str(refusal) for refusal in unsupported(raw)]
+        refusals = [str(refusal) for refusal in unsupported(raw) if not is_of_ephemeral(refusal)]
+        self._state.failures |= refused_ephemeral(raw)
         if is_scripts(pod):
             # What a status says of such a pod proves nothing: only the owner's rules let it run.
             if (disabled := self._machine.scripts.rules.refusal(pod)) is not None:
@@ -351,8 +352,12 @@ class PodWorker:
 
     def _say_ignored(self, record: PodRecord) -> None:
         """A pod that runs goes on; what was added to it and is not done here is said, once."""
+        raw = msgspec.json.decode(record.raw)
         before = {str(refusal) for refusal in unsupported(msgspec.json.decode(self._state.record.raw))}
-        now = [str(refusal) for refusal in unsupported(msgspec.json.decode(record.raw))]
+        now = [str(refusal) for refusal in unsupported(raw)]
+        if is_scripts(record.pod) and raw["spec"].get("ephemeralContainers"):
+            now.append(str(OF_THE_HOST))
+        self._state.failures |= refused_ephemeral(raw)
         if added := [refusal for refusal in now if refusal not in before]:
             self._event("Warning", "UnsupportedField", f"This node does not do this: {'; '.join(added)}")
 

@@ -186,7 +186,7 @@ class KubeletServer:
         except NotFound as error:
             raise NotFound(f'pod "{name}" does not exist') from error
         spec = record.pod.spec
-        if container not in (c.name for c in (*spec.containers, *spec.initContainers)):
+        if container not in (c.name for c in spec.all_containers):
             raise NotFound(f'container "{container}" not found in pod "{name}"')
         log = self._provider.get_container_logs(namespace, name, container, options)
         try:

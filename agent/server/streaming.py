@@ -125,7 +125,7 @@ class StreamingRoutes:
         """Namespace, pod and container, which exist. Raises NotFound."""
         record = await self._pod(request)
         spec, container = record.pod.spec, request.match_info["container"]
-        if container not in (c.name for c in (*spec.containers, *spec.initContainers)):
+        if container not in (c.name for c in spec.all_containers):
             raise NotFound(f'container not found ("{container}")')
         return record.pod.metadata.namespace, record.pod.metadata.name, container
 

@@ -30,9 +30,8 @@ class Target:
     @property
     def reference(self) -> ObjectReference:
         """What an event about the container is about."""
-        is_init = any(init.name == self.container.name for init in self.pod.spec.initContainers)
-        field = "initContainers" if is_init else "containers"
-        return ObjectReference.of(self.pod, f"spec.{field}{{{self.container.name}}}")
+        name = self.container.name
+        return ObjectReference.of(self.pod, f"spec.{self.pod.spec.part_of(name)}{{{name}}}")
 
 
 def go_duration(seconds: float) -> str:

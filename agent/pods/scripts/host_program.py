@@ -79,6 +79,8 @@ def host_view(pod: Pod) -> Pod:
         shareProcessNamespace=False,
         containers=tuple(_view(container) for container in pod.spec.containers),
         initContainers=tuple(_view(container) for container in pod.spec.initContainers),
+        # Who may debug a pod may not therefore run programs on the host.
+        ephemeralContainers=(),
     )
     return msgspec.structs.replace(pod, spec=spec)
 

@@ -72,8 +72,12 @@ def container_config(
     env: Sequence[tuple[str, str]],
     files: ContainerFiles,
     context: TranslateContext,
+    target_id: str = "",
 ) -> api_pb2.ContainerConfig:
-    """Raises Permanent("CreateContainerConfigError")."""
+    """`target_id` is the container whose processes an ephemeral container sees.
+
+    Raises Permanent("CreateContainerConfigError").
+    """
     check_non_root(pod, container, image.user)
     known = dict(env)
     return api_pb2.ContainerConfig(
@@ -92,7 +96,7 @@ def container_config(
         tty=container.tty,
         linux=api_pb2.LinuxContainerConfig(
             resources=container_resources(pod, container, context),
-            security_context=container_security(pod, container, image.user, context),
+            security_context=container_security(pod, container, image.user, context, target_id),
         ),
         stop_signal=_stop_signal(container),
     )

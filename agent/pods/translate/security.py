@@ -54,18 +54,22 @@ class ImageUser:
     username: str = ""
 
 
-def namespaces(pod: Pod) -> api_pb2.NamespaceOption:
+def namespaces(pod: Pod, target_id: str = "") -> api_pb2.NamespaceOption:
+    """`target_id` is the container whose processes are to be seen, where each container has processes of its own."""
     spec = pod.spec
     if spec.hostPID:
         pid = api_pb2.NODE
     elif spec.shareProcessNamespace:
         pid = api_pb2.POD
+    elif target_id:
+        pid = api_pb2.TARGET
     else:
         pid = api_pb2.CONTAINER
     return api_pb2.NamespaceOption(
         network=api_pb2.NODE if spec.hostNetwork else api_pb2.POD,
         ipc=api_pb2.NODE if spec.hostIPC else api_pb2.POD,
         pid=pid,
+        target_id=target_id if pid == api_pb2.TARGET else "",
     )
 
 
@@ -78,14 +82,14 @@ def sandbox_security(pod: Pod) -> api_pb2.LinuxSandboxSecurityContext:
         run_as_group=_int64(asked.runAsGroup),
         supplemental_groups=_supplemental_groups(asked),
         supplemental_groups_policy=_groups_policy(asked),
-        privileged=any(_is_privileged(c) for c in (*pod.spec.containers, *pod.spec.initContainers)),
+        privileged=any(_is_privileged(c) for c in pod.spec.all_containers),
         # The pause process needs nothing that the runtime's default profile forbids, whatever the pod asks.
         seccomp=api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.RuntimeDefault),
     )
 
 
 def container_security(
-    pod: Pod, container: Container, user: ImageUser, context: TranslateContext
+    pod: Pod, container: Container, user: ImageUser, context: TranslateContext, target_id: str = ""
 ) -> api_pb2.LinuxContainerSecurityContext:
     """Raises Permanent("CreateContainerConfigError") where a profile is incomplete."""
     of_pod = pod.spec.securityContext or PodSecurityContext()
@@ -97,7 +101,7 @@ def container_security(
     return api_pb2.LinuxContainerSecurityContext(
         capabilities=_capabilities(own),
         privileged=bool(own.privileged),
-        namespace_options=namespaces(pod),
+        namespace_options=namespaces(pod, target_id),
         selinux_options=_selinux(own.seLinuxOptions or of_pod.seLinuxOptions),
         run_as_user=_int64(_image_uid(user) if from_image else run_as_user),
         run_as_username=user.username if from_image and user.uid is None else "",

@@ -57,7 +57,7 @@ def failure(volume: str, problem: Exception | str) -> str:
 def nested_mount_points(pod: Pod, volume: str) -> tuple[str, ...]:
     """Where other mounts of a container lie inside its mounts of this volume, relative to the volume."""
     found: dict[str, None] = {}
-    for container in (*pod.spec.initContainers, *pod.spec.containers):
+    for container in pod.spec.all_containers:
         for outer in container.volumeMounts:
             if outer.name != volume or outer.subPath or outer.subPathExpr:
                 continue

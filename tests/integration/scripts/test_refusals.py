@@ -157,11 +157,11 @@ def _turn(edge: Edge, trap: Path) -> None:
         edge.runtime.crictl("stop", "--timeout=0", running)
         wait_until(lambda count=count: restarts(edge.pod("turning")) == count, 60)  # type: ignore[misc]
         edge.wait_ready("turning")
-    # Ephemeral containers run nowhere, and nothing of theirs on the host.
+    # Ephemeral containers are containers, of their image, and nothing of theirs runs on the host.
     ephemeral = {"name": "debug", "image": "x", "command": ["bash", "-c", escape(trap)]}
     patch = json.dumps({"spec": {"ephemeralContainers": [ephemeral]}})
     edge.kubectl("patch", "pod", "turning", "--subresource=ephemeralcontainers", "--type=strategic", f"--patch={patch}")
-    wait_until(lambda: any("ephemeralContainers" in message for _, message in edge.events("turning")))
+    wait_until(lambda: any('"x"' in message for _, message in edge.events("turning")))
     assert not (trap / "escaped").exists()
     assert status_of(edge.pod("turning"))["image"].endswith(BUSYBOX.rpartition("/")[2])
 

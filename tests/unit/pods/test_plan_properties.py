@@ -24,7 +24,7 @@ from agent.model.action import (
     StopSandbox,
     TearDownVolumes,
 )
-from agent.model.container import Container
+from agent.model.container import Container, EphemeralContainer
 from agent.model.observed import ObservedContainer, ObservedPod, ObservedSandbox
 from agent.model.pod import Pod
 from agent.model.status import Phase, PodStatus
@@ -61,6 +61,8 @@ class World:
     stop: Stop | None = None
     status: PodStatus | None = None
     made: int = 0
+    agents: int = 1
+    """How many there were, one after the other."""
     runs: dict[str, int] = field(default_factory=dict)
     sick: set[str] = field(default_factory=set)
     """Containers whose liveness probe fails."""
@@ -105,9 +107,12 @@ class World:
             assert self.status.phase is before.phase
         if self.status.phase.is_terminal:
             assert not seen.alive or (before is not None and before.phase.is_terminal)
+        agents = self.agents
         for action in decided.actions:
             self.perform(action, seen)
             self.check()
+            if self.agents > agents:
+                break
         return decided
 
     def rest(self) -> Plan:
@@ -224,12 +229,15 @@ class World:
         mains = {c.name for c in self.pod.spec.containers}
         done = {c.name for c in here if c.state is EXITED and c.exit_code == 0}
         newest = self.seen().newest(name)
-        if newest is not None and newest.state is EXITED and (name in mains or newest.sandbox_id == sandbox.id):
+        ran_here = newest is not None and (name in mains or newest.sandbox_id == sandbox.id)
+        if newest is not None and ran_here and newest.state is EXITED and name not in self.ephemeral:
             done_init = name not in mains and not self.spec(name).is_sidecar and newest.exit_code == 0
             again = runs_again(self.pod, self.spec(name), newest, self.replaced)
             assert again, "what is through is not repeated"
             assert not done_init, "what is through is not repeated"
-        if name in mains:
+        if name in self.ephemeral:
+            assert newest is None or newest.state is CREATED, "an ephemeral container runs once"
+        elif name in mains:
             if not begun & mains:
                 for init in self.pod.spec.initContainers:
                     assert init.name in (begun if init.is_sidecar else done), f"{init.name} comes first"
@@ -242,9 +250,21 @@ class World:
 
     # ------------------------------------------------------------ what befalls it
 
+    @property
+    def ephemeral(self) -> set[str]:
+        return {c.name for c in self.pod.spec.ephemeralContainers}
+
+    def debug(self) -> None:
+        """As `kubectl debug` does."""
+        own = self.pod.spec.ephemeralContainers
+        more = EphemeralContainer(name=f"e{len(own)}", image="busybox", targetContainerName="m0")
+        spec = msgspec.structs.replace(self.pod.spec, ephemeralContainers=(*own, more))
+        self.pod = msgspec.structs.replace(self.pod, spec=spec)
+
     def restart_agent(self) -> None:
         self.volumes_ready, self.last_attempt, self.backoffs, self.failures = False, -1, {}, {}
         self.replaced = set()
+        self.agents += 1
 
     def end(self, container_id: str, code: int) -> None:
         self._put(replace(self.containers[container_id], state=EXITED, exit_code=code, finished_at_ns=2))
@@ -262,6 +282,8 @@ class World:
                 self.sick.add(victim.id)
             case "unknown" if victim:
                 self._put(replace(victim, state=UNKNOWN))
+            case "debug":
+                self.debug()
             case "image":
                 self.change_image(which)
             case "lose pause" if newest:
@@ -297,7 +319,7 @@ class World:
         self.pod = msgspec.structs.replace(self.pod, spec=spec)
 
     def spec(self, name: str) -> Container:
-        return next(c for c in (*self.pod.spec.initContainers, *self.pod.spec.containers) if c.name == name)
+        return next(c for c in self.pod.spec.all_containers if c.name == name)
 
     def _running_in(self, sandbox_id: str | None) -> list[str]:
         running = [c for c in self.containers.values() if c.state is RUNNING]
@@ -344,7 +366,7 @@ def pods(draw: st.DrawFn) -> Pod:
 BLOWS = st.tuples(
     st.sampled_from(
         ["exit"] * 5
-        + ["sick", "unknown", "image", "lose pause", "reboot", "remove pod", "revive", "restart agent", "time"]
+        + ["debug", "sick", "unknown", "image", "lose pause", "reboot", "remove pod", "revive", "restart agent", "time"]
         + ["fail", "die"]
     ),
     st.integers(0, 20),
@@ -398,6 +420,8 @@ def test_a_pod_comes_to_rest_with_everything_running_that_should_or_with_nothing
         if container.name not in running:
             assert newest.state is EXITED
             assert not restarts(world.pod, container, newest.exit_code)
+    assert {s.name for s in world.status.ephemeralContainerStatuses} == world.ephemeral
+    assert all(s.state.waiting is None for s in world.status.ephemeralContainerStatuses)
     assert world.status.phase is Phase.RUNNING
     before = world.status
     world.now += 1000

@@ -15,6 +15,7 @@ from tests.fakes.skipped_time import quiet, with_skipped_time
 from tests.unit.pods.scene import container_record, record, scene
 
 CONFIG_VOLUME: dict[str, Any] = {"name": "config", "configMap": {"name": "settings"}}
+DEBUG: dict[str, Any] = {"name": "debug", "image": "busybox"}
 LIVENESS = {"exec": {"command": ["check"]}, "periodSeconds": 10, "failureThreshold": 1}
 
 
@@ -124,13 +125,17 @@ async def test_a_pod_that_runs_already_was_admitted_before(tmp_path: Path) -> No
 async def test_what_is_added_to_a_running_pod_and_not_done_is_said_once(tmp_path: Path) -> None:
     async with scene(tmp_path) as s:
         worker = await s.running(record({"generation": 1}))
-        debugged = record({"generation": 2}, ephemeralContainers=[{"name": "debug", "image": "busybox"}])
+        debugged = record({"generation": 2}, ephemeralContainers=[DEBUG | {"resources": {"claims": [{"name": "x"}]}}])
         worker.update(debugged)
         worker.update(debugged)
         await quiet()
         assert s.phase == "Running"
         (said,) = s.events.messages("UnsupportedField")
-        assert "ephemeralContainers" in said
+        assert "ephemeralContainers[0].resources.claims" in said
+        (told,) = s.updates[-1].status.ephemeralContainerStatuses
+        assert told.state.waiting is not None
+        assert told.state.waiting.reason == "UnsupportedField"
+        assert len(s.cri.containers) == 1
 
 
 # ------------------------------------------------------------ restarts
