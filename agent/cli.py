@@ -1,4 +1,4 @@
-"""The command line: `edgelet run`, `edgelet providers`, `edgelet version`.
+"""The command line: `edgelet run`, `edgelet store`, `edgelet providers`, `edgelet version`.
 
 In: arguments, the environment and the settings file. Out: the exit code. A mistake of the user's ends with one line on
 stderr and code 2, a known failure with one line and code 1; only a bug shows a traceback.
@@ -13,7 +13,7 @@ import platform
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _print_providers()
             case "run":
                 return _run(_settings(vars(arguments)))
+            case "store":
+                return _store(vars(arguments))
             case _:
                 raise ConfigError("no command given; see edgelet --help")
     except ConfigError as error:
@@ -63,6 +65,24 @@ def _print_providers() -> None:
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, source, parts in rows:
         print(f"{name:{widths[0]}}  {source:{widths[1]}}  {parts}")
+
+
+def _store(arguments: Mapping[str, object]) -> int:
+    from agent import log
+    from agent.store import command
+
+    log.configure("warning")
+    # What only the agent needs may be missing on this machine.
+    settings = _settings({**{option.field: None for option in OPTIONS}, **arguments}, exists=lambda _: True)
+    try:
+        return command.run(settings, arguments)
+    except ConfigError:
+        raise
+    except EdgeletError as error:
+        return _fail(error, 1)
+    except BrokenPipeError:  # `| head`
+        sys.stderr.close()
+        return 1
 
 
 def _run(settings: Settings) -> int:
@@ -107,7 +127,7 @@ async def _credentials(kubeconfig: Path | None) -> Credentials | None:
     return await Credentials.load(kubeconfig)
 
 
-def _settings(arguments: Mapping[str, object]) -> Settings:
+def _settings(arguments: Mapping[str, object], exists: Callable[[Path], bool] = Path.exists) -> Settings:
     former_flags.refuse(arguments)
     flags = {
         option.field: ",".join(given) if isinstance(given, list) else str(given)
@@ -121,7 +141,7 @@ def _settings(arguments: Mapping[str, object]) -> Settings:
         _read_file(Path(str(config))) if config is not None else {},
         file_name=str(config),
         hostname=socket.gethostname(),
-        exists=Path.exists,
+        exists=exists,
     )
 
 
@@ -180,9 +200,29 @@ def _parser() -> argparse.ArgumentParser:
     for former in former_flags.FORMER_FLAGS:
         values: dict[str, Any] = {"nargs": "?", "const": "true"} if former.switch else {}
         run.add_argument(f"--{former.flag}", dest=former.field, help=argparse.SUPPRESS, **values)
+    _add_store(commands)
     commands.add_parser("providers", help="list the installed providers and what each can do", allow_abbrev=False)
     commands.add_parser("version", help="print the version", allow_abbrev=False)
     return parser
+
+
+def _add_store(commands: Any) -> None:
+    about = "look at the record, copy it, or move it to another place"
+    store = commands.add_parser("store", help=about, description=about, allow_abbrev=False)
+    parts = store.add_subparsers(dest="store_command", metavar="COMMAND", parser_class=_Parser, required=True)
+    export = parts.add_parser("export", help="print the record as JSON lines, without Secrets and tokens")
+    export.add_argument("--with-secrets", action="store_true", help="with Secrets and tokens, sealed")
+    export.add_argument("--unsealed", action="store_true", help="Secrets and tokens as they are; goes with the above")
+    taken = parts.add_parser("import", help="take an export in; rows of the same key are replaced")
+    taken.add_argument("file", metavar="FILE", help="- is standard input")
+    check = parts.add_parser("check", help="read everything and say what is wrong")
+    migrate = parts.add_parser("migrate", help="copy the record to another place")
+    migrate.add_argument("--to", metavar="URL", required=True, help="as for --store")
+    for part in (export, taken, check, migrate):
+        part.add_argument("--config", metavar="FILE", help="settings file (YAML)")
+        for option in OPTIONS:
+            if option.field in ("node_name", "root_dir", "store", "store_key_file"):
+                _add(part, option)
 
 
 def _add(parser: argparse.ArgumentParser, option: Option) -> None:

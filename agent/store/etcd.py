@@ -27,6 +27,7 @@ CALL_TIMEOUT_S = 5.0
 MESSAGE_BYTES = 64 * 1024 * 1024
 """A list of a whole record is one message; gRPC's own limit is 4 MiB."""
 PAGE = 500
+_TOO_LARGE = ("too many operations", "request is too large", "message larger than max")
 _UNAUTHENTICATED = "invalid auth token"
 
 T = TypeVar("T")
@@ -267,7 +268,7 @@ class EtcdStore:
 
     def _error(self, error: grpc.RpcError) -> EdgeletError:
         code, details = error.code(), error.details() or ""
-        if code is grpc.StatusCode.INVALID_ARGUMENT and ("too many" in details or "too large" in details):
+        if any(words in details for words in _TOO_LARGE):
             return Permanent("TooLarge", f"{self._address} refused: {details}")
         if code is grpc.StatusCode.UNAVAILABLE:
             return Retryable(f"{self._address} does not answer: {details}")

@@ -143,7 +143,7 @@ class RecordFile:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
                 "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)",
-                ((row.key, row.value, row.revision, _checksum(row.key, row.value)) for row in saved),
+                ((row.key, row.value, row.revision, checksum(row.key, row.value)) for row in saved),
             )
             self._db.execute("UPDATE counter SET revision = ?", (max(row.revision for row in saved),))
             self._db.execute("COMMIT")
@@ -217,14 +217,14 @@ class RecordFile:
     def _put(self, row: Row) -> None:
         self._db.execute(
             "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)",
-            (row.key, row.value, row.revision, _checksum(row.key, row.value)),
+            (row.key, row.value, row.revision, checksum(row.key, row.value)),
         )
 
     def _select(self, where: str, arguments: tuple[str, ...]) -> tuple[tuple[Row, ...], builtins.list[str]]:
         found: builtins.list[Row] = []
         bad: builtins.list[str] = []
-        for key, value, revision, checksum in self._db.execute(f"{_ROWS} {where}", arguments):
-            if _checksum(key, value) == checksum:
+        for key, value, revision, kept in self._db.execute(f"{ROWS} {where}", arguments):
+            if checksum(key, value) == kept:
                 found.append(Row(key, value, revision))
             else:
                 bad.append(key)
@@ -332,7 +332,7 @@ class _Transaction:
                 self._db.execute("ROLLBACK")
 
 
-_ROWS = "SELECT key, value, revision, checksum FROM rows"
+ROWS = "SELECT key, value, revision, checksum FROM rows"
 
 
 def salvaged(path: Path) -> Iterator[Row]:
@@ -354,10 +354,10 @@ def salvaged(path: Path) -> Iterator[Row]:
     try:
         for order in ("ASC", "DESC"):
             try:
-                for key, value, revision, checksum in db.execute(f"{_ROWS} ORDER BY key {order}"):
+                for key, value, revision, kept in db.execute(f"{ROWS} ORDER BY key {order}"):
                     if key in seen:
                         break
-                    if isinstance(key, str) and isinstance(value, bytes) and _checksum(key, value) == checksum:
+                    if isinstance(key, str) and isinstance(value, bytes) and checksum(key, value) == kept:
                         seen.add(key)
                         yield Row(key, value, int(revision))
                 else:
@@ -372,5 +372,5 @@ def _broken(error: sqlite3.DatabaseError) -> bool:
     return isinstance(error, _Damaged) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _BROKEN
 
 
-def _checksum(key: str, value: bytes) -> int:
+def checksum(key: str, value: bytes) -> int:
     return zlib.crc32(value, zlib.crc32(key.encode()))

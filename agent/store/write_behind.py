@@ -134,23 +134,18 @@ class WriteBehind:
     # ------------------------------------------------------------ the server
 
     async def _drain(self) -> None:
-        while changes := _within(await self._local.unsent(BATCH_LIMIT - 1), BATCH_BYTES):
+        limit = BATCH_LIMIT - 1
+        while changes := _within(await self._local.unsent(limit), BATCH_BYTES):
             mark = Put(FILLED_FROM, await self._mark(changes[-1].revision))
             try:
                 await self._remote.batch([*map(_as_write, changes), mark])
             except Permanent as error:
                 if len(changes) > 1:
-                    changes = changes[:1]
-                    await self._one(changes[0])
-                else:
-                    logger.error("{} does not take the row {}: {}", self._name, changes[0].key, error)
+                    limit = 1  # one by one, until it is the one that is refused
+                    continue
+                logger.error("{} does not take the row {}: {}", self._name, changes[0].key, error)
+            limit = BATCH_LIMIT - 1
             await self._local.sent(changes)
-
-    async def _one(self, change: Change) -> None:
-        try:
-            await self._remote.batch([_as_write(change), Put(FILLED_FROM, await self._mark(change.revision))])
-        except Permanent as error:
-            logger.error("{} does not take the row {}: {}", self._name, change.key, error)
 
     async def _mark(self, revision: int) -> bytes:
         return json.dumps({"incarnation": await self._local.incarnation(), "revision": revision}).encode()
