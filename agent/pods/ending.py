@@ -18,6 +18,7 @@ from agent.errors import NotFound
 from agent.model.action import KillContainer
 from agent.model.objects import ObjectReference
 from agent.model.observed import ObservedPod
+from agent.pods.addresses import pod_addresses
 from agent.pods.interrupt import Interrupt
 from agent.pods.machine import Machine
 from agent.pods.pod_state import PodState
@@ -50,8 +51,8 @@ class ContainerEnder:
         about = ObjectReference.of(state.pod, f"spec.containers{{{kill.name}}}")
         grace = _Grace(machine, state, kill)
         if container is not None:
-            sandbox = observed.sandbox
-            ips = machine.node.host_ips if state.pod.spec.hostNetwork else sandbox.ips if sandbox is not None else ()
+            sandbox_ips = observed.sandbox.ips if observed.sandbox is not None else ()
+            ips = pod_addresses(state.pod, sandbox_ips, machine.node.host_ips)
             target = Target(state.pod, container, kill.container_id, next(iter(ips), ""))
             about = target.reference
         if kill.replaced:

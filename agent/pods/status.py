@@ -18,6 +18,7 @@ from agent.pods.container_status import container_statuses
 from agent.pods.knowledge import Knowledge, StopCause
 from agent.pods.qos import qos_class
 from agent.pods.restart import causes_of_restart, runs_again
+from agent.pods.unseen_ends import with_unseen_ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,10 @@ def pod_status(
         recursive_read_only=context.recursive_read_only,
     )
     phase = _phase(pod, observed, knows, inits, mains, previous)
+    # One that was never admitted has no container to say anything of.
+    ended = knows.stop is not None and (knows.stop.cause is StopCause.DELETED or observed.sandbox is not None)
+    if ended and phase.is_terminal:
+        inits, mains = with_unseen_ends(pod, inits, mains, previous)
     reason, message = _why(pod, phase, knows, previous)
     ips = _pod_ips(pod, observed, knows, previous, context)
     start_time = (previous.startTime if previous else None) or pod.status.startTime or timestamp(context.wall)

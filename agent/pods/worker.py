@@ -19,15 +19,16 @@ from agent.errors import Conflict, EdgeletError, NotFound, Permanent, Retryable
 from agent.model.action import KillContainer, RemoveContainer, RemoveSandbox
 from agent.model.objects import ObjectReference
 from agent.model.observed import ContainerState, ObservedPod
-from agent.model.pod import ApiContainerStatus, pod_from_dict
+from agent.model.pod import pod_from_dict
 from agent.model.record import PodRecord
 from agent.model.status import Phase, PodStatus, timestamp, unix_seconds
 from agent.pods.addresses import pod_addresses
 from agent.pods.admission.gate import Verdict
+from agent.pods.adopted import last_health
 from agent.pods.container_status import entered_backoff
 from agent.pods.ephemeral import OF_THE_HOST, is_of_ephemeral, refused_ephemeral
 from agent.pods.interrupt import Interrupt
-from agent.pods.knowledge import Health, Stop, StopCause
+from agent.pods.knowledge import Health, Knowledge, Stop, StopCause
 from agent.pods.machine import Machine
 from agent.pods.on_disk import on_disk
 from agent.pods.perform import Performer
@@ -74,6 +75,8 @@ class PodWorker:
         self._refresh = False
         self._recalled = False
         self._admitted = False
+        self._busy_health: dict[str, Health | None] | None = None
+        """While actions are performed: the health last told."""
         self.gone = asyncio.Event()
         """Set when `run` has ended: another pod may take the name."""
         self._log = logger.bind(pod=record.pod.full_name)
@@ -105,6 +108,7 @@ class PodWorker:
     def wake(self) -> None:
         """Look at the pod now."""
         self._wake.set()
+        self._tell_health()
 
     def objects_changed(self) -> None:
         """Something that the pod refers to changed: write it into its volumes, and try again what failed for it."""
@@ -188,15 +192,16 @@ class PodWorker:
         knows = state.knowledge(machine.prober.health(self.record.uid), ended=ended)
         decided = plan(self.record.pod, observed, knows, now)
         gone = decided.done and state.stop is not None and state.stop.cause is StopCause.DELETED
-        context = StatusContext(
-            machine.node.host_ips, machine.wall(), now, recursive_read_only=machine.translate.recursive_read_only
-        )
-        self._report(pod_status(self.record.pod, observed, knows, self._status, context), decided, gone)
+        self._report(self._status_of(observed, knows), decided, gone)
         if gone:
             await self._leave(observed)
             return True
         if decided.actions:
-            await self._performer.perform(decided.actions, observed)
+            self._busy_health = self._running_health()
+            try:
+                await self._performer.perform(decided.actions, observed)
+            finally:
+                self._busy_health = None
             state.retries.pop("act", None)
             return False
         if state.refresh_at is not None and now >= state.refresh_at:
@@ -225,6 +230,30 @@ class PodWorker:
                 observed = await machine.observer.observe(meta.uid, meta.namespace, meta.name)
             except EdgeletError as error:
                 self._log.warning("cannot read the runtime: {}", error)
+
+    def _status_of(self, observed: ObservedPod, knows: Knowledge) -> PodStatus:
+        machine = self._machine
+        context = StatusContext(
+            machine.node.host_ips,
+            machine.wall(),
+            machine.monotonic(),
+            recursive_read_only=machine.translate.recursive_read_only,
+        )
+        return pod_status(self.record.pod, observed, knows, self._status, context)
+
+    def _running_health(self) -> dict[str, Health | None]:
+        """What probes say of the containers that ran when the runtime was last read."""
+        health = self._machine.prober.health(self.record.uid)
+        return {container.id: health.get(container.id) for container in self._observed.running}
+
+    def _tell_health(self) -> None:
+        """An action may take long (a stop all of its grace): what probes find meanwhile is told all the same."""
+        if self._busy_health is None or self._busy_health == (health := self._running_health()):
+            return
+        self._busy_health = health
+        ended = self._status is not None and self._status.phase.is_terminal
+        knows = self._state.knowledge(self._machine.prober.health(self.record.uid), ended=ended)
+        self._report(self._status_of(self._observed, knows), Plan(), gone=False)
 
     def _report(self, status: PodStatus, decided: Plan, gone: bool) -> None:
         """Tell a status that changed; while actions are to follow, only if nothing better comes soon."""
@@ -258,7 +287,7 @@ class PodWorker:
                 prober.stop(container.id)
             if not running:
                 state.post_starting.pop(container.id, None)
-            elif container.id not in health and container.id not in state.post_starting and state.stop is None:
+            elif container.id not in health and container.id not in state.post_starting:
                 spec = state.container(container.name)
                 if spec is not None:
                     age = max(0.0, self._machine.wall() - container.started_at_ns / 1e9)
@@ -268,23 +297,10 @@ class PodWorker:
                         container.id,
                         next(iter(ip), ""),
                         running_for_s=age,
-                        adopted=self._adopted(container.id),
+                        adopted=last_health(container.id, self._status, self.record.pod),
                     )
-
-    def _adopted(self, container_id: str) -> Health:
-        """What was last said of a container that an earlier agent started."""
-        said = f"containerd://{container_id}"
-        if self._status is not None:
-            own = (*self._status.containerStatuses, *self._status.initContainerStatuses)
-            for status in own:
-                if status.containerID == said:
-                    return Health(started=bool(status.started), ready=status.ready)
-        api = self.record.pod.status
-        known: tuple[ApiContainerStatus, ...] = (*api.containerStatuses, *api.initContainerStatuses)
-        for told in known:
-            if told.containerID == said:
-                return Health(started=bool(told.started), ready=told.ready)
-        return Health(started=False, ready=False)
+        if state.stop is not None:
+            prober.quiet(self.record.uid)
 
     def _deadline(self, now: float) -> float | None:
         """activeDeadlineSeconds: end the pod when it has passed; its moment in monotonic seconds until then."""

@@ -256,3 +256,81 @@ async def test_a_shorter_grace_reaches_containers_and_sidecars_that_wait(tmp_pat
         s.skip(6)
         await worker.gone.wait()
         assert timeouts(s) == [300, 5, 2, 2]
+
+
+# ------------------------------------------------------------ readiness meanwhile
+
+READINESS: dict[str, Any] = {"exec": {"command": ["ready"]}, "periodSeconds": 2, "failureThreshold": 1}
+
+
+def ready(s: Scene) -> tuple[bool, str]:
+    """Of the container, and of the pod, as last told."""
+    condition = s.updates[-1].status.condition("Ready")
+    assert condition is not None
+    return s.main().ready, condition.status
+
+
+@with_skipped_time
+async def test_readiness_is_probed_and_told_while_the_container_is_being_stopped(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        s.cri.behaviours["main"].obeys_stop = False
+        worker = s.start(container_record(readinessProbe=READINESS, livenessProbe={**READINESS, "periodSeconds": 1}))
+        await s.until(lambda: s.updates and ready(s) == (True, "True"))
+        worker.stop(StopCause.DELETED, 30)
+        await s.cri.reached("StopContainer")
+        probes = len(s.cri.called("ExecSync"))
+        s.cri.behaviours["main"].exec_results.append(pb.ExecSyncResponse(exit_code=1))
+        s.skip(2)
+        await s.until(lambda: ready(s) == (False, "False"))
+        assert len(s.cri.called("ExecSync")) == probes + 1, "liveness is probed no more"
+        assert s.main().state.running is not None
+        s.skip(2)
+        await s.until(lambda: ready(s) == (True, "True"))
+        s.skip(30)
+        await worker.gone.wait()
+        assert ready(s) == (False, "False")
+
+
+@with_skipped_time
+async def test_readiness_is_told_while_another_containers_image_is_pulled(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        worker = await s.running(
+            record(
+                containers=[
+                    {"name": "main", "image": "busybox", "readinessProbe": READINESS},
+                    {"name": "other", "image": "busybox"},
+                ]
+            )
+        )
+        await s.until(lambda: s.main().ready)
+        s.cri.images.clear()
+        s.cri.hold("PullImage")
+        s.exit("other", 1)
+        await s.cri.reached("PullImage", 2)
+        s.cri.behaviours["main"].exec_results.append(pb.ExecSyncResponse(exit_code=1))
+        s.skip(2)
+        await s.until(lambda: not s.main().ready)
+        worker.stop(StopCause.DELETED, 0)
+        await worker.gone.wait()
+
+
+@with_skipped_time
+async def test_an_agent_that_comes_back_while_a_pod_ends_says_it_as_ready_as_it_was(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        s.cri.behaviours["main"].obeys_stop = False
+        ending = container_record(readinessProbe=READINESS)
+        worker = s.start(ending)
+        await s.until(lambda: s.updates and ready(s) == (True, "True"))
+        last = s.updates[-1].status
+        await s.killed_agent()
+        s.updates.clear()
+        worker = s.make(ending, last)
+        worker.stop(StopCause.DELETED, 30)
+        s.run(worker)
+        await s.cri.reached("StopContainer")
+        assert [ready(s)] == [(True, "True")]
+        s.cri.behaviours["main"].exec_results.append(pb.ExecSyncResponse(exit_code=1))
+        s.skip(2)
+        await s.until(lambda: ready(s) == (False, "False"))
+        s.skip(30)
+        await worker.gone.wait()

@@ -193,3 +193,24 @@ async def test_an_error_of_the_disk_while_cleaning_up_ends_nobody(
         await quiet()
         s.skip(1)
         await worker.gone.wait()
+
+
+@pytest.mark.parametrize("rejected", [False, True])
+@with_skipped_time
+async def test_a_pod_that_ends_before_its_container_started_says_so_of_the_container(
+    tmp_path: Path, rejected: bool
+) -> None:
+    async with scene(tmp_path) as s:
+        if rejected:
+            s.start(record(os={"name": "windows"}))
+            await s.until(lambda: s.phase == "Failed")
+            assert s.main().state.terminated is None
+            return
+        s.cri.hold("PullImage")
+        worker = s.start()
+        await s.cri.reached("PullImage")
+        worker.stop(StopCause.DELETED, 30)
+        await worker.gone.wait()
+        ended = s.main().state.terminated
+        assert ended is not None
+        assert (s.phase, ended.reason, ended.exitCode) == ("Failed", "ContainerStatusUnknown", 137)
