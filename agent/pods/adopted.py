@@ -1,4 +1,4 @@
-"""What was last said of a container that an earlier agent started: its probes go on from there, and Ready does not flap.
+"""What was last said of a container that an earlier agent started: probes go on from there, and Ready does not flap.
 
 In: the status that the record holds, and the API server's where that one does not know the container. Pure.
 """
