@@ -40,9 +40,9 @@ build: venv ## make dist/: the wheel, and edgelet.pyz, one file that runs where 
 bench: venv packages binaries ## compare the agent with a kubelet on this machine (as root, about 6 minutes)
 	@$(BIN)/python -m hack.bench
 
-conformance: venv packages ## run upstream's NodeConformance suite, compare with a kubelet (AGENT, FOCUS, SKIP, PROCS; as root, 20 minutes)
+conformance: venv packages ## run upstream's NodeConformance suite, compare with a kubelet (AGENT, FOCUS, SKIP, PROCS; as root, 10 to 20 minutes)
 	@hack/packages.sh debootstrap
-	@$(BIN)/python -m hack.conformance $(if $(AGENT),--agent '$(AGENT)') $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') \
+	@$(BIN)/python -m hack.conformance $(if $(AGENT),--agent '$(AGENT)') $(if $(FOCUS),--focus '$(FOCUS)') $(if $(filter undefined,$(origin SKIP)),,--skip '$(SKIP)') \
 	  $(if $(PROCS),--procs $(PROCS)) $(ARGS)
 
 install: ## install the agent into /opt/edgelet, with a systemd unit where there is systemd (as root)

@@ -97,7 +97,10 @@ def test_regressions_come_first() -> None:
 def test_a_run_of_a_part_has_to_run_that_part_only() -> None:
     known = Run(1, {"[NodeConformance] a": Spec(PASSED, 1), "[NodeConformance] [Slow] b": Spec(PASSED, 1)})
     assert list(selected(known, r"\[NodeConformance\]", r"\[Slow\]").specs) == ["[NodeConformance] a"]
-    assert list(selected(known, "b$", "").specs) == ["[NodeConformance] [Slow] b"]
+    part = selected(known, "b$", "")
+    assert list(part.specs) == ["[NodeConformance] [Slow] b"]
+    assert "seconds of the suite" not in table(part, part, [])
+    assert "seconds of the suite" in table(known, known, [])
 
 
 def test_a_part_recorded_again_leaves_the_rest() -> None:
