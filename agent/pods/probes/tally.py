@@ -87,8 +87,9 @@ def health(pod: Pod, container: Container, tallies: Mapping[ProbeKind, Tally]) -
     ready = started and (readiness is None or readiness.verdict is True)
     for kind, probe in probes(container).items():
         if kind is not ProbeKind.READINESS and tallies.get(kind, Tally()).verdict is False:
-            failed = f"Container {container.name} failed {kind.lower()} probe"
-            if again := restarts_when_killed(pod, container):
+            init = any(c.name == container.name for c in pod.spec.initContainers)
+            failed = f"{'Init container' if init else 'Container'} {container.name} failed {kind.lower()} probe"
+            if (again := restarts_when_killed(pod, container)) and not init:
                 failed += ", will be restarted"
             return Health(started, ready, failed, probe.terminationGracePeriodSeconds, restarts=again)
     return Health(started, ready)

@@ -83,6 +83,15 @@ def test_a_sidecar_is_restarted_whatever_the_pods_policy_is() -> None:
     assert got.failed.endswith("will be restarted")
 
 
+@pytest.mark.parametrize("kind", [ProbeKind.LIVENESS, ProbeKind.STARTUP])
+def test_of_a_sidecar_it_is_said_that_it_is_an_init_container(kind: ProbeKind) -> None:
+    side = {"name": "side", "restartPolicy": "Always", "livenessProbe": {}, "startupProbe": {}}
+    spec = {"initContainers": [side], "containers": [{"name": "c"}], "restartPolicy": "Never"}
+    of = pod_from_dict({"metadata": {"name": "p"}, "spec": spec})
+    got = health(of, of.spec.initContainers[0], {kind: Tally(False)})
+    assert (got.failed, got.restarts) == (f"Init container side failed {kind.lower()} probe", True)
+
+
 def test_only_readiness_goes_on_for_ever() -> None:
     verdicts = (None, True, False)
     assert [is_over(ProbeKind.STARTUP, Tally(verdict)) for verdict in verdicts] == [False, True, True]
