@@ -66,6 +66,41 @@ def never_ran(edge: Edge, listed: Object) -> bool:
     return bool(status["reason"] == "StartError")
 
 
+def test_what_was_under_way_when_the_agent_was_killed_is_finished_and_nothing_of_it_runs_twice(
+    edge: Edge, tmp_path: Path
+) -> None:
+    def told(file: str) -> Object:
+        return {"exec": {"command": ["sh", "-c", f"echo once >>/shared/{file}"]}}
+
+    def has(file: str) -> bool:
+        return (tmp_path / file).exists()
+
+    def shared(name: str, main: Object, **more: object) -> Object:
+        volumes = [{"name": "shared", "hostPath": {"path": str(tmp_path)}}]
+        return pod(name, {**main, "volumeMounts": mounts}, volumes=volumes, **more)
+
+    mounts = [{"name": "shared", "mountPath": "/shared"}]
+    tmp_path.chmod(0o777)
+    slow = {"exec": {"command": ["sh", "-c", "echo once >>/shared/joined; sleep 4"]}}
+    stops = "trap 'echo once >>/shared/signalled; sleep 5; exit 0' TERM; sleep 3600 & wait"
+    begins = {**container("echo once >>/shared/initialized; sleep 4", name="first"), "volumeMounts": mounts}
+    edge.run(shared("leaving", container(stops, lifecycle={"preStop": told("left")}), terminationGracePeriodSeconds=60))
+    edge.wait_ready("leaving")
+    edge.run(
+        shared("joining", container(lifecycle={"postStart": slow})),
+        shared("beginning", container(), initContainers=[begins]),
+    )
+    edge.delete("pod/leaving")
+    wait_until(lambda: has("signalled") and has("joined") and has("initialized"))
+    edge.agent.kill9()
+    edge.agent.start()
+    edge.wait_ready("joining", "beginning")
+    edge.wait_gone("leaving", timeout=15)
+    for file in ("left", "joined", "initialized"):
+        assert (tmp_path / file).read_text() == "once\n", file
+    assert [restarts(edge.pod(name)) for name in ("joining", "beginning")] == [0, 0]
+
+
 def test_a_runtime_that_is_away_is_told_and_its_return_leaves_containers_untouched(every_edge: Edge) -> None:
     edge = every_edge
     names = [f"stays-{n}" for n in range(3)]
