@@ -29,9 +29,12 @@ from agent.kube.rest import Api
 from agent.kube.tokens import ServiceAccountTokens, StandaloneTokens
 from agent.model.record import Origin, PodRecord
 from agent.model.status import PodStatus
+from agent.node.attached import AttachedVolumes
 from agent.node.controller import NODES, NodeController
+from agent.node.csi_node import CsiNode
 from agent.node.facts import read_facts
 from agent.node.known import KnownNode
+from agent.node.plugins import Plugins
 from agent.node.status import allocatable, node_ips
 from agent.pods.controller import PodController
 from agent.pods.desired import DesiredPods
@@ -39,7 +42,15 @@ from agent.pods.ports import Events, Objects, Tokens
 from agent.pods.publish import PodUpdateLike, Publisher
 from agent.pods.sources import follow_api, follow_manifests
 from agent.providers import registry
-from agent.providers.contract import HearsOfObjects, MachineFacts, NotifiesPods, Provider, ProviderContext, Runs
+from agent.providers.contract import (
+    HearsOfObjects,
+    MachineFacts,
+    NotifiesPods,
+    Provider,
+    ProviderContext,
+    Runs,
+    UsesCsi,
+)
 from agent.providers.follow import Follower
 from agent.providers.node_side import NodeSide
 from agent.server.http import KubeletServer
@@ -109,6 +120,7 @@ class Agent:
             config_file=settings.provider_config,
         )
         self._node: NodeController | None = None
+        self._plugins: Plugins | None = None
         self._provider = _make_provider(context)
         self._follower: Follower | None = None
         self._publisher = Publisher(PodsApi(side.api), self._finalized) if side.api else None
@@ -127,6 +139,11 @@ class Agent:
         self._statuses: dict[str, PodStatus] = {}
         if side.api is not None:
             told = NodeSide(self._provider, settings.provider, self._health_changed, SystemClock().wall)
+            attached = AttachedVolumes()
+            if isinstance(self._provider, UsesCsi):
+                csi_node = CsiNode(side.api, settings.node_name, self._node_uid)
+                self._plugins = Plugins(settings.root_dir.absolute(), csi_node)
+                self._provider.use_csi(self._plugins, attached)
             self._node = NodeController(
                 side.api,
                 settings,
@@ -134,6 +151,8 @@ class Agent:
                 side.events,
                 SystemClock(),
                 configure=told.configure,
+                attached=attached,
+                on_registered=self._plugins.node_registered if self._plugins is not None else None,
                 record_trouble=lambda: store.trouble if isinstance(store, HeldStore) else "",
                 seen=self._known_node.saw,
             )
@@ -190,6 +209,8 @@ class Agent:
         if self._node is not None:
             yield "node", self._node.run()
             yield "seen node", self._known_node.run()
+        if self._plugins is not None:
+            yield "plugins", self._plugins.run()
         if isinstance(self._provider, Runs):
             yield "provider", self._provider.run()
         if self._follower is not None:
@@ -215,6 +236,9 @@ class Agent:
 
     def _finalized(self, uid: str) -> None:
         self._desired.remove(uid)
+
+    def _node_uid(self) -> str:
+        return self._node.uid if self._node is not None else ""
 
     def _health_changed(self) -> None:
         if self._node is not None:

@@ -32,10 +32,16 @@ LINGER_S = 5.0
 FALLBACK_TIMEOUT_S = 2.0
 """How long a pod waits for the API server while the record has the object."""
 
-UNWATCHED: Final[frozenset[ObjectKind]] = frozenset({"persistentvolumeclaims", "persistentvolumes"})
+UNWATCHED: Final[frozenset[ObjectKind]] = frozenset(
+    {"persistentvolumeclaims", "persistentvolumes", "volumeattachments"}
+)
 """Kinds of which a node may `get` its pods' objects and nothing more."""
 
-GROUPS: Final[Mapping[ObjectKind, str]] = {"clustertrustbundles": "/apis/certificates.k8s.io/v1beta1"}
+GROUPS: Final[Mapping[ObjectKind, str]] = {
+    "clustertrustbundles": "/apis/certificates.k8s.io/v1beta1",
+    "csidrivers": "/apis/storage.k8s.io/v1",
+    "volumeattachments": "/apis/storage.k8s.io/v1",
+}
 """Where the kinds are that are not of core/v1."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -16,9 +16,22 @@ from agent.model.meta import K8sStruct, ObjectMeta
 from agent.model.pod import Pod
 
 ObjectKind = Literal[
-    "configmaps", "secrets", "serviceaccounts", "persistentvolumeclaims", "persistentvolumes", "clustertrustbundles"
+    "configmaps",
+    "secrets",
+    "serviceaccounts",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "clustertrustbundles",
+    "csidrivers",
+    "volumeattachments",
 ]
 """Plural resource names of what a pod may refer to by name, directly or through another of them."""
+
+
+CLUSTER_WIDE: Final[frozenset[ObjectKind]] = frozenset(
+    {"persistentvolumes", "clustertrustbundles", "csidrivers", "volumeattachments"}
+)
+"""Kinds that belong to no namespace."""
 
 
 @dataclass(frozen=True, slots=True)

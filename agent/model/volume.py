@@ -136,6 +136,16 @@ class ProjectedVolumeSource(K8sStruct, frozen=True):
     defaultMode: int = 0o644
 
 
+class CSIVolumeSource(K8sStruct, frozen=True):
+    """An inline volume of a CSI driver: made for its pod and gone with it."""
+
+    driver: str
+    readOnly: bool = False
+    fsType: str | None = None
+    volumeAttributes: dict[str, str] | None = None
+    nodePublishSecretRef: LocalObjectReference | None = None
+
+
 class NFSVolumeSource(K8sStruct, frozen=True):
     server: str
     path: str
@@ -172,6 +182,7 @@ class Volume(K8sStruct, frozen=True):
     projected: ProjectedVolumeSource | None = None
     nfs: NFSVolumeSource | None = None
     image: ImageVolumeSource | None = None
+    csi: CSIVolumeSource | None = None
     persistentVolumeClaim: PersistentVolumeClaimVolumeSource | None = None
     ephemeral: EphemeralVolumeSource | None = None
 

@@ -59,7 +59,7 @@ class NodeController:
         *,
         configure: Configure | None = None,
         attached: AttachedVolumes | None = None,
-        on_registered: Callable[[], None] = lambda: None,
+        on_registered: Callable[[], None] | None = None,
         record_trouble: Callable[[], str] = str,
         seen: Callable[[Json], None] | None = None,
         read_machine: Callable[[Path], MachineFacts] = read_facts,
@@ -198,7 +198,8 @@ class NodeController:
             self._tell_of_reboot(known, node)
             logger.info("found node {} in the API server", self._settings.node_name)
         self._registered.set()
-        self._on_registered()
+        if self._on_registered is not None:
+            self._on_registered()
 
     async def _report(self) -> None:
         """Send the status where there is news in it, or where it is due."""

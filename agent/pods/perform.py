@@ -30,6 +30,7 @@ from agent.model.action import (
 from agent.model.objects import ObjectReference
 from agent.model.observed import ObservedPod
 from agent.model.pod import Pod
+from agent.model.storage import CSIDriver
 from agent.pods.cgroups import pod_cgroup_parent, remove_pod_cgroup
 from agent.pods.ending import ContainerEnder
 from agent.pods.interrupt import Interrupt
@@ -43,6 +44,7 @@ from agent.pods.references import MISSING, fetch, references, token_requests
 from agent.pods.scripts.leftovers import end_leftovers
 from agent.pods.start import ContainerStarter
 from agent.pods.translate.sandbox import sandbox
+from agent.pods.volumes.csi import REPUBLISH_S
 
 TOKEN_LIFE_USED = 0.8
 """A token in a volume is replaced after this part of its life."""
@@ -175,7 +177,13 @@ class Performer:
                 return
             machine.objects.retain(pod.uid, {*references(pod), *state.referenced.objects})
             self._say_missing()
-            state.volume_paths = await machine.volumes.set_up(pod, state.referenced, machine.node)
+            paths = await machine.volumes.set_up(pod, state.referenced, machine.node)
+            async with self._interrupt.scope():
+                if state.stop is None:
+                    await machine.volumes.bring(pod, state.referenced, machine.node)
+            if state.stop is not None:
+                return
+            state.volume_paths = paths
         except (Retryable, Permanent, Forbidden) as error:
             wait = min(state.next_retry("volumes"), CLAIM_RETRY_S if _claims(pod) else math.inf)
             state.volume_failure = Failure("FailedMount", str(error), machine.monotonic() + wait)
@@ -203,7 +211,7 @@ class Performer:
                 self._event("Warning", one.reason, one.message)
 
     def _date_refresh(self) -> None:
-        """When the first of the pod's tokens has used up most of its life."""
+        """When the first of the pod's tokens has used up most of its life, or a driver wants to be asked again."""
         wall, now = self._machine.wall(), self._machine.monotonic()
         asked = token_requests(self._state.pod)
         # No longer than was asked for: to a clock that is years behind every token seems to live for years.
@@ -212,7 +220,13 @@ class Performer:
             for key, token in self._state.referenced.tokens.items()
             if token is not MISSING and key in asked
         ]
-        self._state.refresh_at = now + max(30.0, min(lives) * TOKEN_LIFE_USED) if lives else None
+        waits = [max(30.0, min(lives) * TOKEN_LIFE_USED)] if lives else []
+        if any(
+            isinstance(held, CSIDriver) and held.spec.requiresRepublish
+            for held in self._state.referenced.objects.values()
+        ):
+            waits.append(REPUBLISH_S)
+        self._state.refresh_at = now + min(waits) if waits else None
 
     async def _tear_down_volumes(self) -> None:
         state = self._state

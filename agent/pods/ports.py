@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from agent.cri._generated import api_pb2
+from agent.model.csi import Capability, PublishVolume, StageVolume
 from agent.model.objects import ObjectKey as ObjectKey
 from agent.model.objects import ObjectReference, Service
 from agent.model.objects import Token as Token
@@ -44,6 +45,42 @@ class Tokens(Protocol):
 
     async def forget(self, pod_uid: str) -> None:
         """The pod is gone: its tokens leave the record. Raises Retryable."""
+
+
+class Driver(Protocol):
+    """A CSI driver's node service. Raises DriverError; every call may be repeated."""
+
+    async def capabilities(self) -> frozenset[Capability]: ...
+    async def stage(self, volume: StageVolume, capabilities: frozenset[Capability]) -> None: ...
+    async def unstage(self, volume_id: str, staging_path: str) -> None: ...
+    async def publish(self, volume: PublishVolume, capabilities: frozenset[Capability]) -> None: ...
+    async def unpublish(self, volume_id: str, target_path: str) -> None: ...
+
+
+class Drivers(Protocol):
+    """The CSI drivers on this machine."""
+
+    def find(self, driver: str) -> Driver | None:
+        """None: no driver of that name is registered (yet)."""
+
+    def listen(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever a driver came."""
+
+
+class Attachments(Protocol):
+    """Volumes that a controller attaches to this node, by their unique names."""
+
+    def found(self, names: Iterable[str]) -> None:
+        """In use from before this start; called once."""
+
+    def use(self, name: str) -> None:
+        """It is about to be mounted."""
+
+    def release(self, name: str) -> None:
+        """Nothing of it is left on this machine."""
+
+    async def attached(self, name: str, timeout_s: float) -> None:
+        """Return once the API server has it in use and attached. Raises Retryable after that long."""
 
 
 class Events(Protocol):

@@ -18,9 +18,18 @@ import msgspec
 
 from agent.errors import Forbidden, NotFound, Permanent, Retryable
 from agent.model.container import Container
-from agent.model.objects import ClusterTrustBundle, ClusterTrustBundleList, ConfigMap, ObjectKind, Secret, Service
+from agent.model.objects import (
+    CLUSTER_WIDE,
+    ClusterTrustBundle,
+    ClusterTrustBundleList,
+    ConfigMap,
+    ObjectKind,
+    Secret,
+    Service,
+)
 from agent.model.persistent import PersistentVolume, PersistentVolumeClaim
 from agent.model.pod import Pod
+from agent.model.storage import CSIDriver
 from agent.model.volume import ServiceAccountTokenProjection, Volume
 from agent.pods.ports import ObjectKey, Objects, Token, Tokens
 from agent.pods.trust_bundles import trust_keys
@@ -35,7 +44,15 @@ class Missing(Enum):
 MISSING: Final = Missing.MISSING
 """The API server said that there is no such object."""
 
-Held = ConfigMap | Secret | PersistentVolumeClaim | PersistentVolume | ClusterTrustBundle | ClusterTrustBundleList
+Held = (
+    ConfigMap
+    | Secret
+    | PersistentVolumeClaim
+    | PersistentVolume
+    | ClusterTrustBundle
+    | ClusterTrustBundleList
+    | CSIDriver
+)
 
 TokenKey = tuple[str, str]
 """Volume name and the token's path in it."""
@@ -69,12 +86,17 @@ class Referenced:
         found = self.objects.get(ObjectKey("persistentvolumes", "", name), MISSING)
         return found if isinstance(found, PersistentVolume) else None
 
+    def csi_driver(self, name: str) -> CSIDriver | None:
+        """The CSIDriver of a volume of the pod; None: there is none, and its defaults hold."""
+        found = self.objects.get(ObjectKey("csidrivers", "", name), MISSING)
+        return found if isinstance(found, CSIDriver) else None
+
 
 def references(pod: Pod) -> tuple[ObjectKey, ...]:
     """Everything that the pod itself names, each once, in the order of the spec."""
     namespace = pod.metadata.namespace
     named = [*_must_exist(pod), *_pull_secrets(pod)]
-    keys = (ObjectKey(kind, namespace, name) for kind, name in named if name)
+    keys = (_key(kind, namespace, name) for kind, name in named if name)
     return tuple(dict.fromkeys((*keys, *trust_keys(pod))))
 
 
@@ -96,7 +118,7 @@ async def fetch(pod: Pod, objects: Objects, tokens: Tokens | None) -> Referenced
     kubelet starts such a pod as well. Raises Retryable, Forbidden, or Permanent for an object that can't be read.
     """
     namespace = pod.metadata.namespace
-    needed = {ObjectKey(kind, namespace, name) for kind, name in _must_exist(pod)}
+    needed = {_key(kind, namespace, name) for kind, name in _must_exist(pod)}
     optional = {ObjectKey(kind, namespace, name) for kind, name in _pull_secrets(pod)} - needed
 
     async def one_object(key: ObjectKey) -> Held | Missing:
@@ -153,9 +175,14 @@ def _leads_to(held: Held | Missing) -> Iterator[ObjectKey]:
     if isinstance(held, PersistentVolumeClaim) and held.spec.volumeName:
         yield ObjectKey("persistentvolumes", "", held.spec.volumeName)
     elif isinstance(held, PersistentVolume) and (csi := held.spec.csi) is not None:
+        yield ObjectKey("csidrivers", "", csi.driver)
         for secret in (csi.nodeStageSecretRef, csi.nodePublishSecretRef):
             if secret is not None:
                 yield ObjectKey("secrets", secret.namespace, secret.name)
+
+
+def _key(kind: ObjectKind, namespace: str, name: str) -> ObjectKey:
+    return ObjectKey(kind, "" if kind in CLUSTER_WIDE else namespace, name)
 
 
 _Named = tuple[ObjectKind, str]
@@ -190,6 +217,10 @@ def _of_volume(volume: Volume) -> Iterator[_Named]:
         yield "configmaps", volume.configMap.name
     if volume.secret is not None:
         yield "secrets", volume.secret.secretName
+    if volume.csi is not None:
+        yield "csidrivers", volume.csi.driver
+        if volume.csi.nodePublishSecretRef is not None:
+            yield "secrets", volume.csi.nodePublishSecretRef.name
     for source in volume.projected.sources if volume.projected is not None else ():
         if source.configMap is not None:
             yield "configmaps", source.configMap.name
@@ -208,6 +239,7 @@ _decoders: Final[Mapping[ObjectKind, msgspec.json.Decoder[Held]]] = {
     "persistentvolumeclaims": msgspec.json.Decoder(PersistentVolumeClaim),
     "persistentvolumes": msgspec.json.Decoder(PersistentVolume),
     "clustertrustbundles": msgspec.json.Decoder(ClusterTrustBundle),
+    "csidrivers": msgspec.json.Decoder(CSIDriver),
 }
 _trust_bundles: Final[msgspec.json.Decoder[Held]] = msgspec.json.Decoder(ClusterTrustBundleList)
 

@@ -119,6 +119,12 @@ class PodWorker:
                 self._state.failures[name] = replace(failure, retry_at=-math.inf)
         self._wake.set()
 
+    def driver_came(self) -> None:
+        """A driver of volumes is there: what failed without it may work now."""
+        if self._state.volume_failure is not None:
+            self._state.volume_failure = None
+            self._wake.set()
+
     def update(self, record: PodRecord) -> None:
         """The desired pod changed."""
         if record.pod.metadata.generation != self._state.pod.metadata.generation:

@@ -33,9 +33,10 @@ from agent.pods.knowledge import StopCause
 from agent.pods.logfiles import LogFiles
 from agent.pods.logs import logged_container, read_log
 from agent.pods.machine import Machine
+from agent.pods.ports import Attachments, Drivers
 from agent.pods.status_record import StatusRecord
 from agent.pods.worker import PodWorker
-from agent.providers.containerd_machine import WorkerParts, build_machine, credential_plugins
+from agent.providers.containerd_machine import Csi, WorkerParts, build_machine, credential_plugins
 from agent.providers.contract import PodUpdate, PodUpdates, ProviderContext
 from agent.providers.found import found_record
 from agent.providers.runtime_health import HealthReader
@@ -71,6 +72,7 @@ class ContainerdProvider:
         self._open = asyncio.Event()
         self._relist_now = asyncio.Event()
         self._relist_s = RELIST_BLIND_S
+        self._csi: Csi | None = None
         self._tasks: asyncio.TaskGroup
         self._machine: Machine
         self._runtime: RuntimeClient
@@ -82,6 +84,10 @@ class ContainerdProvider:
 
     def notify_pods(self, updates: PodUpdates) -> None:
         self._updates = updates
+
+    def use_csi(self, drivers: Drivers, attachments: Attachments) -> None:
+        drivers.listen(self._driver_came)
+        self._csi = (drivers, attachments)
 
     async def create_pod(self, record: PodRecord) -> None:
         await self._open.wait()
@@ -200,7 +206,7 @@ class ContainerdProvider:
         while True:
             try:
                 await self._runtime.version()
-                machine = await make(self._plugins)
+                machine = await make(self._plugins, self._csi)
                 observed = await machine.observer.observe_all()
                 await self._gate.load(observed, (uid for uid, s in self._last.items() if s.phase.is_terminal))
                 self._gate.offers = Offers(machine.translate.allowed_sysctls, app_armor=app_armor())
@@ -257,6 +263,10 @@ class ContainerdProvider:
     def _wake(self, uid: str) -> None:
         if worker := self._workers.get(uid):
             worker.wake()
+
+    def _driver_came(self) -> None:
+        for worker in self._workers.values():
+            worker.driver_came()
 
     def objects_changed(self, uid: str) -> None:
         """Something that this pod refers to changed."""

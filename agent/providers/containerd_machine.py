@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -20,7 +22,7 @@ from agent.pods.last_words import last_words
 from agent.pods.logfiles import LogFiles
 from agent.pods.machine import Machine
 from agent.pods.observe import Observer
-from agent.pods.ports import CredentialSources, Events, Wake
+from agent.pods.ports import Attachments, CredentialSources, Drivers, Events, Wake
 from agent.pods.probes.attempt import Attempts
 from agent.pods.probes.http import HttpGetter
 from agent.pods.probes.prober import Prober
@@ -30,10 +32,15 @@ from agent.pods.scripts.allowed import ScriptRules
 from agent.pods.scripts.empty_image import EmptyImage
 from agent.pods.scripts.mountpoints import Mountpoints
 from agent.pods.scripts.scripts import Scripts
+from agent.pods.volumes.csi import CsiVolumes
+from agent.pods.volumes.mounts import Mounts
 from agent.pods.volumes.pod_volumes import PodVolumes
 from agent.providers.contract import ProviderContext
 from agent.providers.runtime_health import cgroup_driver
 from agent.providers.translate_facts import translate_context
+
+Csi = tuple[Drivers, Attachments]
+"""What CSI volumes are brought by."""
 
 
 class WorkerParts:
@@ -94,9 +101,12 @@ async def build_machine(
     parts: WorkerParts,
     gate: Gate,
     plugins: CredentialSources | None = None,
+    csi: Csi | None = None,
 ) -> Machine:
     """Raises Retryable while the runtime does not answer."""
     settings = context.settings
+    volumes = PodVolumes(settings.root_dir, csi=None if csi is None else _csi_volumes(context, csi))
+    await volumes.recall()
     return Machine(
         runtime=runtime,
         images=images,
@@ -104,7 +114,7 @@ async def build_machine(
         objects=context.objects,
         tokens=context.tokens,
         events=context.events,
-        volumes=PodVolumes(settings.root_dir),
+        volumes=volumes,
         prober=parts.prober,
         hooks=parts.hooks,
         log_files=log_files,
@@ -124,3 +134,13 @@ async def build_machine(
         access=await _pull_records(context, images),
         plugins=plugins,
     )
+
+
+def _csi_volumes(context: ProviderContext, csi: Csi) -> Callable[[Path, Mounts], CsiVolumes]:
+    drivers, attachments = csi
+
+    def make(root: Path, mounts: Mounts) -> CsiVolumes:
+        node = context.settings.node_name
+        return CsiVolumes(root, node, drivers, attachments, context.objects, context.tokens, mounts)
+
+    return make

@@ -22,7 +22,7 @@ from agent.model.record import PodRecord
 from agent.model.status import PodStatus
 from agent.node.ports import NodeImage, RuntimeHealth
 from agent.pods.admission.gate import NodeView
-from agent.pods.ports import Events, Objects, Tokens
+from agent.pods.ports import Attachments, Drivers, Events, Objects, Tokens
 from agent.store.base import Store
 
 
@@ -135,6 +135,12 @@ class TellsHealth(Protocol):
 class HearsOfObjects(Protocol):
     def objects_changed(self, pod_uid: str) -> None:
         """A ConfigMap, Secret or Service that this pod refers to changed."""
+
+
+@runtime_checkable
+class UsesCsi(Protocol):
+    def use_csi(self, drivers: Drivers, attachments: Attachments) -> None:
+        """CSI drivers may register on this node; given once, before `run`. Not given to a standalone node."""
 
 
 @runtime_checkable

@@ -64,6 +64,15 @@ class FakeDriver(csi_pb2_grpc.NodeServicer, csi_pb2_grpc.IdentityServicer, regis
     def said(self, kind: type[Any]) -> list[Any]:
         return [call for call in self.calls if isinstance(call, kind)]
 
+    def end(self, target_path: str) -> None:
+        """Unmount and remove it."""
+        target = Path(target_path)
+        if _is_mounted(target):
+            _run("umount", target)
+        if target.exists():
+            target.rmdir()
+        self.published.pop(target_path, None)
+
     # ------------------------------------------------------------ registration and identity
 
     async def GetInfo(self, request: Any, context: Context) -> registration_pb2.PluginInfo:
@@ -127,7 +136,7 @@ class FakeDriver(csi_pb2_grpc.NodeServicer, csi_pb2_grpc.IdentityServicer, regis
             await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, f"volume {request.volume_id} is not staged")
         target = Path(request.target_path)
         target.mkdir(mode=0o750, exist_ok=True)  # its parent is the caller's to make
-        if self._mounts and request.target_path not in self.published and not target.is_mount():
+        if self._mounts and request.target_path not in self.published and not _is_mounted(target):
             _run("mount", "--bind", self.volume(request.volume_id), target)
             if request.readonly:
                 _run("mount", "-o", "remount,bind,ro", target)
@@ -137,12 +146,7 @@ class FakeDriver(csi_pb2_grpc.NodeServicer, csi_pb2_grpc.IdentityServicer, regis
     async def NodeUnpublishVolume(self, request: pb.NodeUnpublishVolumeRequest, context: Context) -> Any:
         self.calls.append(request)
         await self._maybe_fail("NodeUnpublishVolume", context)
-        target = Path(request.target_path)
-        if target.is_mount():
-            _run("umount", target)
-        if target.exists():
-            target.rmdir()
-        self.published.pop(request.target_path, None)
+        self.end(request.target_path)
         if request.volume_id.startswith("csi-"):
             shutil.rmtree(self.folder / request.volume_id, ignore_errors=True)  # an inline volume ends with its pod
         return pb.NodeUnpublishVolumeResponse()
@@ -150,6 +154,11 @@ class FakeDriver(csi_pb2_grpc.NodeServicer, csi_pb2_grpc.IdentityServicer, regis
     async def _maybe_fail(self, method: str, context: Context) -> None:
         if (failure := self.failures.get(method)) is not None:
             await _refuse(context, *failure)
+
+
+def _is_mounted(path: Path) -> bool:
+    """Also where it shows the file system that its parent is on."""
+    return any(line.split(" ")[4] == str(path) for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
 
 def _run(*command: str | Path) -> None:

@@ -6,6 +6,7 @@ Pure. Every part that comes from a pod is one plain path component, or ValueErro
 from __future__ import annotations
 
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 
 
@@ -32,6 +33,15 @@ def pod_dir(root: Path, uid: str) -> Path:
 
 def volume_dir(root: Path, uid: str, plugin: VolumePlugin, name: str) -> Path:
     return pod_dir(root, uid) / "volumes" / plugin / _component("volume name", name)
+
+
+def csi_staging_root(root: Path) -> Path:
+    return root / "plugins" / "kubernetes.io" / "csi"
+
+
+def csi_staging_dir(root: Path, driver: str, handle: str) -> Path:
+    """Where a driver makes a volume ready for all of a machine's pods."""
+    return csi_staging_root(root) / _component("driver", driver) / sha256(handle.encode()).hexdigest() / "globalmount"
 
 
 def subpath_target(root: Path, uid: str, volume: str, container: str, index: int) -> Path:

@@ -16,6 +16,7 @@ from agent.model.volume import Volume
 from agent.pods.claims import bound
 from agent.pods.downward import NodeContext
 from agent.pods.references import Referenced
+from agent.pods.volumes.csi_plan import inline_csi_step, persistent_csi_step
 from agent.pods.volumes.layout import VolumePlugin, volume_dir
 from agent.pods.volumes.payload import holds_payload, payload
 from agent.pods.volumes.persistent import nfs_step, persistent_step
@@ -139,7 +140,12 @@ def _step(pod: Pod, volume: Volume, referenced: Referenced, node: NodeContext, r
     if volume.hostPath is not None:
         return CheckHostPath(volume.name, Path(volume.hostPath.path), volume.hostPath.type)
     if volume.claim_name(pod.metadata.name) is not None:
-        return persistent_step(pod, volume.name, bound(pod, volume, referenced), root)
+        found = bound(pod, volume, referenced)
+        if (csi := found.volume.spec.csi) is not None:
+            return persistent_csi_step(pod, volume.name, found, csi, referenced, root)
+        return persistent_step(pod, volume.name, found, root)
+    if volume.csi is not None:
+        return inline_csi_step(pod, volume.name, volume.csi, referenced, root)
     if volume.nfs is not None:
         path = volume_dir(root, pod.uid, VolumePlugin.NFS, volume.name)
         return nfs_step(volume.name, path, volume.nfs, (), read_only=volume.nfs.readOnly)

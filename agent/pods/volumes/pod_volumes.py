@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import assert_never
 
@@ -18,6 +18,7 @@ from agent.model.pod import Pod
 from agent.pods.downward import NodeContext
 from agent.pods.references import Referenced
 from agent.pods.volumes import atomic, host_path, subpath
+from agent.pods.volumes.csi import CsiVolumes
 from agent.pods.volumes.empty_dir import make_folder, make_hugetlbfs, make_tmpfs
 from agent.pods.volumes.layout import pod_dir, pods_dir, subpath_target
 from agent.pods.volumes.mount_plan import (
@@ -30,12 +31,13 @@ from agent.pods.volumes.removal import remove_tree
 from agent.pods.volumes.shown import Commands, mount_remote, run_command, show_local
 from agent.pods.volumes.steps import (
     CheckHostPath,
+    LocalStep,
     MakeFolder,
     MakeHugetlbfs,
     MakeTmpfs,
     MountRemote,
+    PublishCsi,
     ShowLocal,
-    Step,
     WritePayload,
 )
 
@@ -45,11 +47,23 @@ FAILED_MOUNT = "FailedMount"
 class PodVolumes:
     """The volumes of this node's pods below `root_dir`. Calls for one pod must not overlap; pods are independent."""
 
-    def __init__(self, root_dir: Path, mounts: Mounts | None = None, run: Commands = run_command) -> None:
+    def __init__(
+        self,
+        root_dir: Path,
+        mounts: Mounts | None = None,
+        run: Commands = run_command,
+        csi: Callable[[Path, Mounts], CsiVolumes] | None = None,
+    ) -> None:
         # Mount points are listed without links, so the paths that we look for must be free of them too.
         self._root = root_dir.resolve()
         self._mounts = KernelMounts() if mounts is None else mounts
         self._run = run
+        self._csi = csi(self._root, self._mounts) if csi is not None else None
+
+    async def recall(self) -> None:
+        """Learn what an earlier agent left here; once, before anything else."""
+        if self._csi is not None:
+            await self._csi.recall()
 
     async def set_up(self, pod: Pod, referenced: Referenced, context: NodeContext) -> Mapping[str, Path]:
         """Make every volume of the pod ready; volume name → path on this machine.
@@ -59,9 +73,17 @@ class PodVolumes:
         """
         plan = plan_mounts(pod, referenced, context, self._root)
         _refuse(plan)
-        if plan.steps:
-            await asyncio.to_thread(self._take, plan.steps)
+        if here := _here(plan):
+            await asyncio.to_thread(self._take, here)
         return {step.name: step.path for step in plan.steps}
+
+    async def bring(self, pod: Pod, referenced: Referenced, context: NodeContext) -> None:
+        """Have drivers bring what `set_up` could not make alone. May take minutes, and may be cancelled.
+
+        Raises as `set_up`.
+        """
+        for step in self._brought(pod, referenced, context):
+            await self._drivers_of(step).set_up(pod, step)
 
     async def refresh(self, pod: Pod, referenced: Referenced, context: NodeContext) -> tuple[str, ...]:
         """Write what changed in configMap, secret, downwardAPI and projected volumes; the names of those that did.
@@ -69,9 +91,26 @@ class PodVolumes:
         A volume that can't be had keeps its old contents. Raises as `set_up` after the others are written.
         """
         plan = plan_mounts(pod, referenced, context, self._root, payloads_only=True)
-        changed = await asyncio.to_thread(self._take, plan.steps) if plan.steps else ()
+        here = _here(plan)
+        changed = await asyncio.to_thread(self._take, here) if here else ()
         _refuse(plan)
+        for step in self._brought(pod, referenced, context):
+            if step.republish:
+                await self._drivers_of(step).republish(pod, step)
         return changed
+
+    def _brought(self, pod: Pod, referenced: Referenced, context: NodeContext) -> list[PublishCsi]:
+        if not any(volume.csi is not None or volume.claim_name(pod.metadata.name) for volume in pod.spec.volumes):
+            return []
+        plan = plan_mounts(pod, referenced, context, self._root)
+        return [step for step in plan.steps if isinstance(step, PublishCsi)]
+
+    def _drivers_of(self, step: PublishCsi) -> CsiVolumes:
+        if self._csi is None:
+            raise Permanent(
+                FAILED_MOUNT, failure(step.name, "CSI volumes need an API server: the node runs standalone")
+            )
+        return self._csi
 
     async def prepare_subpath(
         self, pod: Pod, container: str, index: int, volume: str, volume_path: Path, sub_path: str
@@ -95,7 +134,12 @@ class PodVolumes:
 
         Raises Retryable, naming what is in the way; nothing is removed while anything is still mounted.
         """
-        await asyncio.to_thread(self._tear_down, pod_dir(self._root, uid))
+        folder = pod_dir(self._root, uid)
+        if self._csi is not None and self._csi.used:
+            # A driver can't take away what is still shown elsewhere.
+            await asyncio.to_thread(self._unmount_below, folder / "volume-subpaths")
+            await self._csi.tear_down(uid)
+        await asyncio.to_thread(self._tear_down, folder)
 
     def pods_on_disk(self) -> set[str]:
         """The UIDs of all pods that have a folder here."""
@@ -104,7 +148,7 @@ class PodVolumes:
         except FileNotFoundError:
             return set()
 
-    def _take(self, steps: tuple[Step, ...]) -> tuple[str, ...]:
+    def _take(self, steps: tuple[LocalStep, ...]) -> tuple[str, ...]:
         """Take every step that can be taken, then report the first that could not; names of rewritten payloads."""
         changed: list[str] = []
         refused: list[str] = []
@@ -123,7 +167,7 @@ class PodVolumes:
             raise Retryable("; ".join(failed))
         return tuple(changed)
 
-    def _one(self, step: Step) -> bool:
+    def _one(self, step: LocalStep) -> bool:
         match step:
             case MakeFolder():
                 make_folder(step.path, step.group)
@@ -152,6 +196,13 @@ class PodVolumes:
     def _tear_down(self, folder: Path) -> None:
         if not folder.exists():
             return
+        self._unmount_below(folder)
+        try:
+            remove_tree(folder)
+        except OSError as error:
+            raise Retryable(f"can't remove {folder}: {error}") from error
+
+    def _unmount_below(self, folder: Path) -> None:
         busy: list[str] = []
         while not busy and (points := self._mounts.at_or_below(folder)):
             busy = [problem for point in points if (problem := self._unmount(point))]
@@ -159,10 +210,6 @@ class PodVolumes:
                 busy = [f"{point}: still mounted" for point in points]
         if busy:
             raise Retryable(f"can't unmount {'; '.join(busy)}")
-        try:
-            remove_tree(folder)
-        except OSError as error:
-            raise Retryable(f"can't remove {folder}: {error}") from error
 
     def _unmount(self, point: Path) -> str:
         """What is in the way, empty where nothing is."""
@@ -173,6 +220,10 @@ class PodVolumes:
             if error.errno not in (errno.EINVAL, errno.ENOENT):
                 return f"{point}: {error.strerror}"
         return ""
+
+
+def _here(plan: MountPlan) -> tuple[LocalStep, ...]:
+    return tuple(step for step in plan.steps if not isinstance(step, PublishCsi))
 
 
 def _refuse(plan: MountPlan) -> None:

@@ -5,9 +5,11 @@ Values only. `name` is the volume's name in the pod, `path` what containers moun
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.model.storage import TokenRequest
 from agent.pods.volumes.payload import Payload
 
 
@@ -96,4 +98,39 @@ class MountRemote:
     options: tuple[str, ...]
 
 
-Step = MakeFolder | MakeTmpfs | MakeHugetlbfs | WritePayload | CheckHostPath | ShowLocal | MountRemote
+@dataclass(frozen=True, slots=True)
+class PublishCsi:
+    """A volume that a CSI driver brings to `path`: see `agent.pods.volumes.csi`."""
+
+    name: str
+    path: Path
+    spec_name: str
+    """The PersistentVolume's name; of an inline volume its own."""
+    driver: str
+    handle: str
+    persistent: bool
+    staging: Path | None
+    """None: an inline volume, which is never staged."""
+    attach: bool
+    """A controller attaches it to this node first."""
+    access_mode: str
+    fs_type: str
+    mount_flags: tuple[str, ...]
+    read_only: bool
+    attributes: Mapping[str, str]
+    pod_info: Mapping[str, str]
+    tokens: tuple[TokenRequest, ...]
+    tokens_in_secrets: bool
+    stage_secrets: Mapping[str, str] = field(repr=False)
+    publish_secrets: Mapping[str, str] = field(repr=False)
+    group: int | None
+    """fsGroup, for a driver that gives the volume to it."""
+    ownership: Ownership | None
+    """The same for one that does not."""
+    republish: bool
+
+
+LocalStep = MakeFolder | MakeTmpfs | MakeHugetlbfs | WritePayload | CheckHostPath | ShowLocal | MountRemote
+"""What is done on this machine, without anybody's help."""
+
+Step = LocalStep | PublishCsi

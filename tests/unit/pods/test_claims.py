@@ -73,7 +73,7 @@ async def test_the_secrets_of_a_driver_are_read_with_the_volume() -> None:
     csi = {"driver": "d", "volumeHandle": "h", "nodePublishSecretRef": {"namespace": "other", "name": "s"}}
     objects = Objects({CLAIM: claim(), VOLUME: persistent(local=None, csi=csi)})
     await fetch(mine, objects, None)
-    assert objects.asked == [CLAIM, VOLUME, ObjectKey("secrets", "other", "s")]
+    assert objects.asked == [CLAIM, VOLUME, ObjectKey("csidrivers", "", "d"), ObjectKey("secrets", "other", "s")]
 
 
 READY: dict[ObjectKey, dict[str, Any]] = {CLAIM: claim(), VOLUME: persistent()}
