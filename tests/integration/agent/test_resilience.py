@@ -8,6 +8,7 @@ import random
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.integration.agent.edge import Edge, Object, container, container_ids, is_ready, pod, restarts
 from tests.integration.support.waiting import wait_until
@@ -75,7 +76,7 @@ def test_what_was_under_way_when_the_agent_was_killed_is_finished_and_nothing_of
     def has(file: str) -> bool:
         return (tmp_path / file).exists()
 
-    def shared(name: str, main: Object, **more: object) -> Object:
+    def shared(name: str, main: Object, **more: Any) -> Object:
         volumes = [{"name": "shared", "hostPath": {"path": str(tmp_path)}}]
         return pod(name, {**main, "volumeMounts": mounts}, volumes=volumes, **more)
 
