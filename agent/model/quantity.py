@@ -57,3 +57,20 @@ def ceil_units(quantity: str | int | float) -> int:
 def ceil_milli(quantity: str | int | float) -> int:
     """Thousandths (millicores), rounded up. Raises ValueError."""
     return -(-(parse(quantity) * 1000) // 1)
+
+
+def canonical(value: Fraction, *, binary: bool) -> str:
+    """As the API server writes it: the largest unit that leaves a whole number; `binary`: Ki, Mi … from 1024 on.
+
+    What is finer than a billionth is rounded up.
+    """
+    if binary and value >= 1024:
+        value = Fraction(-(-value // 1))
+    units = _BINARY if binary and value >= 1024 else _DECIMAL
+    number = -(-value // _SUFFIX["n"]) * _SUFFIX["n"]
+    unit = next(unit for unit in units if (number / _SUFFIX[unit]).denominator == 1) if number else ""
+    return f"{number / _SUFFIX[unit]}{unit}"
+
+
+_BINARY = ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki", "")
+_DECIMAL = ("E", "P", "T", "G", "M", "k", "", "m", "u", "n")

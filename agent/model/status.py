@@ -108,6 +108,8 @@ class PodStatus(K8sStruct, frozen=True):
     containerStatuses: tuple[ContainerStatus, ...] = ()
     ephemeralContainerStatuses: tuple[ContainerStatus, ...] = ()
     observedGeneration: int = 0
+    allocatedResources: dict[str, Quantity] | None = None
+    resources: ResourceRequirements | None = None
 
     @property
     def all_containers(self) -> tuple[ContainerStatus, ...]:

@@ -18,6 +18,7 @@ from agent.pods.container_status import container_statuses
 from agent.pods.knowledge import Knowledge, StopCause
 from agent.pods.qos import qos_class
 from agent.pods.restart import causes_of_restart, runs_again
+from agent.pods.status_resources import pod_resources
 from agent.pods.unseen_ends import with_unseen_ends
 
 
@@ -55,6 +56,7 @@ def pod_status(
     reason, message = _why(pod, phase, knows, previous)
     ips = _pod_ips(pod, observed, knows, previous, context)
     start_time = (previous.startTime if previous else None) or pod.status.startTime or timestamp(context.wall)
+    resources, allocated = pod_resources(pod, (*inits, *mains))
     return PodStatus(
         phase=phase,
         conditions=conditions(pod, observed, phase, inits, mains, previous, context.wall),
@@ -70,6 +72,8 @@ def pod_status(
         containerStatuses=mains,
         ephemeralContainerStatuses=ephemeral,
         observedGeneration=pod.metadata.generation,
+        allocatedResources=allocated,
+        resources=resources,
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model.quantity import ceil_milli, ceil_units, parse
+from agent.model.quantity import canonical, ceil_milli, ceil_units, parse
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,24 @@ def test_rounding_never_loses_and_adds_less_than_one(number: int, suffix: str) -
     text = f"{number}{suffix}"
     assert 0 <= ceil_units(text) - parse(text) < 1
     assert 0 <= ceil_milli(text) - parse(text) * 1000 < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "binary", "written"),
+    [
+        ("0.5", False, "500m"),
+        ("1000m", False, "1"),
+        ("1500M", False, "1500M"),
+        ("1e3", False, "1k"),
+        ("128Mi", True, "128Mi"),
+        ("1536Mi", True, "1536Mi"),
+        ("1023", True, "1023"),
+        ("1025", True, "1025"),
+        ("2049.5", True, "2050"),
+        ("0.5n", False, "1n"),
+        ("0", True, "0"),
+        ("0", False, "0"),
+    ],
+)
+def test_a_quantity_is_written_in_the_largest_unit_that_leaves_it_whole(text: str, binary: bool, written: str) -> None:
+    assert canonical(parse(text), binary=binary) == written

@@ -1,0 +1,62 @@
+"""What a pod's status says of its resources as a whole: what all of its containers together were given.
+
+In: the pod and the statuses of its containers, which know what each was made with. Out: `allocatedResources`, every
+request with the pod's overhead, and `resources`, cpu and memory, limits only where each container has one. No I/O.
+Source: the API reference, PodStatus; the kubelet tells these since 1.36.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
+
+from agent.model import quantity
+from agent.model.container import Container, ResourceRequirements
+from agent.model.meta import Quantity
+from agent.model.pod import Pod
+from agent.model.status import ContainerStatus
+from agent.pods.qos import effective_requests
+from agent.pods.translate.resources import pod_total
+
+_COUNTED = ("cpu", "memory")
+_LEAST_CPU = Fraction(2, 1000)
+"""The fewest cpu shares there are: a request so small does not show in the pod's cgroup."""
+
+_Amounts = Callable[[Container], Mapping[str, Quantity]]
+
+
+def pod_resources(
+    pod: Pod, statuses: Iterable[ContainerStatus]
+) -> tuple[ResourceRequirements, dict[str, Quantity] | None]:
+    """`resources` and `allocatedResources`. Raises ValueError where a quantity cannot be read."""
+    made = {status.name: status.resources for status in statuses if status.resources is not None}
+    given = {c.name: made.get(c.name, c.resources) for c in (*pod.spec.containers, *pod.spec.initContainers)}
+    requests = _totals(pod, lambda container: effective_requests(given[container.name]), everywhere=False)
+    limits = _totals(pod, lambda container: given[container.name].limits or {}, everywhere=True)
+    shown = {name: requests[name] for name in _COUNTED if name in requests}
+    if "cpu" in shown and quantity.parse(shown["cpu"]) <= _LEAST_CPU:
+        del shown["cpu"]
+    counted = {name: limits[name] for name in _COUNTED if name in limits}
+    return ResourceRequirements(limits=counted or None, requests=shown or None), requests or None
+
+
+def _totals(pod: Pod, amounts: _Amounts, *, everywhere: bool) -> dict[str, Quantity]:
+    """`everywhere`: only what each container has, since one without a limit leaves the pod without."""
+    containers = (*pod.spec.containers, *pod.spec.initContainers)
+    overheads = pod.spec.overhead or {}
+    found: dict[str, Quantity] = {}
+    for name, total in pod_total(pod, amounts).items():
+        each = [amounts(container).get(name, 0) for container in containers]
+        if everywhere and not all(map(quantity.parse, each)):
+            continue
+        overhead = overheads.get(name, 0)
+        found[name] = _written(total + quantity.parse(overhead), (*each, overhead))
+    return found if everywhere else {**overheads, **found}
+
+
+def _written(total: Fraction, parts: Iterable[Quantity]) -> Quantity:
+    """As it was written where one part is all of it, else in the first part's kind of units."""
+    amounts = [part for part in parts if quantity.parse(part)]
+    if same := next((part for part in amounts if quantity.parse(part) == total), None):
+        return same
+    return quantity.canonical(total, binary=bool(amounts) and str(amounts[0]).endswith("i"))
