@@ -263,3 +263,29 @@ def test_crictl_and_log_shippers_find_a_pod_by_the_kubelets_names(every_guest: E
     assert link.resolve() == log.resolve()
     every_guest.delete("pod/found")
     wait_until(lambda: not log.exists() and not link.is_symlink())
+
+
+def test_a_pod_starts_over_in_its_sandbox_when_a_rule_says_so(edge: Edge) -> None:
+    rule = {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}
+    first = "test -e /shared/again || { touch /shared/again; sleep 1; exit 42; }"
+    mounts = [{"name": "shared", "mountPath": "/shared"}]
+    source = container(f"{first}; {SLEEP}", restartPolicy="Never", restartPolicyRules=[rule], volumeMounts=mounts)
+    edge.run(
+        pod(
+            "over",
+            source,
+            container(SLEEP, "other"),
+            initContainers=[container("true", "first")],
+            restartPolicy="Never",
+            volumes=[{"name": "shared", "emptyDir": {}}],
+        )
+    )
+
+    def over() -> Any:
+        status = edge.pod("over")["status"]
+        both = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+        return is_ready(edge.pod("over")) and [s["restartCount"] for s in both] == [1, 1, 1] and both
+
+    told = wait_until(over)
+    assert {s["lastState"]["terminated"]["reason"] for s in told} == {"RestartingAllContainers"}
+    assert len(edge.sandboxes()) == 1
