@@ -24,9 +24,8 @@ from agent.model.status import (
     timestamp,
 )
 from agent.pods import status_details as details
-from agent.pods.backoff import ready_at
 from agent.pods.knowledge import NO_HEALTH, Failure, Knowledge
-from agent.pods.restart import causes_of_restart, restarts, runs_again
+from agent.pods.restart import causes_of_restart, restart_due, restarts, runs_again
 from agent.pods.translate.identity import spec_hash
 
 MESSAGES_LIMIT_BYTES = 12 * 1024
@@ -227,8 +226,9 @@ class _Writer:
             return Waiting(reason=failure.reason, message=failure.message)
         same = newest.spec_hash == spec_hash(spec)
         backoff = self._knows.backoffs.get(spec.name) if same else None
-        ended_at = self._knows.ended_at.get(newest.id, self._now)
-        if backoff is None or self._now >= ready_at(backoff, ended_at):
+        knows, now = self._knows, self._now
+        due = restart_due(self._observed, newest, backoff, knows.ended_at, knows.replaced, now)
+        if backoff is None or now >= due:
             if restarts(self._pod, spec, newest.exit_code):
                 return None
             # It was ended to be started anew: for the API server an end that its policy lets stand would be for good.

@@ -24,11 +24,10 @@ from agent.model.action import (
 from agent.model.container import Container
 from agent.model.observed import ContainerState, ObservedContainer, ObservedPod, ObservedSandbox
 from agent.model.pod import Pod
-from agent.pods.backoff import ready_at
 from agent.pods.knowledge import NO_HEALTH, Knowledge
 from agent.pods.plan_restart import plan_restart
 from agent.pods.plan_stop import plan_stop
-from agent.pods.restart import causes_of_restart, restarts_when_killed, runs_again
+from agent.pods.restart import causes_of_restart, restart_due, restarts_when_killed, runs_again
 from agent.pods.status import is_finished
 from agent.pods.translate.identity import spec_hash
 
@@ -156,7 +155,8 @@ def _start(
     # Another image is another program, which has not crashed yet.
     same = newest is not None and newest.spec_hash == spec_hash(container)
     if newest is not None and newest.state is ContainerState.EXITED and same:
-        due = ready_at(knows.backoffs.get(container.name), knows.ended_at.get(newest.id, now))
+        backoff = knows.backoffs.get(container.name)
+        due = restart_due(observed, newest, backoff, knows.ended_at, knows.replaced, now)
         if now < due:
             wakes.add(due)
             return None

@@ -6,11 +6,13 @@ Source: the Kubernetes page "Pod Lifecycle", individual container restart policy
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from agent.model.container import Container, ContainerRestartRule
 from agent.model.observed import ContainerState, ObservedContainer, ObservedPod
 from agent.model.pod import Pod
+from agent.pods.backoff import Backoff, ready_at
 
 RESTART = "Restart"
 RESTART_ALL = "RestartAllContainers"
@@ -37,6 +39,33 @@ def restarts_when_killed(pod: Pod, container: Container) -> bool:
 def runs_again(pod: Pod, container: Container, ended: ObservedContainer, replaced: AbstractSet[str]) -> bool:
     """Of a container that has ended. `replaced`: the IDs of those that were ended in order to be started anew."""
     return ended.id in replaced or restarts(pod, container, ended.exit_code)
+
+
+def restart_due(
+    observed: ObservedPod,
+    ended: ObservedContainer,
+    backoff: Backoff | None,
+    ended_at: Mapping[str, float],
+    replaced: AbstractSet[str],
+    now: float,
+) -> float:
+    """From when (monotonic seconds) an ended container that runs again may be started. `ended_at`: by container ID.
+
+    One that the node ended itself has not crashed: like a kubelet, which ends it and starts the next in one step, it
+    waits only if the end before this one is too fresh.
+    """
+    moment = ended_at.get(ended.id, now)
+    if ended.id in replaced:
+        before = end_before(observed, ended, ended_at)
+        if before is None or ready_at(backoff, before) <= moment:
+            return moment
+    return ready_at(backoff, moment)
+
+
+def end_before(observed: ObservedPod, ended: ObservedContainer, ended_at: Mapping[str, float]) -> float | None:
+    """When the container of that name that ran before this one ended; None where nothing is left of it."""
+    older = (c for c in observed.containers if c.name == ended.name and c.attempt < ended.attempt)
+    return next((ended_at[c.id] for c in older if c.id in ended_at), None)
 
 
 def may_restart_all(pod: Pod) -> bool:

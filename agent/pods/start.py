@@ -35,6 +35,7 @@ from agent.pods.pod_state import PodState
 from agent.pods.probes.target import Target
 from agent.pods.pull_faults import IMAGE_REASONS, PULL_REASONS
 from agent.pods.references import Referenced, fetch, references
+from agent.pods.restart import end_before
 from agent.pods.scripts.kind import is_scripts
 from agent.pods.translate import container as translate
 from agent.pods.translate.context import Notice
@@ -94,9 +95,13 @@ class ContainerStarter:
     def _count_restart(self, order: ContainerStart, observed: ObservedPod) -> None:
         newest = observed.newest(order.name)
         ended_at = self._state.ended_at.get(newest.id) if newest else None
-        if ended_at is not None and order.resume_id is None and order.name not in self._state.failures:
+        if newest is None or ended_at is None or order.resume_id is not None or order.name in self._state.failures:
+            return
+        if newest.id in self._state.replaced:
+            ended_at = end_before(observed, newest, self._state.ended_at)
+        if ended_at is not None:
             container = self._state.container(order.name)
-            same = container is not None and newest is not None and newest.spec_hash == spec_hash(container)
+            same = container is not None and newest.spec_hash == spec_hash(container)
             before = self._state.backoffs.get(order.name) if same else None
             self._state.backoffs[order.name] = raised(before, ended_at, self._machine.monotonic())
 

@@ -17,7 +17,7 @@ from agent.model.status import Phase, PodStatus
 from agent.pods.backoff import Backoff
 from agent.pods.knowledge import Health, Knowledge
 from agent.pods.plan import Plan, plan
-from agent.pods.restart import may_restart_all, restarts, restarts_when_killed
+from agent.pods.restart import may_restart_all, restart_due, restarts, restarts_when_killed
 from agent.pods.status import StatusContext, pod_status
 from tests.unit.pods.observations import UNKNOWN, container, exited, observed, sandbox
 from tests.unit.pods.pods import container_pod, make_pod
@@ -299,3 +299,38 @@ def test_a_pod_whose_sandbox_died_as_well_starts_over_before_it_gets_another() -
     assert look(OVER, seen).actions == (RemoveContainer("main-0", keep_log=True),)
     dead = observed(sandbox(0, ready=False))
     assert look(OVER, dead).actions == (CreateSandbox(1, replaces="s0"),)
+
+
+@pytest.mark.parametrize(
+    ("ends", "backoff", "killed", "due"),
+    [
+        # (monotonic ends, newest last), the backoff, whether the node ended the newest itself
+        ([1000.0], None, True, 1000.0),
+        ([900.0, 1000.0], Backoff(40, 905.0), True, 1000.0),
+        ([980.0, 1000.0], Backoff(40, 985.0), True, 1040.0),
+        ([900.0, 1000.0], Backoff(40, 905.0), False, 1040.0),
+        ([1000.0], Backoff(40, 905.0), True, 1000.0),
+    ],
+)
+def test_what_the_node_ended_waits_only_if_the_end_before_is_too_fresh(
+    ends: list[float], backoff: Backoff | None, killed: bool, due: float
+) -> None:
+    seen = observed(sandbox(), *(exited(code=137, attempt=attempt) for attempt, _ in enumerate(ends)))
+    newest = seen.containers[0]
+    ended_at = {f"main-{attempt}": end for attempt, end in enumerate(ends)}
+    assert restart_due(seen, newest, backoff, ended_at, {newest.id} if killed else set(), NOW) == due
+
+
+def test_a_container_whose_probe_fails_again_and_again_is_started_at_once_each_time() -> None:
+    seen = observed(sandbox(), exited(code=137, attempt=1), exited(code=137, attempt=2))
+    ends = {"main-1": NOW - 42, "main-2": NOW}
+    knows = Knowledge(
+        volumes_ready=True,
+        volumes_mounted=True,
+        backoffs={"main": Backoff(20, NOW - 42)},
+        ended_at=ends,
+        replaced=frozenset({"main-2"}),
+    )
+    assert starts(look(make_pod(), seen, knows)) == [ContainerStart("main", 3)]
+    crashed = replace(knows, replaced=frozenset())
+    assert starts(look(make_pod(), seen, crashed)) == []

@@ -180,9 +180,11 @@ async def test_a_failed_liveness_probe_kills_and_restarts(tmp_path: Path) -> Non
         await s.until(lambda: s.main().restartCount == 1 and s.main().state.running)
         assert s.moves.count("StopContainer") == 1
         assert "failed liveness probe" in s.events.messages("Killing")[0]
-        # The second time it has to wait.
+        # It has not crashed: the second time too it is started at once. Then it crashes, and waits.
         s.cri.behaviours["main"].exec_results.append(pb.ExecSyncResponse(exit_code=1))
         s.skip(10)
+        await s.until(lambda: s.main().restartCount == 2 and s.main().state.running)
+        s.exit("main", 1)
         await s.until(lambda: s.waits() == "CrashLoopBackOff")
 
 
