@@ -272,7 +272,7 @@ class Agent:
 async def _tidy(store: Store, wanted: frozenset[str]) -> None:
     """Remove what the record holds of pods that went while the agent was down. It can wait for the next start."""
     try:
-        rows = [row for prefix in ("status/", "tokens/") for row in await store.list(prefix)]
+        rows = [row for prefix in ("status/", "tokens/", "userns/") for row in await store.list(prefix)]
         if gone := [Delete(row.key) for row in rows if row.key.split("/")[1] not in wanted]:
             await store.batch(gone)
     except Retryable as error:

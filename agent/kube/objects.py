@@ -41,6 +41,7 @@ GROUPS: Final[Mapping[ObjectKind, str]] = {
     "clustertrustbundles": "/apis/certificates.k8s.io/v1beta1",
     "csidrivers": "/apis/storage.k8s.io/v1",
     "volumeattachments": "/apis/storage.k8s.io/v1",
+    "runtimeclasses": "/apis/node.k8s.io/v1",
 }
 """Where the kinds are that are not of core/v1."""
 

@@ -24,6 +24,7 @@ ObjectKind = Literal[
     "clustertrustbundles",
     "csidrivers",
     "volumeattachments",
+    "runtimeclasses",
 ]
 """Plural resource names of what a pod may refer to by name, directly or through another of them."""
 
@@ -116,6 +117,13 @@ class Service(K8sStruct, frozen=True):
 class ServiceAccount(K8sStruct, frozen=True):
     metadata: ObjectMeta
     imagePullSecrets: tuple[dict[str, str], ...] = ()
+
+
+class RuntimeClass(K8sStruct, frozen=True):
+    """node.k8s.io/v1: which handler of the runtime runs a pod. Overhead is copied into pods by the API server."""
+
+    metadata: ObjectMeta
+    handler: str
 
 
 class ObjectReference(K8sStruct, frozen=True):

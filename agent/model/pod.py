@@ -60,6 +60,7 @@ class PodSpec(K8sStruct, frozen=True):
     hostNetwork: bool = False
     hostPID: bool = False
     hostIPC: bool = False
+    hostUsers: bool | None = None
     shareProcessNamespace: bool = False
     securityContext: PodSecurityContext | None = None
     imagePullSecrets: tuple[LocalObjectReference, ...] = ()

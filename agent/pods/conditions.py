@@ -15,6 +15,7 @@ from agent.model.status import ContainerStatus, Phase, PodStatus, timestamp
 from agent.pods.container_status import ALL_RESTARTING
 from agent.pods.restart import causes_of_restart, may_restart_all
 
+DISRUPTION_TARGET = "DisruptionTarget"
 OWNED = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 """Types that this agent writes; all others belong to somebody else."""
 
@@ -27,8 +28,9 @@ def conditions(
     mains: tuple[ContainerStatus, ...],
     previous: PodStatus | None,
     wall: float,
+    disruption: str = "",
 ) -> tuple[PodCondition, ...]:
-    """The agent's own conditions; `wall` (Unix seconds) dates the changes."""
+    """The agent's own conditions; `wall` (Unix seconds) dates the changes, `disruption` is why the node ended it."""
     sandbox = observed.sandbox
     usable = sandbox is not None and sandbox.ready and (bool(sandbox.ips) or pod.spec.hostNetwork)
     containers_ready = _containers_ready(pod, phase, inits, mains)
@@ -41,6 +43,13 @@ def conditions(
     ]
     if may_restart_all(pod):
         wanted.append(_all_restarting(pod, observed, phase))
+    told = previous.condition(DISRUPTION_TARGET) if previous is not None else None
+    if disruption or told is not None:
+        # Once said it stays: controllers don't count such an end as the pod's own failure.
+        message = disruption or (told.message if told else "")
+        wanted.append(
+            PodCondition(type=DISRUPTION_TARGET, status="True", reason="TerminationByKubelet", message=message)
+        )
     before = {c.type: c for c in (previous.conditions if previous else pod.status.conditions)}
     return tuple(_dated(c, before.get(c.type), pod.metadata.generation, wall) for c in wanted)
 

@@ -26,6 +26,8 @@ class Stop:
     """When the grace period is over."""
     reason: str = ""
     message: str = ""
+    disruption: str = ""
+    """Not empty: the node had it go for others' sake; the text of the condition DisruptionTarget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class Knowledge:
     refused: str = ""
     """Not empty: the pod uses what this node does not support or allow; nothing of it is run."""
     refused_reason: str = "UnsupportedField"
+    rejected: bool = False
+    """The node did not take the pod: no container of it was ever to be made."""
     last_sandbox_attempt: int = -1
     """Highest attempt tried, even where the runtime shows no such sandbox (its name may still be reserved)."""
 

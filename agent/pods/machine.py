@@ -24,6 +24,7 @@ from agent.pods.pulls import PullGate
 from agent.pods.scripts.scripts import Scripts
 from agent.pods.translate.context import TranslateContext
 from agent.pods.translate.dns import read_resolv_conf
+from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.volumes.pod_volumes import PodVolumes
 
 
@@ -41,6 +42,7 @@ class Machine:
     log_files: LogFiles
     scripts: Scripts
     gate: Gate
+    users: UserNamespaces
     translate: TranslateContext
     node: NodeContext
     cgroup_driver: CgroupDriver
@@ -56,6 +58,11 @@ class Machine:
     """The node's, which changes with its network; None: `translate` has all there is to know."""
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
+
+    def translate_for(self, uid: str) -> TranslateContext:
+        """What that pod is translated with."""
+        first_id = self.users.first_id(uid)
+        return self.translate if first_id is None else replace(self.translate, first_user_id=first_id)
 
     async def look_at_resolver(self) -> None:
         """A pod that is made now gets the servers that the node has now."""

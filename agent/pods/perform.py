@@ -41,6 +41,7 @@ from agent.pods.on_disk import on_disk
 from agent.pods.pod_state import PodState
 from agent.pods.qos import qos_class
 from agent.pods.references import MISSING, fetch, references, token_requests
+from agent.pods.runtime_class import runtime_handler
 from agent.pods.scripts.leftovers import end_leftovers
 from agent.pods.start import ContainerStarter
 from agent.pods.translate.sandbox import sandbox
@@ -139,7 +140,7 @@ class Performer:
     def _translated(self, attempt: int) -> tuple[api_pb2.PodSandboxConfig, list[tuple[str, str]]]:
         pod, machine = self._state.pod, self._machine
         parent = pod_cgroup_parent(pod.uid, qos_class(pod), machine.cgroup_driver, machine.cgroup_root)
-        made = sandbox(pod, attempt, parent, self._state.seen_at, machine.translate)
+        made = sandbox(pod, attempt, parent, self._state.seen_at, machine.translate_for(pod.uid))
         return made.config, [(notice.reason, notice.message) for notice in made.notices]
 
     async def _create_sandbox(self, action: CreateSandbox) -> None:
@@ -148,6 +149,8 @@ class Performer:
             if action.replaces is not None:
                 self._event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
                 await self._unless_gone(machine.runtime.stop_pod_sandbox(action.replaces))
+            handler = await runtime_handler(state.pod, machine.objects)
+            await machine.users.take(state.pod, handler)
             await machine.look_at_resolver()
             config, notices = self._translated(action.attempt)
             if action.attempt == 0:
@@ -157,7 +160,7 @@ class Performer:
                 await asyncio.to_thread(machine.log_files.make_pod_folder, state.pod)
             async with machine.starts:
                 state.last_sandbox_attempt = action.attempt
-                await machine.runtime.run_pod_sandbox(config)
+                await machine.runtime.run_pod_sandbox(config, handler)
         except (Permanent, Conflict, NotFound, Retryable) as error:
             wait = state.next_retry("sandbox")
             state.pod_failure = Failure("FailedCreatePodSandBox", str(error), machine.monotonic() + wait)

@@ -24,6 +24,7 @@ class PodState:
     record: PodRecord
     refused: str = ""
     refused_reason: str = ""
+    rejected: bool = False
     stop: Stop | None = None
     seen_at: str = ""
     """RFC 3339: when the agent first had the pod."""
@@ -112,5 +113,6 @@ class PodState:
             ended=ended,
             refused=self.refused,
             refused_reason=self.refused_reason,
+            rejected=self.rejected,
             last_sandbox_attempt=self.last_sandbox_attempt,
         )

@@ -32,6 +32,7 @@ from agent.model.pod import Pod
 from agent.model.storage import CSIDriver
 from agent.model.volume import ServiceAccountTokenProjection, Volume
 from agent.pods.ports import ObjectKey, Objects, Token, Tokens
+from agent.pods.runtime_class import runtime_class_key
 from agent.pods.trust_bundles import trust_keys
 
 
@@ -96,7 +97,9 @@ def references(pod: Pod) -> tuple[ObjectKey, ...]:
     """Everything that the pod itself names, each once, in the order of the spec."""
     namespace = pod.metadata.namespace
     named = [*_must_exist(pod), *_pull_secrets(pod)]
-    keys = (_key(kind, namespace, name) for kind, name in named if name)
+    keys = [_key(kind, namespace, name) for kind, name in named if name]
+    if (runtime_class := runtime_class_key(pod)) is not None:
+        keys.append(runtime_class)
     return tuple(dict.fromkeys((*keys, *trust_keys(pod))))
 
 
@@ -133,7 +136,8 @@ async def fetch(pod: Pod, objects: Objects, tokens: Tokens | None) -> Referenced
 
     async def all_objects() -> Mapping[ObjectKey, Held | Missing]:
         found: dict[ObjectKey, Held | Missing] = {}
-        ahead = references(pod)
+        # Who makes the sandbox asks for the runtime class, and says what is wrong with it.
+        ahead = tuple(key for key in references(pod) if key.kind != "runtimeclasses")
         while ahead:
             async with asyncio.TaskGroup() as group:
                 asked = {key: group.create_task(one_object(key)) for key in ahead}

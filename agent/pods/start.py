@@ -156,7 +156,7 @@ class ContainerStarter:
         except Retryable as error:
             raise Permanent("CreateContainerConfigError", str(error)) from error
         request = translate.container_config(
-            state.pod, container, attempt, image, env.env, files, machine.translate, target_id
+            state.pod, container, attempt, image, env.env, files, machine.translate_for(state.pod.uid), target_id
         )
         if is_scripts(state.pod):
             request = await machine.scripts.prepare(request, state.pod, container)

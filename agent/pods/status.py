@@ -53,13 +53,18 @@ def pod_status(
     ended = knows.stop is not None and (knows.stop.cause is StopCause.DELETED or observed.sandbox is not None)
     if ended and phase.is_terminal:
         inits, mains = with_unseen_ends(pod, inits, mains, previous)
+    disruption = knows.stop.disruption if knows.stop is not None else ""
+    made = conditions(pod, observed, phase, inits, mains, previous, context.wall, disruption)
+    if _was_rejected(pod, knows, previous):
+        # What kubectl shows of a pod is what its containers wait for, rather than the pod's own reason.
+        inits, mains = (), ()
     reason, message = _why(pod, phase, knows, previous)
     ips = _pod_ips(pod, observed, knows, previous, context)
     start_time = (previous.startTime if previous else None) or pod.status.startTime or timestamp(context.wall)
     resources, allocated = pod_resources(pod, (*inits, *mains))
     return PodStatus(
         phase=phase,
-        conditions=conditions(pod, observed, phase, inits, mains, previous, context.wall),
+        conditions=made,
         reason=reason,
         message=message,
         hostIP=context.host_ips[0] if context.host_ips else "",
@@ -75,6 +80,13 @@ def pod_status(
         allocatedResources=allocated,
         resources=resources,
     )
+
+
+def _was_rejected(pod: Pod, knows: Knowledge, previous: PodStatus | None) -> bool:
+    """By this agent, or by one before it: then it ended without a word of its containers."""
+    if previous is not None:
+        return knows.rejected or (previous.phase is Phase.FAILED and not previous.containerStatuses)
+    return knows.rejected or (pod.status.phase == Phase.FAILED and not pod.status.containerStatuses)
 
 
 def is_finished(pod: Pod, observed: ObservedPod, knows: Knowledge) -> bool:

@@ -21,7 +21,6 @@ NOT_YET: dict[str, str] = {
     "spec.containers.volumeDevices": "block devices are not supported by this node",
     "spec.initContainers.volumeDevices": "block devices are not supported by this node",
     "spec.ephemeralContainers.volumeDevices": "block devices are not supported by this node",
-    "spec.runtimeClassName": "only the runtime's default handler is used",
 }
 """Fields that the typed view knows and nothing performs yet, by path without indexes."""
 
@@ -38,7 +37,6 @@ HARMLESS: frozenset[str] = frozenset(
 """Fields without a typed view that ask nothing of a node agent, by path without indexes."""
 
 _ALLOWED: Mapping[str, tuple[object, ...]] = {
-    "spec.hostUsers": (True,),
     "spec.os.name": ("linux",),
     "spec.restartPolicy": ("Always", "OnFailure", "Never"),
     "spec.dnsPolicy": ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"),

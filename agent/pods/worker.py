@@ -46,6 +46,7 @@ SETTLE_S = 0.5
 """While actions are under way a better status is expected within this time."""
 RUNTIME_AWAY_S = 1.0
 ENDED = (Phase.SUCCEEDED, Phase.FAILED)
+PREEMPTED_FOR = "Pod was preempted by Kubelet to accommodate a critical pod."
 DEADLINE_EXCEEDED = "Pod was active on the node longer than the specified deadline"
 
 
@@ -114,6 +115,8 @@ class PodWorker:
         """Something that the pod refers to changed: write it into its volumes, and try again what failed for it."""
         self._refresh = True
         self._state.volume_failure = None
+        if self._state.pod_failure is not None:
+            self._state.pod_failure = replace(self._state.pod_failure, retry_at=-math.inf)
         for name, failure in self._state.failures.items():
             if failure.reason == "CreateContainerConfigError":
                 self._state.failures[name] = replace(failure, retry_at=-math.inf)
@@ -140,7 +143,7 @@ class PodWorker:
         elif before.spec != now.spec or now.spec.readinessGates:
             self._wake.set()
 
-    def stop(self, cause: StopCause, grace_s: int, reason: str = "", message: str = "") -> None:
+    def stop(self, cause: StopCause, grace_s: int, reason: str = "", message: str = "", disruption: str = "") -> None:
         """End the pod. A second call can only shorten the time that is left, and a deletion outlives all else."""
         deadline = self._machine.monotonic() + grace_s
         before = self._state.stop
@@ -148,7 +151,8 @@ class PodWorker:
             deadline = min(deadline, before.deadline)
             if before.cause is StopCause.DELETED or before.cause is cause:
                 cause, reason, message = before.cause, before.reason, before.message
-        self._state.stop = Stop(cause, deadline, reason, message)
+            disruption = disruption or before.disruption
+        self._state.stop = Stop(cause, deadline, reason, message, disruption)
         if before is None or deadline < before.deadline - 1:
             self._interrupt.interrupt()
         self._machine.prober.quiet(self.record.uid)
@@ -347,8 +351,9 @@ class PodWorker:
         """For good: a controller makes another pod, which another node may take."""
         self._event("Warning", verdict.reason, verdict.message)
         if verdict.preempted:
-            self.stop(StopCause.FAILED, self._grace_s, verdict.reason, verdict.message)
+            self.stop(StopCause.FAILED, self._grace_s, verdict.reason, verdict.message, PREEMPTED_FOR)
         else:
+            self._state.rejected = True
             self.stop(StopCause.FAILED, 0, verdict.reason, f"Pod was rejected: {verdict.message}")
 
     def _refuse_unsupported(self) -> None:

@@ -35,6 +35,7 @@ from agent.pods.logs import logged_container, read_log
 from agent.pods.machine import Machine
 from agent.pods.ports import Attachments, Drivers
 from agent.pods.status_record import StatusRecord
+from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.worker import PodWorker
 from agent.providers.containerd_machine import Csi, WorkerParts, build_machine, credential_plugins
 from agent.providers.contract import PodUpdate, PodUpdates, ProviderContext
@@ -65,6 +66,7 @@ class ContainerdProvider:
         self._statuses = StatusRecord(context.store)
         self._last: dict[str, PodStatus] = {}
         alone = SettledNode(NodeFacts(context.settings.node_name, allocatable=context.facts.allocatable))
+        self._users = UserNamespaces(context.store)
         self._gate = Gate(context.store, context.node or alone, self._preempt)
         self._workers: dict[str, PodWorker] = {}
         self._found: dict[str, PodRecord] = {}
@@ -201,7 +203,8 @@ class ContainerdProvider:
 
     async def _when_up(self, parts: WorkerParts) -> Machine:
         """Wait for the runtime, however long it takes."""
-        make = partial(build_machine, self._context, self._runtime, self._images, self._log_files, parts, self._gate)
+        shared = (self._runtime, self._images, self._log_files, parts, self._gate, self._users)
+        make = partial(build_machine, self._context, *shared)
         said = ""
         while True:
             try:
@@ -209,6 +212,7 @@ class ContainerdProvider:
                 machine = await make(self._plugins, self._csi)
                 observed = await machine.observer.observe_all()
                 await self._gate.load(observed, (uid for uid, s in self._last.items() if s.phase.is_terminal))
+                await self._users.load()
                 self._gate.offers = Offers(machine.translate.allowed_sysctls, app_armor=app_armor())
                 self._offering(await self._health.health())
                 self._take_over(observed)
@@ -242,6 +246,10 @@ class ContainerdProvider:
         self._last.pop(uid, None)
         self._statuses.forget(uid)
         self._gate.forget(uid)
+        try:
+            await self._users.forget(uid)
+        except Retryable as error:
+            logger.warning("the pod's range of user IDs is not free yet: {}", error)
 
     def _updated(self, update: PodUpdate) -> None:
         self._statuses.put(update.record.uid, update.status)
@@ -256,6 +264,7 @@ class ContainerdProvider:
 
     def _offering(self, health: RuntimeHealth) -> RuntimeHealth:
         if not health.down:
+            self._users.handlers = frozenset(one.name for one in health.handlers if one.user_namespaces)
             strict_groups = bool(health.supplemental_groups_policy)
             self._gate.offers = replace(self._gate.offers, supplemental_groups_policy=strict_groups)
         return health

@@ -32,6 +32,7 @@ from agent.pods.scripts.allowed import ScriptRules
 from agent.pods.scripts.empty_image import EmptyImage
 from agent.pods.scripts.mountpoints import Mountpoints
 from agent.pods.scripts.scripts import Scripts
+from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.volumes.csi import CsiVolumes
 from agent.pods.volumes.mounts import Mounts
 from agent.pods.volumes.pod_volumes import PodVolumes
@@ -100,6 +101,7 @@ async def build_machine(
     log_files: LogFiles,
     parts: WorkerParts,
     gate: Gate,
+    users: UserNamespaces,
     plugins: CredentialSources | None = None,
     csi: Csi | None = None,
 ) -> Machine:
@@ -124,6 +126,7 @@ async def build_machine(
             made=Mountpoints(settings.root_dir),
         ),
         gate=gate,
+        users=users,
         translate=await translate_context(context, runtime, log_files.pods),
         resolv_conf=settings.resolv_conf,
         node=NodeContext(settings.node_name, context.node_ips, allocatable=context.facts.allocatable),

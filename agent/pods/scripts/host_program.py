@@ -133,6 +133,10 @@ def mountpoints(config: api_pb2.ContainerConfig, host: Host) -> tuple[str, ...]:
 
 
 def _refusals(pod: Pod) -> Iterator[Refusal]:
+    if pod.spec.runtimeClassName:
+        yield Refusal("spec.runtimeClassName", "a host program runs with the runtime's default handler")
+    if pod.spec.hostUsers is False:
+        yield Refusal("spec.hostUsers", _WHY)
     of_pod = pod.spec.securityContext or PodSecurityContext()
     for name in ("seccompProfile", "appArmorProfile", "seLinuxOptions"):
         if getattr(of_pod, name) is not None:

@@ -19,7 +19,7 @@ from agent.pods.expansion import expand, references
 from agent.pods.translate import identity
 from agent.pods.translate.context import TranslateContext
 from agent.pods.translate.resources import container_resources
-from agent.pods.translate.security import CREATE_CONFIG, ImageUser, check_non_root, container_security
+from agent.pods.translate.security import CREATE_CONFIG, ImageUser, check_non_root, container_security, id_mappings
 
 HOSTS_PATH = "/etc/hosts"
 
@@ -87,7 +87,7 @@ def container_config(
         args=[_utf8(expand(word, known)) for word in container.args],
         working_dir=container.workingDir,
         envs=[api_pb2.KeyValue(key=name, value=_bytes(value)) for name, value in env],
-        mounts=_mounts(pod, container, known, files, context),
+        mounts=_mapped(_mounts(pod, container, known, files, context), context),
         labels=identity.container_labels(pod, container, context.node_name),
         annotations=identity.container_annotations(pod, container, attempt),
         log_path=identity.container_log_path(container.name, attempt),
@@ -100,6 +100,15 @@ def container_config(
         ),
         stop_signal=_stop_signal(container),
     )
+
+
+def _mapped(mounts: Iterator[api_pb2.Mount], context: TranslateContext) -> Iterator[api_pb2.Mount]:
+    """In a user namespace files keep the owners that they have on the host: the runtime maps each mount's IDs."""
+    ids = id_mappings(context)
+    for mount in mounts:
+        mount.uidMappings.extend(ids)
+        mount.gidMappings.extend(ids)
+        yield mount
 
 
 def sub_path(mount: VolumeMount, env: Mapping[str, str]) -> str:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+USER_NAMESPACE_IDS = 65536
+"""IDs in the user namespace of each pod that has one."""
+
 
 @dataclass(frozen=True, slots=True)
 class ResolvConf:
@@ -46,6 +49,8 @@ class TranslateContext:
     """The runtime handler can mount read-only recursively."""
     oom_kill_whole_container: bool = False
     """Set memory.oom.group, as a kubelet does on cgroup v2: one process over the limit ends the whole container."""
+    first_user_id: int | None = None
+    """The pod has a user namespace, whose root is this ID of the host; None: it has the host's users."""
     selinux: bool = False
     """SELinux is on: ask the runtime to relabel what the agent made for the pod."""
 

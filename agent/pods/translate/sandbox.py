@@ -47,7 +47,7 @@ def sandbox(pod: Pod, attempt: int, cgroup_parent: str, seen: str, context: Tran
         annotations=identity.sandbox_annotations(pod, seen),
         linux=api_pb2.LinuxPodSandboxConfig(
             cgroup_parent=cgroup_parent,
-            security_context=sandbox_security(pod),
+            security_context=sandbox_security(pod, context),
             sysctls={dotted(sysctl.name): sysctl.value for sysctl in sysctls},
             overhead=sandbox_overhead(pod),
             resources=sandbox_resources(pod),

@@ -21,7 +21,7 @@ from agent.model.container import (
     SELinuxOptions,
 )
 from agent.model.pod import Pod
-from agent.pods.translate.context import TranslateContext
+from agent.pods.translate.context import USER_NAMESPACE_IDS, TranslateContext
 
 _T = TypeVar("_T")
 
@@ -54,7 +54,14 @@ class ImageUser:
     username: str = ""
 
 
-def namespaces(pod: Pod, target_id: str = "") -> api_pb2.NamespaceOption:
+def id_mappings(context: TranslateContext) -> list[api_pb2.IDMapping]:
+    """Of the pod's user namespace, for users and groups alike; none: the pod has the host's users."""
+    if context.first_user_id is None:
+        return []
+    return [api_pb2.IDMapping(host_id=context.first_user_id, container_id=0, length=USER_NAMESPACE_IDS)]
+
+
+def namespaces(pod: Pod, context: TranslateContext, target_id: str = "") -> api_pb2.NamespaceOption:
     """`target_id` is the container whose processes are to be seen, where each container has processes of its own."""
     spec = pod.spec
     if spec.hostPID:
@@ -70,13 +77,16 @@ def namespaces(pod: Pod, target_id: str = "") -> api_pb2.NamespaceOption:
         ipc=api_pb2.NODE if spec.hostIPC else api_pb2.POD,
         pid=pid,
         target_id=target_id if pid == api_pb2.TARGET else "",
+        userns_options=api_pb2.UserNamespace(
+            mode=api_pb2.POD if (ids := id_mappings(context)) else api_pb2.NODE, uids=ids, gids=ids
+        ),
     )
 
 
-def sandbox_security(pod: Pod) -> api_pb2.LinuxSandboxSecurityContext:
+def sandbox_security(pod: Pod, context: TranslateContext) -> api_pb2.LinuxSandboxSecurityContext:
     asked = pod.spec.securityContext or PodSecurityContext()
     return api_pb2.LinuxSandboxSecurityContext(
-        namespace_options=namespaces(pod),
+        namespace_options=namespaces(pod, context),
         selinux_options=_selinux(asked.seLinuxOptions),
         run_as_user=_int64(asked.runAsUser),
         run_as_group=_int64(asked.runAsGroup),
@@ -101,7 +111,7 @@ def container_security(
     return api_pb2.LinuxContainerSecurityContext(
         capabilities=_capabilities(own),
         privileged=bool(own.privileged),
-        namespace_options=namespaces(pod, target_id),
+        namespace_options=namespaces(pod, context, target_id),
         selinux_options=_selinux(own.seLinuxOptions or of_pod.seLinuxOptions),
         run_as_user=_int64(_image_uid(user) if from_image else run_as_user),
         run_as_username=user.username if from_image and user.uid is None else "",

@@ -22,6 +22,7 @@ def test_what_does_not_fit_is_rejected_and_what_runs_is_never_judged_again(edge:
         status = edge.wait_phase(name, "Failed")["status"]
         assert status["reason"] == reason
         assert status["message"].startswith("Pod was rejected: ")
+        assert "containerStatuses" not in status
         assert reason in [found for found, _ in edge.events(name)]
 
     edge.agent.kill9()

@@ -314,6 +314,14 @@ async def test_a_claim_is_asked_for_each_time_and_never_watched(house: House) ->
     )
 
 
+async def test_a_runtime_class_is_asked_for_in_its_own_group(house: House) -> None:
+    house.server.put("runtimeclasses", "gvisor", namespace="", prefix="/apis/node.k8s.io/v1")
+    await house.data(ObjectKey("runtimeclasses", "", "gvisor"))
+    assert {
+        request.path.partition("?")[0] for request in house.server.requests if "runtimeclasses" in request.path
+    } == {"/apis/node.k8s.io/v1/runtimeclasses/gvisor"}
+
+
 async def test_a_claims_volume_is_had_from_the_record_after_a_restart_without_a_network(house: House) -> None:
     house.server.put("persistentvolumes", "pv-1", namespace="")
     house.objects.retain("pod-1", [VOLUME])

@@ -44,6 +44,7 @@ from agent.pods.scripts.empty_image import EmptyImage
 from agent.pods.scripts.mountpoints import Mountpoints
 from agent.pods.scripts.scripts import Scripts
 from agent.pods.translate.context import TranslateContext
+from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.volumes.pod_volumes import PodVolumes
 from agent.pods.worker import PodWorker
 from agent.providers.contract import PodUpdate
@@ -300,6 +301,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
             hooks=Hooks(runtime, http, events),
             log_files=logs,
             scripts=Scripts(ScriptRules(False, (), ()), EmptyImage(images, ImageImport(channel)), Mountpoints(root)),
+            users=UserNamespaces(store),
             gate=Gate(store, SettledNode(NODE_FACTS), preempt),
             translate=TranslateContext(
                 node_name=NODE,

@@ -19,6 +19,7 @@ from agent.pods.logs import logged_container
 from agent.pods.plan import Plan, plan
 from agent.pods.scripts.host_program import host_view
 from agent.pods.status import StatusContext, pod_status
+from agent.pods.translate.context import TranslateContext
 from agent.pods.translate.security import namespaces
 from tests.fakes.skipped_time import quiet, with_skipped_time
 from tests.unit.pods.observations import CREATED, container, exited, observed, sandbox
@@ -148,6 +149,9 @@ def test_its_log_is_found_by_its_name() -> None:
 # ---------------------------------------------------------------- what it is made of
 
 
+CONTEXT = TranslateContext(node_name="node-1", memory_capacity_bytes=1 << 30)
+
+
 @pytest.mark.parametrize(
     ("spec", "mode", "target"),
     [
@@ -159,9 +163,9 @@ def test_its_log_is_found_by_its_name() -> None:
 def test_a_target_counts_where_each_container_has_processes_of_its_own(
     spec: dict[str, Any], mode: int, target: str
 ) -> None:
-    made = namespaces(make_pod(**spec), "c-1")
+    made = namespaces(make_pod(**spec), CONTEXT, "c-1")
     assert (made.pid, made.target_id) == (mode, target)
-    assert namespaces(make_pod(**spec)).target_id == ""
+    assert namespaces(make_pod(**spec), CONTEXT).target_id == ""
 
 
 def test_what_it_asks_and_cannot_have_is_refused_for_it_alone() -> None:

@@ -509,6 +509,7 @@ async def test_a_pod_that_does_not_fit_fails_and_nothing_of_it_is_made(tmp_path:
         why = "Node didn't have enough resource: cpu, requested: 1000, used: 1500, capacity: 2000"
         assert (status.reason, status.message) == ("OutOfcpu", f"Pod was rejected: {why}")
         assert n.events.messages("OutOfcpu") == [why]
+        assert status.containerStatuses == ()
         assert len(n.cri.sandboxes) == 1
 
 
@@ -526,6 +527,10 @@ async def test_a_killed_agent_judges_nobody_twice(tmp_path: Path) -> None:
             await provider.create_pod(asking("b", "1"))
             await provider.create_pod(asking("a", "1500m"))
             await eventually(lambda: n.phase("a") == "Running" and n.phase("b") == "Failed")
+            await provider.delete_pod(deleted("b", name="b"))
+            await eventually(lambda: n.gone("b"))
+        last = next(u.status for u in reversed(n.updates) if u.record.uid == "b")
+        assert (last.phase, last.reason, last.containerStatuses) == ("Failed", "OutOfcpu", ())
 
 
 @with_skipped_time
@@ -548,6 +553,14 @@ async def test_a_critical_pod_takes_the_room_of_another(tmp_path: Path) -> None:
         assert n.phase("a") == "Failed"
         last = next(u.status for u in reversed(n.updates) if u.record.uid == "a")
         assert (last.reason, last.message) == ("Preempting", "Preempted in order to admit critical pod")
+        disrupted = last.condition("DisruptionTarget")
+        assert disrupted is not None
+        assert (disrupted.status, disrupted.reason) == ("True", "TerminationByKubelet")
+        await provider.delete_pod(deleted("a", name="a"))
+        await eventually(lambda: n.gone("a"))
+        last = next(u.status for u in reversed(n.updates) if u.record.uid == "a")
+        assert last.reason == "Preempting"
+        assert last.condition("DisruptionTarget") is not None
         assert n.events.messages("Preempting") == ["Preempted in order to admit critical pod"]
 
 

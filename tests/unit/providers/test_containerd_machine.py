@@ -21,6 +21,7 @@ from agent.pods.admission.gate import Gate, SettledNode
 from agent.pods.cgroups import CgroupDriver
 from agent.pods.logfiles import LogFiles
 from agent.pods.machine import Machine
+from agent.pods.user_namespaces import UserNamespaces
 from agent.providers.containerd_machine import WorkerParts, build_machine
 from agent.providers.contract import MachineFacts, ProviderContext
 from tests.fakes.cri import FakeRuntime, serving
@@ -55,7 +56,9 @@ async def building(cri: FakeRuntime, folder: Path, **settings: Any) -> AsyncIter
         async def build() -> Machine:
             gate = Gate(context.store, SettledNode(NodeFacts("n")), lambda uid, verdict: None)
             async with WorkerParts(runtime, context.events, lambda _: None) as parts:
-                return await build_machine(context, runtime, images, LogFiles.of(made), parts, gate)
+                return await build_machine(
+                    context, runtime, images, LogFiles.of(made), parts, gate, UserNamespaces(context.store)
+                )
 
         yield build
 

@@ -38,7 +38,7 @@ def security(
 def test_namespaces_are_the_pods_unless_the_host_or_the_pod_shares_them(
     spec: dict[str, Any], network: str, pid: str, ipc: str
 ) -> None:
-    found = namespaces(make_pod(**spec))
+    found = namespaces(make_pod(**spec), CONTEXT)
     modes = [api_pb2.NamespaceMode.Name(mode) for mode in (found.network, found.pid, found.ipc)]
     assert modes == [network, pid, ipc]
 
@@ -166,7 +166,7 @@ def test_an_incomplete_or_unknown_profile_is_a_config_error(
 
 def test_the_sandbox_takes_the_pods_identity_and_is_privileged_if_any_container_is() -> None:
     of_pod = {"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "supplementalGroups": [4], "seLinuxOptions": {"user": "u"}}
-    found = sandbox_security(make_pod(securityContext=of_pod, hostIPC=True))
+    found = sandbox_security(make_pod(securityContext=of_pod, hostIPC=True), CONTEXT)
     assert (found.run_as_user.value, found.run_as_group.value) == (1, 2)
     assert list(found.supplemental_groups) == [3, 4]
     assert found.selinux_options.user == "u"
@@ -174,7 +174,7 @@ def test_the_sandbox_takes_the_pods_identity_and_is_privileged_if_any_container_
     assert found.seccomp.profile_type == PROFILE.RuntimeDefault
     assert found.privileged is False
     init = [{"name": "i", "securityContext": {"privileged": True}}]
-    assert sandbox_security(make_pod(initContainers=init)).privileged is True
+    assert sandbox_security(make_pod(initContainers=init), CONTEXT).privileged is True
 
 
 def checked(own: dict[str, Any], user: ImageUser, of_pod: dict[str, Any] | None = None) -> None:
@@ -205,3 +205,15 @@ def test_run_as_non_root_holds_against_spec_and_image(own: dict[str, Any], user:
 def test_run_as_non_root_is_content_with_a_user_that_is_not_root() -> None:
     checked({"runAsNonRoot": True, "runAsUser": 7}, ImageUser())
     checked({"runAsNonRoot": True}, ImageUser(uid=7))
+
+
+def test_a_user_namespace_maps_its_root_to_the_start_of_the_pods_range() -> None:
+    found = namespaces(make_pod(hostUsers=False), replace(CONTEXT, first_user_id=131072)).userns_options
+    assert found.mode == api_pb2.POD
+    wanted = [api_pb2.IDMapping(host_id=131072, container_id=0, length=65536)]
+    assert list(found.uids) == list(found.gids) == wanted
+
+
+def test_without_a_range_a_pod_has_the_hosts_users() -> None:
+    found = namespaces(make_pod(), CONTEXT).userns_options
+    assert (found.mode, len(found.uids), len(found.gids)) == (api_pb2.NODE, 0, 0)
