@@ -30,7 +30,7 @@ ObjectKind = Literal[
 
 
 CLUSTER_WIDE: Final[frozenset[ObjectKind]] = frozenset(
-    {"persistentvolumes", "clustertrustbundles", "csidrivers", "volumeattachments"}
+    {"persistentvolumes", "clustertrustbundles", "csidrivers", "volumeattachments", "runtimeclasses"}
 )
 """Kinds that belong to no namespace."""
 
