@@ -33,13 +33,14 @@ from agent.pods.knowledge import StopCause
 from agent.pods.logfiles import LogFiles
 from agent.pods.logs import logged_container, read_log
 from agent.pods.machine import Machine
+from agent.pods.on_disk import on_disk
 from agent.pods.ports import Attachments, Drivers
 from agent.pods.status_record import StatusRecord
 from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.worker import PodWorker
 from agent.providers.containerd_machine import Csi, WorkerParts, build_machine, credential_plugins
 from agent.providers.contract import PodUpdate, PodUpdates, ProviderContext
-from agent.providers.found import found_record
+from agent.providers.found import found_record, left_record
 from agent.providers.runtime_health import HealthReader
 from agent.providers.streaming import CommandOutput, Streams
 
@@ -128,11 +129,15 @@ class ContainerdProvider:
 
     async def get_pods(self) -> tuple[PodRecord, ...]:
         await self._open.wait()
-        decided = self._gate.unnamed({**self._workers, **self._found})
+        with on_disk("cannot look for what gone pods left"):
+            folders = await asyncio.to_thread(self._machine.volumes.pods_on_disk)
+        decided = tuple(self._gate.unnamed({**self._workers, **self._found}))
+        known = {*self._workers, *self._found, *(pod.uid for pod in decided)}
         return (
             *(worker.record for worker in self._workers.values()),
             *self._found.values(),
             *(found_record(pod) for pod in decided),
+            *(left_record(uid) for uid in sorted(folders - known)),
         )
 
     def get_container_logs(self, namespace: str, pod: str, container: str, options: LogOptions) -> AsyncIterator[bytes]:

@@ -18,7 +18,7 @@ from agent.cri.events import Source
 from agent.errors import NotFound, Permanent, Retryable
 from agent.model.logs import LogOptions
 from agent.model.observed import ObservedPod
-from agent.model.record import PodRecord
+from agent.model.record import Origin, PodRecord
 from agent.providers.containerd import ContainerdProvider
 from agent.providers.contract import MachineFacts, PodUpdate, ProviderContext
 from tests.fakes.cri import FakeRuntime, serve_at, serving
@@ -387,6 +387,21 @@ async def test_a_pod_that_nobody_names_is_found_and_can_be_ended(tmp_path: Path)
             n.time.skip(1)
             await eventually(lambda: not [key for key in n.store.rows if not key.startswith("pulled/")])
         assert len(n.cri.called("StopContainer")) == 1
+
+
+@with_skipped_time
+async def test_what_a_gone_pod_left_on_disk_is_found_and_taken_down(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        await n.running(provider)
+        folder = provider._context.settings.root_dir / "pods/u-9"
+        (folder / "volumes/kubernetes.io~empty-dir/data").mkdir(parents=True)
+        (left,) = [found for found in await provider.get_pods() if found.uid != "u-1"]
+        assert (left.uid, left.origin) == ("u-9", Origin.FILE)
+        await provider.delete_pod(left)
+        await eventually(lambda: not folder.exists())
+        await eventually(lambda: "u-9" not in provider._workers)
+        assert [found.uid for found in await provider.get_pods()] == ["u-1"]
+        assert not [call for call in n.cri.calls if call[0] == "StopContainer"]
 
 
 @with_skipped_time
