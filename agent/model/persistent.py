@@ -6,6 +6,7 @@ cloud's or a driver's help have no field here.
 
 from __future__ import annotations
 
+from agent.model.affinity import NodeSelector
 from agent.model.meta import K8sStruct, ObjectMeta, Quantity
 from agent.model.volume import HostPathVolumeSource, NFSVolumeSource
 
@@ -40,21 +41,6 @@ class ClaimReference(K8sStruct, frozen=True):
     namespace: str = ""
     name: str = ""
     uid: str = ""
-
-
-class NodeSelectorRequirement(K8sStruct, frozen=True):
-    key: str
-    operator: str
-    values: tuple[str, ...] = ()
-
-
-class NodeSelectorTerm(K8sStruct, frozen=True):
-    matchExpressions: tuple[NodeSelectorRequirement, ...] = ()
-    matchFields: tuple[NodeSelectorRequirement, ...] = ()
-
-
-class NodeSelector(K8sStruct, frozen=True):
-    nodeSelectorTerms: tuple[NodeSelectorTerm, ...] = ()
 
 
 class VolumeNodeAffinity(K8sStruct, frozen=True):

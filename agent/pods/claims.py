@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.model.node import NodeFacts
 from agent.model.persistent import (
     BLOCK,
     FILESYSTEM,
@@ -17,6 +18,7 @@ from agent.model.persistent import (
 )
 from agent.model.pod import Pod
 from agent.model.volume import Volume
+from agent.pods.admission.selectors import selects
 from agent.pods.references import Referenced
 
 
@@ -30,8 +32,8 @@ class Bound:
     """The pod asks for the whole volume to be read-only; a source may have a word of its own."""
 
 
-def bound(pod: Pod, volume: Volume, referenced: Referenced) -> Bound:
-    """What the claim of a volume with a `claim_name` is bound to. Raises ValueError."""
+def bound(pod: Pod, volume: Volume, referenced: Referenced, node: NodeFacts | None = None) -> Bound:
+    """What the claim of a volume with a `claim_name` is bound to, and may be used on the node. Raises ValueError."""
     namespace = pod.metadata.namespace
     name = volume.claim_name(pod.metadata.name)
     assert name is not None, "only volumes that name a claim have one"
@@ -42,6 +44,9 @@ def bound(pod: Pod, volume: Volume, referenced: Referenced) -> Bound:
     except ValueError as problem:
         raise ValueError(f"error processing PVC {namespace}/{name}: {problem}") from problem
     _check_mode(pod, volume.name, found.spec.volumeMode)
+    where = found.spec.nodeAffinity.required if found.spec.nodeAffinity is not None else None
+    if where is not None and node is not None and not selects(where, node):
+        raise ValueError("NodeAffinity check failed: no matching NodeSelectorTerms")
     source = volume.persistentVolumeClaim
     return Bound(claim, found, read_only=source is not None and source.readOnly)
 

@@ -107,7 +107,11 @@ async def build_machine(
 ) -> Machine:
     """Raises Retryable while the runtime does not answer."""
     settings = context.settings
-    volumes = PodVolumes(settings.root_dir, csi=None if csi is None else _csi_volumes(context, csi))
+    volumes = PodVolumes(
+        settings.root_dir,
+        csi=None if csi is None else _csi_volumes(context, csi),
+        node=None if context.node is None else context.node.facts,
+    )
     await volumes.recall()
     return Machine(
         runtime=runtime,

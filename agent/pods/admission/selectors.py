@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.model.affinity import Affinity, NodeSelectorRequirement, NodeSelectorTerm, Toleration
+from agent.model.affinity import Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Toleration
 from agent.model.node import NodeFacts, NodeTaint
 from agent.model.pod import PodSpec
 
@@ -18,18 +18,22 @@ def matches_node(spec: PodSpec, node: NodeFacts) -> bool:
     if any(node.labels.get(name) != value for name, value in (spec.nodeSelector or {}).items()):
         return False
     required = _required(spec.affinity)
-    return required is None or any(_term_matches(term, node) for term in required)
+    return required is None or selects(required, node)
+
+
+def selects(required: NodeSelector, node: NodeFacts) -> bool:
+    """Any one of the terms is enough; none selects no node."""
+    return any(_term_matches(term, node) for term in required.nodeSelectorTerms)
 
 
 def tolerates(tolerations: tuple[Toleration, ...], taint: NodeTaint) -> bool:
     return any(_covers(toleration, taint) for toleration in tolerations)
 
 
-def _required(affinity: Affinity | None) -> tuple[NodeSelectorTerm, ...] | None:
+def _required(affinity: Affinity | None) -> NodeSelector | None:
     if affinity is None or affinity.nodeAffinity is None:
         return None
-    required = affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution
-    return None if required is None else required.nodeSelectorTerms
+    return affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution
 
 
 def _term_matches(term: NodeSelectorTerm, node: NodeFacts) -> bool:

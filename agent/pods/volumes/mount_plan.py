@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from agent.model.container import Container
+from agent.model.node import NodeFacts
 from agent.model.pod import Pod
 from agent.model.quantity import ceil_units
 from agent.model.volume import Volume
@@ -34,9 +35,18 @@ class MountPlan:
 
 
 def plan_mounts(
-    pod: Pod, referenced: Referenced, node: NodeContext, root: Path, *, payloads_only: bool = False
+    pod: Pod,
+    referenced: Referenced,
+    node: NodeContext,
+    root: Path,
+    *,
+    payloads_only: bool = False,
+    facts: NodeFacts | None = None,
 ) -> MountPlan:
-    """The steps for every volume of the pod, or only for those whose contents the agent writes."""
+    """The steps for every volume of the pod, or only for those whose contents the agent writes.
+
+    `facts`: the Node that a persistent volume's affinity must hold for; None: there is none to ask.
+    """
     steps: list[Step] = []
     problems: list[str] = []
     for volume in pod.spec.volumes:
@@ -44,7 +54,7 @@ def plan_mounts(
         if volume.image is not None or (payloads_only and not holds_payload(volume)):
             continue
         try:
-            steps.append(_step(pod, volume, referenced, node, root))
+            steps.append(_step(pod, volume, referenced, node, root, facts))
         except ValueError as problem:
             problems.append(failure(volume.name, problem))
     return MountPlan(tuple(steps), tuple(problems))
@@ -133,14 +143,16 @@ def _memory_limit(container: Container) -> int | None:
     return ceil_units(limit) or None if limit is not None else None
 
 
-def _step(pod: Pod, volume: Volume, referenced: Referenced, node: NodeContext, root: Path) -> Step:
+def _step(
+    pod: Pod, volume: Volume, referenced: Referenced, node: NodeContext, root: Path, facts: NodeFacts | None
+) -> Step:
     group = pod.spec.securityContext.fsGroup if pod.spec.securityContext is not None else None
     memory = node.allocatable.get("memory")
     node_memory = None if memory is None else ceil_units(memory)
     if volume.hostPath is not None:
         return CheckHostPath(volume.name, Path(volume.hostPath.path), volume.hostPath.type)
     if volume.claim_name(pod.metadata.name) is not None:
-        found = bound(pod, volume, referenced)
+        found = bound(pod, volume, referenced, facts)
         if (csi := found.volume.spec.csi) is not None:
             return persistent_csi_step(pod, volume.name, found, csi, referenced, root)
         return persistent_step(pod, volume.name, found, root)

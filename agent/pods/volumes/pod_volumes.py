@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import assert_never
 
 from agent.errors import Permanent, Retryable
+from agent.model.node import NodeFacts
 from agent.model.pod import Pod
 from agent.pods.downward import NodeContext
 from agent.pods.references import Referenced
@@ -53,11 +54,13 @@ class PodVolumes:
         mounts: Mounts | None = None,
         run: Commands = run_command,
         csi: Callable[[Path, Mounts], CsiVolumes] | None = None,
+        node: Callable[[], NodeFacts] | None = None,
     ) -> None:
         # Mount points are listed without links, so the paths that we look for must be free of them too.
         self._root = root_dir.resolve()
         self._mounts = KernelMounts() if mounts is None else mounts
         self._run = run
+        self._node = node
         self._csi = csi(self._root, self._mounts) if csi is not None else None
 
     async def recall(self) -> None:
@@ -71,7 +74,8 @@ class PodVolumes:
         What is there already stays as it is, so it is right to call this again after a restart or a failure. Raises
         Permanent with one message a volume, Retryable.
         """
-        plan = plan_mounts(pod, referenced, context, self._root)
+        facts = self._node() if self._node is not None else None
+        plan = plan_mounts(pod, referenced, context, self._root, facts=facts)
         _refuse(plan)
         if here := _here(plan):
             await asyncio.to_thread(self._take, here)

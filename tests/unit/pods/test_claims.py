@@ -5,6 +5,7 @@ import msgspec
 import pytest
 
 from agent.errors import NotFound
+from agent.model.node import NodeFacts
 from agent.model.pod import Pod, pod_from_dict
 from agent.pods.claims import bound
 from agent.pods.ports import ObjectKey
@@ -130,3 +131,16 @@ async def test_a_file_system_is_no_device() -> None:
     mine = pod(BY_CLAIM, volumeDevices=[{"name": "v", "devicePath": "/dev/x"}])
     with pytest.raises(ValueError, match="volume v has volumeMode Filesystem, but is specified in volumeDevices"):
         bound(mine, mine.spec.volumes[0], await referenced(mine, READY))
+
+
+@pytest.mark.parametrize(("labels", "fits"), [({"zone": "a"}, True), ({"zone": "b"}, False), ({}, False)])
+async def test_a_volume_of_another_node_is_refused(labels: dict[str, str], fits: bool) -> None:
+    mine = pod(BY_CLAIM)
+    term = {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}
+    there = persistent(nodeAffinity={"required": {"nodeSelectorTerms": [term]}})
+    known = await referenced(mine, {CLAIM: claim(), VOLUME: there})
+    if fits:
+        bound(mine, mine.spec.volumes[0], known, NodeFacts("n", labels))
+    else:
+        with pytest.raises(ValueError, match="NodeAffinity check failed: no matching NodeSelectorTerms"):
+            bound(mine, mine.spec.volumes[0], known, NodeFacts("n", labels))
