@@ -2,7 +2,7 @@
 
 In: the backend and how to open it. Out: a Store whose reads never fail for a disk's sake, and whose writes don't
 either: what the disk refuses (full, read-only, broken) is kept here and written once it takes writes again; `trouble`
-says so meanwhile. A file that had to be made anew is filled again. Other rows than `HELD` go to the backend, with its
+says so meanwhile. A file that had to be made anew is filled again. Rows of `NOT_HELD` go to the backend, with its
 failures.
 The values are mostly those that the owners of the rows hold anyway, so they cost little.
 """
@@ -19,12 +19,14 @@ from loguru import logger
 from agent.clock import Clock
 from agent.errors import Retryable
 from agent.store.base import BATCH_LIMIT, Change, Delete, Put, Row, Store, last_of_each
+from agent.store.sealed import ASIDE
 from agent.store.watchers import Watchers
 
-HELD = ("pods/", "status/", "tokens/", "objects/")
+NOT_HELD = ("cache/", "journal/", ASIDE)
+"""Rows that may be many or large, and that the agent can do without for a while."""
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 10.0
 COMPACT_EVERY_S = 60.0
-VERIFY_EVERY_S = 3600.0
+VERIFY_EVERY_S = 600.0
 
 
 class Disk(Protocol):
@@ -72,12 +74,13 @@ class HeldStore:
         held = cls(connect, clock)
         try:
             held._backend = await connect()
-            rows: Iterable[Row] = [row for prefix in HELD for row in await held._backend.store.list(prefix)]
+            rows: Iterable[Row] = await held._backend.store.list("")
         except Retryable as error:
             rows = await readable()
             held._fail(error)
         for row in rows:
-            held._rows[row.key] = row
+            if is_held(row.key):
+                held._rows[row.key] = row
             held._revision = max(held._revision, row.revision)
         return held
 
@@ -94,7 +97,7 @@ class HeldStore:
         return self._rows.get(key) if is_held(key) else await self._open().get(key)
 
     async def list(self, prefix: str) -> tuple[Row, ...]:
-        if is_held(prefix):
+        if is_held(prefix) and not any(other.startswith(prefix) for other in NOT_HELD):
             return tuple(row for key, row in sorted(self._rows.items()) if key.startswith(prefix))
         others = [row for row in await self._open().list(prefix) if not is_held(row.key)]
         held = [row for key, row in self._rows.items() if key.startswith(prefix)]
@@ -206,8 +209,8 @@ class HeldStore:
     async def _complete(self) -> None:
         if self._incomplete:
             self._incomplete = False
-            for prefix in HELD:
-                for row in await self._open().list(prefix):
+            for row in await self._open().list(""):
+                if is_held(row.key):
                     self._rows.setdefault(row.key, row)
 
     async def _catch_up(self) -> None:
@@ -261,4 +264,4 @@ async def _run(what: Callable[[], Awaitable[None]]) -> None:
 
 
 def is_held(key: str) -> bool:
-    return key.startswith(HELD)
+    return not key.startswith(NOT_HELD)

@@ -112,11 +112,11 @@ class SqliteStore:
         return await self._guard(self._file.verify)
 
     async def compact(self) -> None:
-        await self._guard(self._file.compact)
+        await self._guard(lambda: self._file.guarded(self._file.compact))
 
     async def scrub(self) -> None:
         """Leave nothing of what was overwritten or deleted, in the file or in its log."""
-        await self._guard(self._file.scrub)
+        await self._guard(lambda: self._file.guarded(self._file.scrub))
 
     async def revision(self) -> int:
         return await self._guard(lambda: self._file.revision)
@@ -138,12 +138,12 @@ class SqliteStore:
         return await self._guard(self._file.count_unsent)
 
     async def sent(self, changes: Iterable[Change]) -> None:
-        await self._guard(lambda: self._file.sent(changes))
+        await self._guard(lambda: self._file.guarded(lambda: self._file.sent(changes)))
 
     async def take_over(self, rows: Iterable[Row], send: Iterable[str], at_least: int) -> None:
         """Rows of the remote store become ours, the keys `send` go to it; our revisions go on above `at_least`."""
-        rows = tuple(rows)
-        await self._guard(lambda: self._file.take_over(rows, send, at_least))
+        rows, send = tuple(rows), tuple(send)
+        await self._guard(lambda: self._file.guarded(lambda: self._file.take_over(rows, send, at_least)))
         for row in rows:
             self._watchers.tell((Put(row.key, row.value),), row.revision)
 

@@ -8,6 +8,7 @@ removed under our hands is made again.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import errno
 import fcntl
 import os
@@ -30,6 +31,7 @@ FREE_PAGES = 256
 """Free pages (4 KiB each) from which on some are given back."""
 _AWAY = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO})
 _BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_CUT_SHORT = frozenset({sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS})
 _LOCK_S = 10.0
 
 T = TypeVar("T")
@@ -45,7 +47,7 @@ class RecordFile:
         """How often the file was replaced since it was opened: rows may be missing."""
         self._outbox = outbox
         self._lock: int | None = None
-        self._inode = 0
+        self._shape = (0, 0, 0)
         self._db: sqlite3.Connection
 
     # ------------------------------------------------------------ open and close
@@ -117,7 +119,7 @@ class RecordFile:
             if verdict != "ok":
                 raise _Damaged(verdict)
             schema.migrate(db, version)
-            self._inode = self.path.stat().st_ino
+            self._shape = self._shape_now()
         except BaseException:
             db.close()
             raise
@@ -157,38 +159,45 @@ class RecordFile:
         self._db.close()
         self._rebuild(error)
 
-    def _guarded(self, work: Callable[[], T]) -> T:
+    def guarded(self, work: Callable[[], T]) -> T:
         """Do it; where the file turns out to be broken or gone, do it again on a new one."""
         try:
-            if self._inode != self._inode_now():
+            inode, *sizes = self._shape_now()
+            if inode != self._shape[0]:
                 self._mend(FileNotFoundError("the file was removed or replaced"))
+            elif any(now < before for now, before in zip(sizes, self._shape[1:], strict=True)):
+                self._mend(_Damaged("the file was cut short"))
             return work()
         except sqlite3.DatabaseError as error:
             if not _broken(error):
                 raise
             self._mend(error)
             return work()
+        finally:
+            self._shape = self._shape_now()
 
-    def _inode_now(self) -> int:
+    def _shape_now(self) -> tuple[int, int, int]:
+        """Which file it is, and its and its log's size: only this process makes them smaller."""
         try:
-            return self.path.stat().st_ino
+            file = self.path.stat()
+            return file.st_ino, file.st_size, self.path.with_name(self.path.name + "-wal").stat().st_size
         except FileNotFoundError:
-            return 0
+            return 0, 0, 0
         except OSError:
-            return self._inode  # an unreadable folder is not a missing file
+            return self._shape  # an unreadable folder is not a missing file
 
     # ------------------------------------------------------------ rows
 
     def commit(self, groups: builtins.list[Group]) -> builtins.list[int]:
-        return self._guarded(lambda: self._commit(groups))
+        return self.guarded(lambda: self._commit(groups))
 
     def get(self, key: str) -> tuple[tuple[Row, ...], builtins.list[str]]:
         """The row, and the keys of those that were dropped for their checksum."""
-        return self._guarded(lambda: self._select("WHERE key = ?", (key,)))
+        return self.guarded(lambda: self._select("WHERE key = ?", (key,)))
 
     def list(self, prefix: str) -> tuple[tuple[Row, ...], builtins.list[str]]:
         # "\U0010ffff" sorts after every key character in use.
-        return self._guarded(
+        return self.guarded(
             lambda: self._select("WHERE key >= ? AND key < ? ORDER BY key", (prefix, prefix + "\U0010ffff"))
         )
 
@@ -282,13 +291,18 @@ class RecordFile:
         before = self.rebuilt
 
         def look() -> tuple[str, ...]:
-            (verdict,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
-            if verdict != "ok":
-                raise _Damaged(verdict)
-            _, bad = self._select("", ())
+            # With a connection of its own: this one has pages in memory, which hide what became of the disk's.
+            with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as fresh:
+                (verdict,) = fresh.execute("PRAGMA quick_check(1)").fetchone()
+                if verdict != "ok":
+                    raise _Damaged(verdict)
+                bad = [key for key, value, _, kept in fresh.execute(ROWS) if checksum(key, value) != kept]
+            with self._transaction():
+                for key in bad:
+                    self._db.execute("DELETE FROM rows WHERE key = ?", (key,))
             return tuple(f"row {key} was corrupt and was dropped" for key in bad)
 
-        found = self._guarded(look)
+        found = self.guarded(look)
         return ("the file was broken and was made anew",) if self.rebuilt > before else found
 
     def compact(self) -> None:
@@ -369,7 +383,8 @@ def salvaged(path: Path) -> Iterator[Row]:
 
 
 def _broken(error: sqlite3.DatabaseError) -> bool:
-    return isinstance(error, _Damaged) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _BROKEN
+    code = getattr(error, "sqlite_errorcode", 0)
+    return isinstance(error, _Damaged) or code & 0xFF in _BROKEN or code in _CUT_SHORT
 
 
 def checksum(key: str, value: bytes) -> int:

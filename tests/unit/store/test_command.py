@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from agent.cli import main
 from agent.store.base import Put
@@ -18,6 +20,13 @@ from agent.store.sqlite import SqliteStore
 POD = b'{"kind": "Pod"}'
 SECRET = b"hunter2-hunter2"
 BINARY = b"\xff\x00\x01"
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """The command's log goes to the stderr of its test, which ends with it."""
+    yield
+    logger.remove()
 
 
 @pytest.fixture

@@ -148,6 +148,31 @@ async def test_a_file_that_breaks_while_it_is_open_is_made_anew_and_written(tmp_
     await store.close()
 
 
+async def test_a_file_that_is_cut_short_is_noticed_by_the_next_write(tmp_path: Path) -> None:
+    path = tmp_path / "record.db"
+    store = await SqliteStore.open(path)
+    await store.batch([Put(f"pods/{number:03}", b"x" * 2000) for number in range(20)])
+    os.truncate(tmp_path / "record.db-wal", 5000)
+    await store.put("pods/after", b"1")
+    assert store.rebuilt == 1
+    await store.close()
+    store = await SqliteStore.open(path)
+    assert await store.get("pods/after") is not None
+    assert await store.verify() == ()
+    await store.close()
+
+
+async def test_a_look_at_the_file_sees_what_became_of_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "record.db"
+    store = await SqliteStore.open(path)
+    await store.put("pods/a", b"the value as it was written")
+    await store.scrub()
+    path.write_bytes(path.read_bytes().replace(b"as it was written", b"as it has become."))
+    assert await store.verify() == ("row pods/a was corrupt and was dropped",)
+    assert await store.verify() == ()
+    await store.close()
+
+
 async def test_a_file_that_was_removed_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "record.db"
     store = await SqliteStore.open(path)
