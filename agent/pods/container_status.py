@@ -163,12 +163,14 @@ class _Writer:
         """It runs once, and nobody asks whether it is ready."""
         if any(c.name == spec.name for c in self._observed.containers):
             made = self.status(spec, before, init=False)
-        elif before is not None and before.state.running is not None:
-            made = msgspec.structs.replace(before, state=State(terminated=LOST))
         elif before is not None and before.state.terminated is not None:
             return before
         else:
             made = self._absent(spec, before, init=False)
+            ran = before is not None and before.state.running is not None
+            if ran or self._knows.attempts.get(spec.name, -1) >= 0:
+                known = before if before is not None and ran else made
+                made = msgspec.structs.replace(known, state=State(terminated=LOST), lastState=State())
         return msgspec.structs.replace(made, ready=False, started=None)
 
     def _absent(self, spec: Container, before: ContainerStatus | None, *, init: bool) -> ContainerStatus:

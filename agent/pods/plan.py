@@ -98,8 +98,9 @@ def _ephemeral(
     for container in pod.spec.ephemeralContainers:
         newest = observed.newest(container.name)
         made = newest is not None or knows.attempts.get(container.name, -1) >= 0
-        begun = newest is not None and newest.state is ContainerState.CREATED and newest.sandbox_id == sandbox.id
-        if (not made or begun) and (start := _start(container, observed, newest, knows, now, wakes)):
+        never_ran = newest is not None and newest.state is ContainerState.CREATED
+        current = _current(observed, sandbox, container.name)
+        if (not made or never_ran) and (start := _start(container, observed, current, knows, now, wakes)):
             starts.append(start)
     return starts
 

@@ -77,6 +77,9 @@ def test_it_runs_once_whatever_became_of_it(seen: ObservedPod, knows: Knowledge)
 def test_one_that_was_made_and_not_started_is_started() -> None:
     seen = observed(sandbox(), container(), container("debug", CREATED))
     assert starts(look(debugged(), seen)) == [ContainerStart("debug", 0, resume_id="debug-0")]
+    # Its sandbox died first: its program has not run yet, and does in the next.
+    elsewhere = observed(sandbox(0, ready=False), sandbox(1), container(sandbox_id="s1"), container("debug", CREATED))
+    assert starts(look(debugged(), elsewhere)) == [ContainerStart("debug", 1)]
 
 
 def test_neither_another_definition_nor_health_ends_it() -> None:
@@ -134,6 +137,8 @@ def test_one_that_the_runtime_has_no_more_stays_ended() -> None:
     ended = told(debugged(), observed(sandbox(), container(), exited("debug", 3)))
     assert told(debugged(), seen, previous=ended).ephemeralContainerStatuses == ended.ephemeralContainerStatuses
     assert lost.phase is Phase.RUNNING
+    unseen = told(debugged(), seen, replace(READY, attempts={"debug": 0}))
+    assert unseen.ephemeralContainerStatuses[0].state.terminated is not None
 
 
 def test_one_that_was_not_made_yet_waits() -> None:
