@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.model.container import PodSecurityContext
+from agent.model.persistent import BLOCK
 from agent.model.pod import Pod
 from agent.model.volume import NFSVolumeSource
 from agent.pods.claims import Bound
@@ -22,6 +23,9 @@ ON_ROOT_MISMATCH = "OnRootMismatch"
 def persistent_step(pod: Pod, name: str, bound: Bound, root: Path) -> Step:
     """`name` is the volume's name in the pod; in the pod's folder it has the PersistentVolume's. Raises ValueError."""
     volume, spec = bound.volume, bound.volume.spec
+    if spec.volumeMode == BLOCK:
+        # Whoever asked for a raw device must never find a file system made on it.
+        raise ValueError(f"PersistentVolume {volume.metadata.name}: volumeMode Block is not supported by this node")
     if spec.hostPath is not None:
         return CheckHostPath(name, Path(spec.hostPath.path), spec.hostPath.type)
     if spec.local is not None:

@@ -88,3 +88,8 @@ def test_nfs_in_the_pod_itself() -> None:
 def test_a_volume_of_another_kind_is_told() -> None:
     with pytest.raises(ValueError, match="PersistentVolume pv-1 is of a kind that this node does not support"):
         persistent_step(pod(), "v", bound(iscsi={}), ROOT)
+
+
+def test_a_raw_device_is_never_taken_for_a_file_system() -> None:
+    with pytest.raises(ValueError, match="pv-1: volumeMode Block is not supported by this node"):
+        persistent_step(pod(), "v", bound(local={"path": "/dev/sdz"}, volumeMode="Block"), ROOT)
