@@ -204,6 +204,15 @@ def test_environment_and_downward_api_tell_a_container_where_it_is(guest: Edge) 
         "SIZE=3",
     } <= lines
     assert "KUBERNETES_SERVICE_HOST=10.96.0.1" in lines
+    status = found["status"]
+    asked = {**limits, "requests": limits["limits"]}
+    (main,) = status["containerStatuses"]
+    assert (main["resources"], main["allocatedResources"]) == (asked, limits["limits"])
+    assert (status["resources"], status["allocatedResources"]) == (asked, limits["limits"])
+    (token,) = main["volumeMounts"]
+    assert (token["readOnly"], token["recursiveReadOnly"]) == (True, "Disabled")
+    # containerd tells it since 2.0.
+    assert main.get("user", {}).get("linux", {}).get("uid", 0) == 0
 
 
 def test_a_pods_token_is_its_own_and_good_for_the_api_server(every_guest: Edge) -> None:
