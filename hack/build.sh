@@ -13,7 +13,7 @@ rm -rf dist
 
 for python in "${PYTHONS[@]}"; do # compiled modules carry the version in their names, so the trees lie over each other
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --target "$work/$python" \
-    --python-version "$python" --only-binary=:all: dist/*.whl
+    --python-version "$python" --only-binary=:all: "$(echo dist/*.whl)[redis]"
   cp -a "$work/$python/." "$work/site/"
 done
 cat >"$work/preamble.py" <<PY

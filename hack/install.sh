@@ -16,7 +16,7 @@ if [ "${1:-}" = --uninstall ]; then
   if [ "$(readlink "$COMMAND" || true)" = "$PREFIX/bin/edgelet" ]; then rm -f "$COMMAND"; fi
   rm -rf "$PREFIX"
   if has_systemd; then systemctl daemon-reload; fi
-  echo "removed. What stays: /etc/edgelet (settings), /var/lib/edgelet (record), the pods in containerd"
+  echo "removed. What stays: /etc/edgelet (settings), /var/lib/edgelet and /var/lib/edgelet.key (record), the pods in containerd"
   exit
 fi
 
@@ -30,7 +30,7 @@ fi
 rm -rf "$PREFIX.new"
 # The venv's own interpreter may be this folder's; the one that it was made from stays when the folder goes.
 "$(.venv/bin/python -c 'import sys; print(sys._base_executable)')" -m venv "$PREFIX.new"
-"$PREFIX.new/bin/python" -m pip install --quiet --disable-pip-version-check "$work"/*.whl
+"$PREFIX.new/bin/python" -m pip install --quiet --disable-pip-version-check "$(echo "$work"/*.whl)[redis]"
 rm -rf "$PREFIX"
 mv "$PREFIX.new" "$PREFIX"
 # Scripts in a venv name its interpreter by path.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
 import os
 import subprocess
@@ -11,12 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from agent.errors import Retryable
+from agent.store.address import parse
+from agent.store.remote import connect
 from hack.control_plane import ControlPlane
 from hack.paths import REPOSITORY
 from hack.runtime import Containerd
 from hack.workspace import Workspace
-from tests.integration.agent.edge import Edge, container_ids, pod, restarts
+from tests.integration.agent.edge import SLEEP, Edge, container, container_ids, pod, restarts
 from tests.integration.conftest import AgentFactory
+from tests.integration.store.servers import MAKERS, Server
 from tests.integration.support.waiting import wait_until
 
 CONDITION = "RecordUnavailable"
@@ -42,12 +48,15 @@ def edge(
     made.stop()  # before its disk goes
 
 
+def run_store(edge: Edge, disk: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "agent", "store", *arguments, f"--store=sqlite://{disk}/record.db"]
+    flags = [f"--root-dir={edge.agent.root_dir}", f"--nodename={edge.node}"]
+    return subprocess.run([*command, *flags], cwd=REPOSITORY, check=False, capture_output=True, text=True)
+
+
 def recorded(edge: Edge, disk: Path) -> set[str]:
-    """The names of the pods that are on the disk."""
-    command = [sys.executable, "-m", "agent", "store", "export", f"--store=sqlite://{disk}/record.db"]
-    done = subprocess.run(
-        [*command, f"--root-dir={edge.agent.root_dir}"], cwd=REPOSITORY, check=False, capture_output=True, text=True
-    )
+    """The names of the pods that are on the disk; nothing while it can't be read."""
+    done = run_store(edge, disk, "export")
     if done.returncode:
         return set()
     rows = [json.loads(line) for line in done.stdout.splitlines()[1:]]
@@ -136,6 +145,83 @@ def test_a_broken_record_is_made_anew_and_complete(edge: Edge, disk: Path, damag
     assert container_ids(edge.pod("before")) == before
     wait_until(lambda: recorded(edge, disk) == {"before", "after"}, 20)
     assert "Traceback" not in edge.agent_log()
+
+
+def test_secrets_and_tokens_are_not_in_the_record_the_log_or_an_export(edge: Edge, disk: Path) -> None:
+    word = "hunter2-in-the-record"
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "stringData": {"password": word}}
+    script = "cat /var/run/secrets/kubernetes.io/serviceaccount/token; echo; cat /keys/password; echo; " + SLEEP
+    mounted = container(script, volumeMounts=[{"name": "keys", "mountPath": "/keys"}])
+    edge.apply(secret)
+    edge.run(pod("reads", mounted, volumes=[{"name": "keys", "secret": {"secretName": "keys"}}]))
+    edge.wait_ready("reads")
+    printed = wait_until(lambda: edge.log("reads") if word in edge.log("reads") else "")
+    its_token = printed.split()[0]
+    assert its_token.count(".") == 2
+
+    hidden = [one.encode() for one in (word, base64.b64encode(word.encode()).decode(), its_token)]
+    export = run_store(edge, disk, "export", "--with-secrets").stdout.encode()
+    assert b"objects/secrets/" in export
+    on_disk = b"".join(path.read_bytes() for path in disk.iterdir())
+    assert b"reads" in on_disk
+    for place in (on_disk, export, edge.agent_log().encode()):
+        assert not [one for one in hidden if one in place]
+    assert run_store(edge, disk, "check").returncode == 0
+    assert its_token.encode() in run_store(edge, disk, "export", "--with-secrets", "--unsealed").stdout.encode()
+
+    # Without its key the agent has everything again from the API server.
+    edge.agent.terminate()
+    edge.agent.root_dir.with_name("root.key").unlink()
+    edge.agent.start()
+    edge.run(pod("reads-too", mounted, volumes=[{"name": "keys", "secret": {"secretName": "keys"}}]))
+    edge.wait_ready("reads", "reads-too")
+    assert "set aside, to be had from the API server again" in edge.agent_log()
+    assert restarts(edge.pod("reads")) == 0
+
+
+@pytest.mark.parametrize("kind", ["redis", "etcd"])
+def test_a_record_on_a_server_is_written_through_and_its_outage_ridden_out(
+    kind: str,
+    agent: AgentFactory,
+    one_containerd: Containerd,
+    control_plane: ControlPlane,
+    namespace: str,
+    tmp_path: Path,
+) -> None:
+    server = MAKERS[kind](tmp_path / "server")
+    server.start()
+    try:
+        edge = Edge(agent(flags=[f"--store={server.url}"]), one_containerd, control_plane, namespace)
+        edge.run(pod("before"))
+        edge.wait_ready("before")
+        server.kill()
+        edge.run(pod("meanwhile"))
+        edge.wait_ready("meanwhile")
+        edge.agent.kill9()
+        edge.agent.start()
+        edge.run(pod("later"))
+        edge.wait_ready("before", "meanwhile", "later")
+        server.start()
+        wait_until(lambda: names_on(server, edge.node) == {"before", "meanwhile", "later"}, 30)
+        for name in ("before", "meanwhile", "later"):
+            assert restarts(edge.pod(name)) == 0
+        assert "Traceback" not in edge.agent_log()
+        edge.agent.stop()
+    finally:
+        server.stop()
+
+
+def names_on(server: Server, node: str) -> set[str]:
+    async def read() -> set[str]:
+        remote = await connect(parse(server.url), node, {})
+        try:
+            return {json.loads(row.value)["metadata"]["name"] for row in await remote.list("pods/")}
+        except Retryable:
+            return set()
+        finally:
+            await remote.close()
+
+    return asyncio.run(read())
 
 
 def harm(path: Path, damage: str) -> None:
