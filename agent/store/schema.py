@@ -31,6 +31,8 @@ INCARNATION = "incarnation"
 ACKNOWLEDGED = "acknowledged"
 """The revision up to which the remote store has everything."""
 
+LIMIT_BYTES = 256 * 1024 * 1024
+"""A record that grows without end must not fill a machine's disk; beyond it counts as a full one."""
 _INCREMENTAL = 2
 
 
@@ -43,6 +45,7 @@ def prepare(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA synchronous=FULL")
     # The default connection cache is 2 MiB; a node's record is small and the page cache holds it anyway.
     db.execute("PRAGMA cache_size=-512")
+    db.execute(f"PRAGMA max_page_count={LIMIT_BYTES // 4096}")
     db.execute(f"PRAGMA journal_size_limit={4 * 1024 * 1024}")
 
 
