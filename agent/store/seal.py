@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ class Sealer:
         self._key_file = key_file
         self._cipher: AESGCM | None = None
         self._id = b""
+        self._loading = threading.Lock()
 
     @property
     def where(self) -> Path:
@@ -68,15 +70,26 @@ class Sealer:
         if self._cipher is None:
             self._key()
 
-    def _ready(self, *, make: bool) -> AESGCM:
-        if self._cipher is None:
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    @property
+    def loaded(self) -> bool:
+        """Sealing is quick from now on."""
+        return self._cipher is not None
 
-            key = self._key() or (self._new_key() if make else None)
-            if key is None:
-                raise Unreadable("there is no key")
-            self._cipher, self._id = AESGCM(key), hashlib.sha256(key).digest()[:_ID_BYTES]
-        return self._cipher
+    def load(self) -> None:
+        """Have the key, a new one where there is none. Raises as `seal`."""
+        self._ready(make=True)
+
+    def _ready(self, *, make: bool) -> AESGCM:
+        with self._loading:  # two threads must not make two keys
+            if self._cipher is None:
+                from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+                key = self._key() or (self._new_key() if make else None)
+                if key is None:
+                    raise Unreadable("there is no key")
+                self._id = hashlib.sha256(key).digest()[:_ID_BYTES]
+                self._cipher = AESGCM(key)
+            return self._cipher
 
     def _key(self) -> bytes | None:
         path = self.where

@@ -26,6 +26,7 @@ class SealedStore:
     def __init__(self, inner: Store, sealer: Sealer) -> None:
         self._inner = inner
         self._sealer = sealer
+        self._loading = asyncio.Lock()
 
     @classmethod
     async def open(
@@ -54,9 +55,12 @@ class SealedStore:
         return await self.batch((Delete(key),))
 
     async def batch(self, changes: Sequence[Put | Delete]) -> int:
-        if any(isinstance(change, Put) and must_be_sealed(change.key) for change in changes):
-            changes = await asyncio.to_thread(self._sealed, changes)
-        return await self._inner.batch(changes)
+        secret = any(isinstance(change, Put) and must_be_sealed(change.key) for change in changes)
+        if not self._sealer.loaded and (secret or self._loading.locked()):
+            # Everybody waits meanwhile: writes must not overtake each other.
+            async with self._loading:
+                await asyncio.to_thread(self._sealer.load)
+        return await self._inner.batch(self._sealed(changes) if secret else changes)
 
     @asynccontextmanager
     async def watch(self, prefix: str) -> AsyncIterator[AsyncIterator[Change]]:

@@ -1,5 +1,6 @@
 """Secrets and tokens are never on the disk in plain, and a lost key costs a refetch, not a start."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,18 @@ async def test_the_key_file_is_private_and_made_when_first_needed(tmp_path: Path
     assert not key_file.exists()
     await store.put(ROW, SECRET)
     assert key_file.stat().st_mode & 0o777 == 0o600
+    await store.close()
+
+
+async def test_writes_that_arrive_together_make_one_key_and_keep_their_order(tmp_path: Path, key_file: Path) -> None:
+    store = await opened(tmp_path, key_file)
+    await asyncio.gather(
+        *(store.put(f"tokens/{number}", b"x") for number in range(20)), store.put(ROW, SECRET), store.delete(ROW)
+    )
+    await store.close()
+    store = await opened(tmp_path, key_file)
+    assert len(await store.list("tokens/")) == 20
+    assert await store.get(ROW) is None
     await store.close()
 
 
