@@ -127,7 +127,7 @@ async def test_a_pulled_image_is_told_with_its_time_and_size(tmp_path: Path) -> 
         s.start()
         await s.cri.reached("PullImage")
         s.start(record({"name": "other", "uid": "u-2"}, containers=[{"name": "main", "image": "other:1"}]))
-        await quiet()
+        await s.until(lambda: len(s.events.messages("Pulling")) == 2)
         s.skip(61.25)
         pulled.set()
         await s.until(lambda: len(s.events.messages("Pulled")) == 2)
