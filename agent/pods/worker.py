@@ -12,21 +12,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 from loguru import logger
 
 from agent.errors import Conflict, EdgeletError, NotFound, Permanent, Retryable
 from agent.model.action import KillContainer, RemoveContainer, RemoveSandbox
 from agent.model.objects import ObjectReference
-from agent.model.observed import ContainerState, ObservedPod
-from agent.model.pod import pod_from_dict
+from agent.model.observed import ObservedPod
 from agent.model.record import PodRecord
 from agent.model.status import Phase, PodStatus, timestamp, unix_seconds
-from agent.pods.addresses import pod_addresses
 from agent.pods.admission.gate import Verdict
-from agent.pods.adopted import last_health
 from agent.pods.container_status import entered_backoff
-from agent.pods.ephemeral import OF_THE_HOST, is_of_ephemeral, refused_ephemeral
 from agent.pods.interrupt import Interrupt
 from agent.pods.knowledge import Health, Knowledge, Stop, StopCause
 from agent.pods.machine import Machine
@@ -34,12 +29,12 @@ from agent.pods.on_disk import on_disk
 from agent.pods.perform import Performer
 from agent.pods.plan import Plan, plan
 from agent.pods.pod_state import PodState
+from agent.pods.probing import probe_running
+from agent.pods.refusing import refuse_unsupported, say_ignored
 from agent.pods.scripts.allowed import SCRIPTS_DISABLED
 from agent.pods.scripts.host_program import host_record
-from agent.pods.scripts.host_program import refusals as host_refusals
-from agent.pods.scripts.kind import KIND_IS_SETTLED, is_scripts
+from agent.pods.scripts.kind import KIND_IS_SETTLED
 from agent.pods.status import StatusContext, pod_status
-from agent.pods.support import unsupported
 from agent.providers.contract import PodUpdate
 
 SETTLE_S = 0.5
@@ -81,7 +76,7 @@ class PodWorker:
         self.gone = asyncio.Event()
         """Set when `run` has ended: another pod may take the name."""
         self._log = logger.bind(pod=record.pod.full_name)
-        self._refuse_unsupported()
+        refuse_unsupported(machine, self._state, has_run=self._has_run)
 
     @property
     def record(self) -> PodRecord:
@@ -131,7 +126,7 @@ class PodWorker:
     def update(self, record: PodRecord) -> None:
         """The desired pod changed."""
         if record.pod.metadata.generation != self._state.pod.metadata.generation:
-            self._say_ignored(record)
+            say_ignored(self._machine, self._state, record)
         if record.kind_change_refused and not self._state.record.kind_change_refused:
             self._event("Warning", SCRIPTS_DISABLED, KIND_IS_SETTLED)
         before, now = self._state.pod, record.pod
@@ -196,7 +191,7 @@ class PodWorker:
         if state.refused_reason == SCRIPTS_DISABLED and observed.alive and state.stop is None:
             # It ran before the machine's owner took the permission back.
             self.stop(StopCause.FAILED, self._grace_s, SCRIPTS_DISABLED, state.refused)
-        self._probe(observed)
+        probe_running(machine, state, observed, self._status)
         deadline = self._deadline(now)
         ended = self._status is not None and self._status.phase.is_terminal
         knows = state.knowledge(machine.prober.health(self.record.uid), ended=ended)
@@ -285,33 +280,6 @@ class PodWorker:
             message = f"Back-off restarting failed container {name} in pod {meta.name}_{meta.namespace}({meta.uid})"
             self._machine.events.record(about, "Warning", "BackOff", message)
 
-    def _probe(self, observed: ObservedPod) -> None:
-        """Probe what runs, also what an earlier agent started, and leave what has ended."""
-        prober, state = self._machine.prober, self._state
-        health = prober.health(self.record.uid)
-        sandbox = observed.sandbox
-        ip = pod_addresses(self.record.pod, sandbox.ips if sandbox else (), self._machine.node.host_ips)
-        for container in observed.containers:
-            running = container.state is ContainerState.RUNNING
-            if not running and container.id in health:
-                prober.stop(container.id)
-            if not running:
-                state.post_starting.pop(container.id, None)
-            elif container.id not in health and container.id not in state.post_starting:
-                spec = state.container(container.name)
-                if spec is not None:
-                    age = max(0.0, self._machine.wall() - container.started_at_ns / 1e9)
-                    prober.start(
-                        self.record.pod,
-                        spec,
-                        container.id,
-                        next(iter(ip), ""),
-                        running_for_s=age,
-                        adopted=last_health(container.id, self._status, self.record.pod),
-                    )
-        if state.stop is not None:
-            prober.quiet(self.record.uid)
-
     def _deadline(self, now: float) -> float | None:
         """activeDeadlineSeconds: end the pod when it has passed; its moment in monotonic seconds until then."""
         seconds, state = self.record.pod.spec.activeDeadlineSeconds, self._state
@@ -355,38 +323,6 @@ class PodWorker:
         else:
             self._state.rejected = True
             self.stop(StopCause.FAILED, 0, verdict.reason, f"Pod was rejected: {verdict.message}")
-
-    def _refuse_unsupported(self) -> None:
-        """Refuse what this agent does not do, by the field's name; a pod that runs already was admitted before."""
-        pod = self.record.pod
-        raw = msgspec.json.decode(self.record.raw)
-        refusals = [str(refusal) for refusal in unsupported(raw) if not is_of_ephemeral(refusal)]
-        self._state.failures |= refused_ephemeral(raw)
-        if is_scripts(pod):
-            # What a status says of such a pod proves nothing: only the owner's rules let it run.
-            if (disabled := self._machine.scripts.rules.refusal(pod)) is not None:
-                self._refuse(SCRIPTS_DISABLED, disabled)
-                return
-            refusals += [str(refusal) for refusal in host_refusals(pod_from_dict(raw))]
-        # A pod of another system is rejected as a whole, for good.
-        is_linux = pod.spec.os is None or pod.spec.os.name == "linux"
-        if refusals and is_linux and not self._has_run:
-            self._refuse("UnsupportedField", "; ".join(refusals))
-
-    def _refuse(self, reason: str, why: str) -> None:
-        self._state.refused, self._state.refused_reason = why, reason
-        self._event("Warning", reason, f"This node does not run the pod: {why}")
-
-    def _say_ignored(self, record: PodRecord) -> None:
-        """A pod that runs goes on; what was added to it and is not done here is said, once."""
-        raw = msgspec.json.decode(record.raw)
-        before = {str(refusal) for refusal in unsupported(msgspec.json.decode(self._state.record.raw))}
-        now = [str(refusal) for refusal in unsupported(raw)]
-        if is_scripts(record.pod) and raw["spec"].get("ephemeralContainers"):
-            now.append(str(OF_THE_HOST))
-        self._state.failures |= refused_ephemeral(raw)
-        if added := [refusal for refusal in now if refusal not in before]:
-            self._event("Warning", "UnsupportedField", f"This node does not do this: {'; '.join(added)}")
 
     def _event(self, kind: str, reason: str, message: str) -> None:
         self._machine.events.record(ObjectReference.of(self.record.pod), kind, reason, message)
