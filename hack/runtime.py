@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hack import binaries, images
 from hack.processes import Daemon
-from hack.workspace import Workspace
+from hack.workspace import Workspace, end_shims_and_containers, unmount_below
 
 CAP_SYS_RESOURCE = 24
 CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"), Path("/usr/libexec/cni"))
@@ -72,6 +72,13 @@ class Containerd:
 
     def kill(self) -> None:
         self.daemon.kill()
+
+    def lose_power(self) -> None:
+        """What a power cut leaves: containerd's database and images, and no process, mount or file below its state."""
+        self.daemon.kill()
+        end_shims_and_containers(self.folder)
+        unmount_below(self.folder)
+        shutil.rmtree(self.folder / "state", ignore_errors=True)
 
     def ctr(self, *args: str) -> str:
         """containerd's own client, in the namespace that CRI uses. Raises CalledProcessError."""

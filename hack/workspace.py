@@ -56,9 +56,9 @@ class Workspace:
 
     def _clear(self, keep_logs: bool = False) -> None:
         end_leftovers(self.folder)
-        _end_shims_and_containers(self.folder)
+        end_shims_and_containers(self.folder)
         _end_cgroups(self.cgroup)
-        _unmount_below(self.folder)
+        unmount_below(self.folder)
         for index in range(10):
             if Path("/sys/class/net", self.bridge(index)).exists():
                 subprocess.run(["ip", "link", "delete", self.bridge(index)], check=False, capture_output=True)
@@ -80,7 +80,7 @@ def _take_number() -> tuple[TextIO, int]:
     raise RuntimeError(f"all {PLACES} places for test runs are in use ({BASE}/edt*.lock)")
 
 
-def _end_shims_and_containers(folder: Path) -> None:
+def end_shims_and_containers(folder: Path) -> None:
     """Shims are known by the socket that they serve, containers by the pid that containerd noted, if still theirs."""
     prefix = f"{folder}/".encode()
     for process in Path("/proc").glob("[0-9]*"):
@@ -88,7 +88,8 @@ def _end_shims_and_containers(folder: Path) -> None:
             words = (process / "cmdline").read_bytes().split(b"\0")
             if b"containerd-shim" in words[0] and any(word.startswith(prefix) for word in words):
                 os.kill(int(process.name), signal.SIGKILL)
-    for pid_file in folder.glob("*/state/io.containerd.runtime.v2.task/*/*/init.pid"):
+    noted = "state/io.containerd.runtime.v2.task/*/*/init.pid"
+    for pid_file in (*folder.glob(noted), *folder.glob(f"*/{noted}")):
         with contextlib.suppress(OSError, ValueError):
             pid = int(pid_file.read_text())
             if pid_file.parent.name in Path(f"/proc/{pid}/cgroup").read_text():
@@ -120,7 +121,7 @@ def _end_cgroups(name: str) -> None:
         time.sleep(0.02)
 
 
-def _unmount_below(folder: Path) -> None:
+def unmount_below(folder: Path) -> None:
     rows = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     # mountinfo lists in mount order; what was mounted last goes first.
     for target in reversed([row for row in rows if row.startswith(f"{folder}/")]):

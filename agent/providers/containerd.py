@@ -101,6 +101,8 @@ class ContainerdProvider:
         if worker is None:
             # Two pods of one name must not run together: the new one waits for the end of the old.
             meta = record.pod.metadata
+            for lost in self._found_as(record):
+                await self.delete_pod(lost)
             self._work_on(record, self._named(meta.namespace, meta.name))
         else:
             worker.update(record)
@@ -232,6 +234,12 @@ class ContainerdProvider:
     def _take_over(self, observed: Mapping[str, ObservedPod]) -> None:
         """Pods that the runtime has and nobody has named yet: desired ones are named soon, the rest are orphans."""
         self._found = {uid: found_record(pod) for uid, pod in observed.items() if uid not in self._workers}
+
+    def _found_as(self, record: PodRecord) -> list[PodRecord]:
+        """What the runtime has under this pod's name from before, and no source knows any more."""
+        meta = record.pod.metadata
+        found = [(other, other.pod.metadata) for uid, other in self._found.items() if uid != record.uid]
+        return [other for other, was in found if (was.namespace, was.name) == (meta.namespace, meta.name)]
 
     def _work_on(self, record: PodRecord, older: Sequence[PodWorker]) -> PodWorker:
         worker = PodWorker(

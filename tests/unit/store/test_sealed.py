@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,10 @@ async def test_a_key_that_cannot_be_used_is_a_config_error(
     key_file.chmod(mode)
     with pytest.raises(ConfigError, match=words):
         Sealer(key_file).seal("tokens/a", b"x")
+
+
+def test_two_that_seal_first_at_the_same_time_make_one_key(key_file: Path) -> None:
+    sealer = Sealer(key_file)
+    with ThreadPoolExecutor(8) as threads:
+        sealed = list(threads.map(lambda _: sealer.seal(ROW, SECRET), range(8)))
+    assert {Sealer(key_file).unseal(ROW, value) for value in sealed} == {SECRET}

@@ -1,0 +1,159 @@
+"""Pods on a node without a network: the agent starts again, the machine loses power, and pods go on as they should."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.integration.agent.edge import Object, container, container_ids, is_ready, pod, restarts
+from tests.integration.autonomy.conftest import Outpost
+from tests.integration.autonomy.relay import Cut
+from tests.integration.support.waiting import wait_until
+
+
+def running(outpost: Outpost) -> dict[str, Object]:
+    """Running containers by pod and name."""
+    return {
+        f"{c['labels']['io.kubernetes.pod.name']}/{c['metadata']['name']}": c
+        for c in outpost.containers()
+        if c["state"] == "CONTAINER_RUNNING"
+    }
+
+
+def output(outpost: Outpost, container_id: str, *command: str) -> str:
+    return outpost.runtime.crictl("exec", container_id, *command)
+
+
+def test_an_agent_that_starts_again_while_cut_off_manages_its_pods_as_before(outpost: Outpost, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    shared = [{"name": "shared", "hostPath": {"path": str(tmp_path)}}]
+    mounts = [{"name": "shared", "mountPath": "/shared"}]
+    alive = {"exec": {"command": ["test", "!", "-e", "/shared/ill"]}, "periodSeconds": 1, "failureThreshold": 1}
+    said = {"exec": {"command": ["sh", "-c", "echo stopped >>/shared/hook"]}}
+    watched = container(livenessProbe=alive, volumeMounts=mounts, lifecycle={"preStop": said})
+    outpost.run(
+        pod("steady"),
+        pod("watched", watched, volumes=shared, terminationGracePeriodSeconds=2),
+        pod("crashing", container("sleep 1; exit 1")),
+    )
+    outpost.wait_ready("steady", "watched")
+    wait_until(lambda: restarts(outpost.pod("crashing")) >= 1)
+    before = running(outpost)
+
+    outpost.cut(Cut.DROPPED)
+    outpost.agent.kill9()
+    outpost.agent.start()
+    wait_until(lambda: "pod" in outpost.agent_log(), what="it started")
+    tries = [c["metadata"]["attempt"] for c in outpost.containers() if c["metadata"]["name"] == "main"]
+    (tmp_path / "ill").touch()
+    again = wait_until(
+        lambda: (
+            (found := running(outpost).get("watched/main")) and found["id"] != before["watched/main"]["id"] and found
+        ),
+        what="the liveness probe ends the container, and it is started again",
+    )
+    (tmp_path / "ill").unlink()
+    assert again["metadata"]["attempt"] == 1
+    assert (tmp_path / "hook").read_text() == "stopped\n"
+    assert running(outpost)["steady/main"]["id"] == before["steady/main"]["id"]
+    # The backoff of before holds: it is not tried at once again and again by an agent that knows nothing.
+    crashed = [c for c in outpost.containers() if c["labels"]["io.kubernetes.pod.name"] == "crashing"]
+    assert max(c["metadata"]["attempt"] for c in crashed) <= max(tries) + 1
+
+    outpost.heal()
+    wait_until(lambda: restarts(outpost.pod("watched")) == 1 and is_ready(outpost.pod("steady")))
+    assert restarts(outpost.pod("steady")) == 0
+
+
+def test_after_a_power_cut_without_a_network_every_pod_runs_again_in_order_and_static_ones_beside_them(
+    outpost: Outpost, manifests: Path, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o777)
+    outpost.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"mode": "edge"}},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "stringData": {"key": "sealed"}},
+    )
+    volumes: list[Object] = [
+        {"name": "settings", "configMap": {"name": "settings"}},
+        {"name": "keys", "secret": {"secretName": "keys"}},
+        {"name": "scratch", "emptyDir": {}},
+        {"name": "order", "hostPath": {"path": str(tmp_path)}},
+    ]
+    mounts = [{"name": v["name"], "mountPath": f"/{v['name']}"} for v in volumes]
+    environment = [
+        {"name": "MODE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "mode"}}},
+        {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "key"}}},
+    ]
+    script = "trap 'exit 0' TERM; echo main >>/order/order; sleep 3600 & wait"
+    first = container("echo first >>/order/order; cp /settings/mode /scratch/mode", name="first", volumeMounts=mounts)
+    second = container("sleep 1; echo second >>/order/order", name="second", volumeMounts=mounts)
+    main = container(script, volumeMounts=mounts, env=environment)
+    outpost.run(pod("whole", main, initContainers=[first, second], volumes=volumes), *(pod(f"n{n}") for n in range(4)))
+    static = pod("static", metadata={"namespace": outpost.namespace})
+    (manifests / "static.yaml").write_text(yaml.safe_dump(static))
+    names = {"whole/main", f"static-{outpost.node}/main", *(f"n{n}/main" for n in range(4))}
+    wait_until(lambda: running(outpost).keys() == names)
+    before = running(outpost)
+    outpost.wait_ready("whole")
+
+    outpost.cut(Cut.SILENT)
+    outpost.lose_power()
+    assert running(outpost) == {}
+    (tmp_path / "order").unlink()
+    outpost.agent.start()
+    began = time.monotonic()
+    wait_until(lambda: running(outpost).keys() == names, what="everything runs again")
+    took = time.monotonic() - began
+    after = running(outpost)
+    assert not {c["id"] for c in after.values()} & {c["id"] for c in before.values()}
+    assert (tmp_path / "order").read_text().split() == ["first", "second", "main"]
+    whole = after["whole/main"]["id"]
+    assert output(outpost, whole, "cat", "/settings/mode", "/keys/key", "/scratch/mode") == "edgesealededge"
+    assert {"MODE=edge", "KEY=sealed"} <= set(output(outpost, whole, "env").split())
+    # Nothing on the way waits for the API server.
+    assert took < 15, took
+
+    outpost.heal()
+    wait_until(lambda: restarts(outpost.pod("whole")) == 1)
+    outpost.wait_ready("whole", "n0", "n1", "n2", "n3")
+    assert {c["id"] for c in running(outpost).values()} == {c["id"] for c in after.values()}
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["", "and-no-record"])
+def test_a_pod_replaced_in_the_cloud_meanwhile_ends_before_its_successor_begins(
+    outpost: Outpost, restarted: bool
+) -> None:
+    """Also where only the runtime still knows the old one."""
+    # What only the runtime knows has a pod's usual 30 s for its end.
+    leaves = container("trap 'sleep 2; exit 0' TERM; sleep 3600 & wait")
+    outpost.run(pod("again", leaves), pod("deleted"))
+    outpost.wait_ready("again", "deleted")
+    first = container_ids(outpost.pod("again"))["main"]
+    outpost.cut()
+    if restarted:
+        outpost.agent.kill9()
+        for file in outpost.agent.root_dir.glob("record.db*"):
+            file.unlink()
+    outpost.kubectl("delete", "pod/again", "pod/deleted", "--force", "--grace-period=0")
+    outpost.run(pod("again"))
+    if restarted:
+        outpost.agent.start()
+    outpost.heal()
+    at_once: set[int] = set()
+
+    def succeeded() -> bool:
+        found = [
+            one["id"]
+            for one in outpost.containers()
+            if one["labels"]["io.kubernetes.pod.name"] == "again" and one["state"] == "CONTAINER_RUNNING"
+        ]
+        at_once.add(len(found))
+        return bool(found) and first not in found
+
+    wait_until(succeeded)
+    assert max(at_once) == 1
+    outpost.wait_ready("again")
+    wait_until(lambda: {one["metadata"]["name"] for one in outpost.sandboxes()} == {"again"})
