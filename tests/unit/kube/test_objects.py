@@ -373,3 +373,16 @@ async def test_a_selection_is_had_from_the_record_too(house: House) -> None:
     assert await selected(house) == ["one"]
     await house.server.stop()
     assert await selected(await house.restarted()) == ["one"]
+
+
+async def test_what_says_how_a_driver_s_volume_comes_is_asked_for_where_it_is_served(house: House) -> None:
+    storage = "/apis/storage.k8s.io/v1"
+    driver, attachment = ObjectKey("csidrivers", "", "d"), ObjectKey("volumeattachments", "", "csi-1")
+    for key in (driver, attachment):
+        house.server.put(key.kind, key.name, "", storage)
+        house.objects.retain("pod-1", [driver, attachment])
+        await house.objects.get(key)
+    await eventually(lambda: house.watches("csidrivers"))
+    # A node may read the attachments of its volumes, and watch none.
+    assert house.watches("volumeattachments") == []
+    assert house.server.seen("GET", f"{storage}/volumeattachments/csi-1")
