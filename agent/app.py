@@ -123,7 +123,7 @@ class Agent:
         self._plugins: Plugins | None = None
         self._provider = _make_provider(context)
         self._follower: Follower | None = None
-        self._publisher = Publisher(PodsApi(side.api), self._finalized) if side.api else None
+        self._publisher = Publisher(PodsApi(side.api), self._finalized, side.api.link.pause) if side.api else None
         if getattr(self._provider, "supervises_pods", False):
             self._controller = PodController(self._provider, side.events, self._publish)
             if isinstance(self._provider, NotifiesPods):
@@ -321,7 +321,7 @@ def _cluster_side(settings: Settings, api: Api, store: Store, wake: Callable[[st
         tokens=ServiceAccountTokens(api, store, clock),
         events=events,
         api=api,
-        jobs=[("referenced objects", objects.run()), ("events", events.run())],
+        jobs=[("link", api.look_for_it()), ("referenced objects", objects.run()), ("events", events.run())],
         drain=events.drain,
         forget_unreferenced=objects.keep_only_retained,
     )

@@ -70,7 +70,7 @@ class EventRecorder:
                     if not event.queued:
                         event.queued = True
                         self._queue.appendleft(event)
-                    await self._clock.sleep(max(delay, error.after or 0.0))
+                    await self._api.link.pause(max(delay, error.after or 0.0), self._clock.sleep)
                     delay = min(delay * 2, RETRY_MAXIMUM_S)
                     continue
                 delay = RETRY_INITIAL_S

@@ -9,7 +9,9 @@ it is back. Bodies are never decoded here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import platform
+import random
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -24,10 +26,14 @@ from yarl import URL
 from agent import __version__
 from agent.errors import Conflict, EdgeletError, Forbidden, Gone, NotFound, Permanent, Retryable
 from agent.kube.credentials import Access, Credentials
+from agent.kube.link import Link, Wait
 
 CALL_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5.0
 """Time for the kernel's first three tries; a new connection is sooner there than its fourth."""
+PROBE_PAUSE_S = 0.5
+PROBE_TIMEOUTS_S: Final = (1.5, 1.5, 1.5, 6.0)
+"""Of the questions whether it answers again: a link that is back is known within two seconds, a slow one too."""
 PARALLEL_CALLS = 16
 """A burst of pods shares this many connections: each costs a TLS handshake. Watches do not count."""
 KEEP_CONNECTIONS_S = 60.0
@@ -66,7 +72,7 @@ class Api:
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
         self._calls = asyncio.Semaphore(PARALLEL_CALLS)
-        self._away = ""
+        self.link = Link()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0, keepalive_timeout=KEEP_CONNECTIONS_S, socket_factory=_checked_socket, ttl_dns_cache=30
@@ -85,7 +91,20 @@ class Api:
     @property
     def reachable(self) -> bool:
         """False from a call that got no answer until one that did."""
-        return not self._away
+        return self.link.up
+
+    async def look_for_it(self) -> None:
+        """For as long as the agent lives: while the API server does not answer, ask whether it does again."""
+        while True:
+            await self.link.down.wait()
+            for timeout_s in PROBE_TIMEOUTS_S:
+                await asyncio.sleep(PROBE_PAUSE_S * random.uniform(0.8, 1.2))  # noqa: S311
+                if self.link.up:
+                    break
+                with contextlib.suppress(EdgeletError):
+                    # Past the limit of calls: all of them may wait for nothing.
+                    access = await self._credentials.current()
+                    await self._call(access, "GET", "/readyz", None, None, JSON, timeout_s)
 
     async def get(self, path: str, params: Params | None = None, *, timeout_s: float = CALL_TIMEOUT_S) -> bytes:
         return await self.request("GET", path, params=params, timeout_s=timeout_s)
@@ -93,8 +112,8 @@ class Api:
     async def post(self, path: str, body: bytes, params: Params | None = None) -> bytes:
         return await self.request("POST", path, params=params, body=body)
 
-    async def put(self, path: str, body: bytes) -> bytes:
-        return await self.request("PUT", path, body=body)
+    async def put(self, path: str, body: bytes, *, timeout_s: float = CALL_TIMEOUT_S) -> bytes:
+        return await self.request("PUT", path, body=body, timeout_s=timeout_s)
 
     async def patch(self, path: str, body: bytes, content_type: str = STRATEGIC_MERGE_PATCH) -> bytes:
         return await self.request("PATCH", path, body=body, content_type=content_type)
@@ -138,18 +157,24 @@ class Api:
         does, reading raises Retryable where the stream breaks.
         """
         access = await self._credentials.current()
-        deadline = asyncio.get_running_loop().time() + timeout_s
+        began = asyncio.get_running_loop().time()
+        deadline = began + timeout_s
         response: aiohttp.ClientResponse | None = None
         try:
-            async with _translated(f"GET {path}", CALL_TIMEOUT_S, self._lost), asyncio.timeout(CALL_TIMEOUT_S):
-                response = await self._send(access, "GET", path, params, None, JSON)
-                refusal = await response.read() if response.status != 200 else b""
+            wait = Wait()
+            async with (
+                _translated(f"GET {path}", CALL_TIMEOUT_S, lambda why: None if wait.broken_off else self._lost(why)),
+                asyncio.timeout(CALL_TIMEOUT_S) as head,
+            ):
+                with self.link.held(wait, head):
+                    response = await self._send(access, "GET", path, params, None, JSON)
+                    refusal = await response.read() if response.status != 200 else b""
             if response.status == 401:
                 await self._credentials.renew(access)
             if response.status != 200:
                 raise error_of(response.status, refusal, response.headers, f"GET {path}")
-            self._answered()
-            yield _pieces(response.content, path, deadline)
+            self._answered(began)
+            yield self._pieces(response.content, path, deadline)
         finally:
             if response is not None:
                 # A watch has no end of its own: the connection cannot be used again.
@@ -168,14 +193,16 @@ class Api:
         content_type: str,
         timeout_s: float,
     ) -> tuple[int, bytes, Mapping[str, str]]:
+        wait = Wait()
         async with (
-            _translated(f"{method} {path}", timeout_s, self._lost),
-            asyncio.timeout(timeout_s),
-            await self._send(access, method, path, params, body, content_type) as response,
+            _translated(f"{method} {path}", timeout_s, lambda why: None if wait.broken_off else self._lost(why)),
+            asyncio.timeout(timeout_s) as deadline,
         ):
-            answer = await response.read()
+            with self.link.held(wait, deadline):
+                async with await self._send(access, method, path, params, body, content_type) as response:
+                    answer = await response.read()
         if response.status not in (502, 503, 504):
-            self._answered()
+            self._answered(wait.since)
         return response.status, answer, response.headers
 
     async def _send(
@@ -200,25 +227,23 @@ class Api:
             allow_redirects=False,
         )
 
-    def _answered(self) -> None:
-        if self._away:
-            self._away = ""
+    def _answered(self, began: float) -> None:
+        if self.link.answered(began):
             logger.info("the API server {} answers again", self.access.server)
 
     def _lost(self, why: str) -> None:
-        if not self._away:
+        if self.link.lost():
             logger.warning("the API server {} does not answer: {}", self.access.server, why)
-        self._away = why
 
-
-async def _pieces(content: aiohttp.StreamReader, path: str, deadline: float) -> AsyncIterator[bytes]:
-    # The deadline is set around each read, never around a yield: it would cancel whoever consumes this.
-    while True:
-        async with _translated(f"watch {path}", None, lambda _: None), asyncio.timeout_at(deadline):
-            piece = await content.readany()
-        if not piece:
-            return
-        yield piece
+    async def _pieces(self, content: aiohttp.StreamReader, path: str, ends_at: float) -> AsyncIterator[bytes]:
+        # The deadline is set around each read, never around a yield: it would cancel whoever consumes this.
+        while True:
+            async with _translated(f"watch {path}", None, lambda _: None), asyncio.timeout_at(ends_at) as deadline:
+                with self.link.held(Wait(stream=True), deadline):
+                    piece = await content.readany()
+            if not piece:
+                return
+            yield piece
 
 
 @asynccontextmanager

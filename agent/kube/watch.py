@@ -180,7 +180,7 @@ async def list_watch(
         wait: float = min(RETRY_INITIAL_S * 2 ** min(failures - 1, 10), RETRY_MAXIMUM_S)
         wait *= random.uniform(0.5, 1.0)  # noqa: S311
         after = failure.after if isinstance(failure, Retryable) else None
-        await sleep(max(wait, after or 0.0))
+        await api.link.pause(max(wait, after or 0.0), sleep)
 
 
 async def _list(api: Api, path: str, selectors: dict[str, str]) -> Listed:

@@ -171,7 +171,7 @@ class NodeController:
                 if str(error) != said:
                     said = str(error)
                     logger.warning("the node's status was not reported: {}{}", error, _advice(error))
-                await self._clock.sleep(backoff.next())
+                await self._api.link.pause(backoff.next(), self._clock.sleep)
             else:
                 said = ""
                 backoff.reset()

@@ -16,11 +16,13 @@ from loguru import logger
 
 from agent.clock import Clock, rfc3339_micro
 from agent.errors import Conflict, EdgeletError, NotFound
-from agent.kube.rest import Api
+from agent.kube.rest import CALL_TIMEOUT_S, Api
 from agent.node.backoff import Backoff
 
 RENEW_EVERY_S = 10.0
 DURATION_S = 40
+NOTICED_WITHIN_S = 4.5
+"""The first renewal that gets no answer tells that the link is dead: with the pause before it, within 15 s."""
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 
@@ -43,7 +45,7 @@ class LeaseKeeper:
                 if str(error) != said:
                     said = str(error)
                     logger.warning("the node's lease was not renewed: {}", error)
-                await self._clock.sleep(backoff.next())
+                await self._api.link.pause(backoff.next(), self._clock.sleep)
                 continue
             if said:
                 said = ""
@@ -75,7 +77,10 @@ class LeaseKeeper:
 
     async def _put(self, known: dict[str, Any]) -> dict[str, Any]:
         body = msgspec.json.encode(self._renewed(known))
-        answer: dict[str, Any] = msgspec.json.decode(await self._api.put(f"{LEASES}/{self._name}", body))
+        timeout_s = NOTICED_WITHIN_S if self._api.reachable else CALL_TIMEOUT_S
+        answer: dict[str, Any] = msgspec.json.decode(
+            await self._api.put(f"{LEASES}/{self._name}", body, timeout_s=timeout_s)
+        )
         return answer
 
     def _renewed(self, lease: dict[str, Any]) -> dict[str, Any]:

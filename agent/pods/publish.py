@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -55,9 +55,18 @@ class _Outgoing:
 class Publisher:
     """Owned by the application; `run` must be running before the first `publish`."""
 
-    def __init__(self, api: PodsApi, finalized: Callable[[str], None]) -> None:
-        """`finalized` is told the UID of a pod whose final DELETE went through (or which was gone already)."""
+    def __init__(
+        self,
+        api: PodsApi,
+        finalized: Callable[[str], None],
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`finalized` is told the UID of a pod whose final DELETE went through (or which was gone already).
+
+        `pause` waits before a try is repeated, at most so many seconds: until the API server answers again.
+        """
         self._api = api
+        self._pause = pause
         self._finalized = finalized
         self._outgoing: dict[str, _Outgoing] = {}
         self._active: set[str] = set()
@@ -92,7 +101,7 @@ class Publisher:
                     await self._send(outgoing, update)
                 except Retryable as error:
                     logger.bind(pod=update.record.pod.full_name).debug("status is not told yet: {}", error)
-                    await asyncio.sleep(error.after or delay)
+                    await self._pause(error.after or delay)
                     delay = min(delay * 2, RETRY_MAXIMUM_S)
                     continue
                 delay = RETRY_INITIAL_S
