@@ -159,7 +159,7 @@ class Agent:
         if isinstance(store, HeldStore):
             store.notify(self._health_changed)
         ca = side.api.access.cluster_ca if side.api else None
-        self._server = KubeletServer(settings, self._provider, self, ca, context.node_ips)
+        self._server = KubeletServer(settings, self._provider, self, ca, context.node_ips, api=side.api)
 
     async def live(self) -> None:
         """Everything, until cancelled or until a part fails."""

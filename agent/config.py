@@ -57,6 +57,19 @@ class Settings:
     tls_private_key_file: Path | None = None
     client_ca_file: Path | None = None
     """CA of client certificates; None: the cluster's CA from the kubeconfig."""
+    authentication_token_webhook: bool = True
+    """The kubelet API takes bearer tokens, which the API server reviews."""
+    authentication_token_webhook_cache_ttl: float = 120.0
+    authorization_mode: str = "Webhook"
+    """Webhook: the API server decides what a client may do. AlwaysAllow: everybody who is known may do everything."""
+    authorization_webhook_cache_authorized_ttl: float = 300.0
+    authorization_webhook_cache_unauthorized_ttl: float = 30.0
+    streaming_connection_idle_timeout: float = 4 * 3600.0
+    """After so long without a byte an exec, attach or port-forward ends."""
+    enable_system_log_handler: bool = False
+    """The kubelet API shows the files in /var/log."""
+    read_only_port: int = 0
+    """HTTP port without authentication, for what can only be read; 0: none."""
     pod_logs_dir: Path = Path("/var/log/pods")
     container_log_links_dir: Path = Path("/var/log/containers")
     cgroup_root: str = "/"

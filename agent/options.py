@@ -206,6 +206,39 @@ OPTIONS: tuple[Option, ...] = (
         key="clientCAFile", env="APISERVER_CA_CERT_LOCATION", default="the cluster's CA in the kubeconfig",
     ),
     Option(
+        "authentication_token_webhook", "authentication-token-webhook", form.switch, "BOOL",
+        "the node's API takes bearer tokens and has the API server review them",
+    ),
+    Option(
+        "authentication_token_webhook_cache_ttl", "authentication-token-webhook-cache-ttl", form.duration, "DURATION",
+        "how long a token that was found good counts as good", default="2m",
+    ),
+    Option(
+        "authorization_mode", "authorization-mode", form.choice("Webhook", "AlwaysAllow"), "MODE",
+        "who decides what a client of the node's API may do: Webhook, the API server; AlwaysAllow, nobody: every"
+        " client that is known may do everything",
+    ),
+    Option(
+        "authorization_webhook_cache_authorized_ttl", "authorization-webhook-cache-authorized-ttl", form.duration,
+        "DURATION", "how long its yes holds", default="5m",
+    ),
+    Option(
+        "authorization_webhook_cache_unauthorized_ttl", "authorization-webhook-cache-unauthorized-ttl", form.duration,
+        "DURATION", "how long its no holds", default="30s",
+    ),
+    Option(
+        "streaming_connection_idle_timeout", "streaming-connection-idle-timeout", form.duration, "DURATION",
+        "an exec, attach or port-forward without a byte for so long is ended", default="4h",
+    ),
+    Option(
+        "enable_system_log_handler", "enable-system-log-handler", form.switch, "BOOL",
+        "the node's API shows the files in /var/log to those who may get nodes/log",
+    ),
+    Option(
+        "read_only_port", "read-only-port", form.whole(0, 65535), "PORT",
+        "HTTP port for health, pods and figures, without authentication; 0: none",
+    ),
+    Option(
         "log_level", "log-level",
         form.choice("trace", "debug", "info", "warning", "error", aliases={"warn": "warning"}), "LEVEL",
         "trace, debug, info, warning or error",

@@ -38,6 +38,7 @@ from agent.pods.ports import Attachments, Drivers
 from agent.pods.status_record import StatusRecord
 from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.worker import PodWorker
+from agent.providers.checkpoints import new_archive
 from agent.providers.containerd_machine import Csi, WorkerParts, build_machine, credential_plugins
 from agent.providers.contract import PodUpdate, PodUpdates, ProviderContext
 from agent.providers.found import found_record, left_record
@@ -180,6 +181,12 @@ class ContainerdProvider:
     async def run_to_end(self, namespace: str, pod: str, container: str, command: Sequence[str]) -> CommandOutput:
         answer = await self._runtime.exec_sync(self._running(namespace, pod, container), command, None)
         return CommandOutput(answer.exit_code, answer.stdout + answer.stderr)
+
+    async def checkpoint_container(self, namespace: str, pod: str, container: str, timeout_s: int) -> str:
+        container_id = self._running(namespace, pod, container)
+        archive = await asyncio.to_thread(new_archive, self._context.settings.root_dir, namespace, pod, container)
+        await self._runtime.checkpoint_container(container_id, str(archive), timeout_s)
+        return str(archive)
 
     async def health(self) -> RuntimeHealth:
         if not self._open.is_set():

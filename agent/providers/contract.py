@@ -150,6 +150,15 @@ class ReadsLogs(Protocol):
 
 
 @runtime_checkable
+class MakesCheckpoints(Protocol):
+    async def checkpoint_container(self, namespace: str, pod: str, container: str, timeout_s: int) -> str:
+        """Write the state of a running container to an archive: its path. `timeout_s` 0: as long as it takes.
+
+        Raises Permanent "Unimplemented" where that cannot be done here, NotFound or Retryable.
+        """
+
+
+@runtime_checkable
 class ConfiguresNode(Protocol):
     async def configure_node(self, node: dict[str, Any]) -> None:
         """Change the v1.Node before it is registered: capacity, labels, nodeInfo."""

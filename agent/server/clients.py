@@ -1,36 +1,67 @@
-"""Who asks, and may they: from the client certificate that TLS has verified against the cluster's CA.
+"""Who asks: a client certificate that TLS has verified against the cluster's CA, or a token, as Kubernetes reads them.
 
-Only the API server itself and cluster administrators are let in. The pure half of authentication: the handshake is
-OpenSSL's work.
+The pure half of authentication: the handshake is OpenSSL's work, and tokens are judged by the API server
+(`agent.server.reviews`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 ADMINISTRATORS = "system:masters"
-API_SERVERS = frozenset({"kube-apiserver-kubelet-client", "apiserver-kubelet-client"})
-"""Common names under which API servers call kubelets (kubeadm's, and the certificate generators' that follow it)."""
+"""API servers let this group do everything, whatever their authorizer says."""
+AUTHENTICATED = "system:authenticated"
+BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
+"""A WebSocket client that cannot set headers names its token as a protocol, with this before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Kubernetes' reading of a certificate: CN is the user, each O a group."""
-
     user: str
-    groups: frozenset[str]
+    groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    by_certificate: bool = False
 
     @property
-    def is_allowed(self) -> bool:
-        return ADMINISTRATORS in self.groups or self.user in API_SERVERS
+    def is_administrator(self) -> bool:
+        """Needs no review. A token's groups are the API server's word, and so is what they may do."""
+        return self.by_certificate and ADMINISTRATORS in self.groups
 
 
 def client_of(peer_certificate: Mapping[str, Any] | None) -> Client | None:
-    """The client, None without a certificate. In: what `ssl.SSLSocket.getpeercert()` gives."""
+    """CN is the user, each O a group; None without a certificate or a user. In: what `getpeercert()` gives."""
     if not peer_certificate:
         return None
     attributes = [pair for names in peer_certificate.get("subject", ()) for pair in names]
-    user = next((value for key, value in attributes if key == "commonName"), "")
-    return Client(user, frozenset(value for key, value in attributes if key == "organizationName"))
+    # Of several common names the API server takes the last one; two readings of one certificate would be two users.
+    users = [value for key, value in attributes if key == "commonName"]
+    if not users or not users[-1]:
+        return None
+    groups = (value for key, value in attributes if key == "organizationName")
+    return Client(users[-1], authenticated(groups), by_certificate=True)
+
+
+def authenticated(groups: Iterable[str]) -> tuple[str, ...]:
+    """Everybody who is known is in one more group."""
+    return tuple(dict.fromkeys((*groups, AUTHENTICATED)))
+
+
+def token_of(authorization: str, protocols: Iterable[str]) -> str:
+    """The bearer token of a request; empty: it has none. `protocols` are those that a WebSocket client offers."""
+    scheme, _, token = authorization.strip().partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    for protocol in protocols:
+        if protocol.startswith(BEARER_PROTOCOL):
+            encoded = protocol.removeprefix(BEARER_PROTOCOL)
+            try:
+                padded = encoded + "=" * (-len(encoded) % 4)
+                return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+            except (binascii.Error, ValueError):
+                return ""
+    return ""

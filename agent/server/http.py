@@ -1,8 +1,8 @@
 """The kubelet's HTTPS API: who may ask, what is served, and how errors are told.
 
-In: requests of the API server (`kubectl logs`) with a client certificate of the cluster's CA. Out: what the provider
-and the record answer. Our errors become HTTP statuses in one place; whatever else goes wrong in a handler is one line
-in the log and a bare 500. A client that goes away takes its handler with it.
+In: requests with a client certificate of the cluster's CA or a token (`agent.server.gate`). Out: what the provider and
+the record answer. Our errors become HTTP statuses in one place; whatever else goes wrong in a handler is one line in
+the log and a bare 500. A client that goes away takes its handler with it.
 """
 
 from __future__ import annotations
@@ -12,22 +12,25 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 
-import msgspec
 from aiohttp import web
 from loguru import logger
 
 from agent.clock import Clock, SystemClock
 from agent.config import Settings
 from agent.errors import ConfigError, NotFound, Permanent, Retryable
-from agent.model.record import PodRecord
 from agent.providers.contract import ReadsLogs
 from agent.server.certificate import CertificateFiles, server_certificate
-from agent.server.clients import client_of
+from agent.server.checkpoint import CheckpointRoutes
+from agent.server.connections import SERVER, Connections, mark_busy
+from agent.server.gate import Gate
+from agent.server.host_logs import HostLogs
 from agent.server.log_query import INVALID, log_options
+from agent.server.node_routes import NodeRoutes
 from agent.server.ports import Pods, PodStatuses
+from agent.server.reviews import ApiServer, Lives, Reviews
 from agent.server.stats import StatsRoutes
 from agent.server.streaming import StreamingRoutes
 from agent.server.takeover import Upgraded
@@ -43,7 +46,7 @@ class KubeletServer:
     """One listener. `provider` answers for pods, and for logs where it is a ReadsLogs.
 
     `client_ca` is the cluster's CA in PEM; the settings' own file wins over it, and without either nobody is let in.
-    `addresses` are the node's, for the certificate.
+    `addresses` are the node's, for the certificate. `api` says who a token is and what a client may do.
     """
 
     def __init__(
@@ -54,8 +57,10 @@ class KubeletServer:
         client_ca: bytes | None,
         addresses: Sequence[str],
         clock: Clock | None = None,
+        api: ApiServer | None = None,
     ) -> None:
         self._settings = settings
+        self._api = api
         self._provider = provider
         self._statuses = statuses
         self._client_ca = client_ca
@@ -72,21 +77,65 @@ class KubeletServer:
             return
         files = await self._certificate()
         context = await asyncio.to_thread(self._tls, files)
-        app = web.Application(middlewares=[self._guard])
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/pods", self._pods)
-        app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._container_logs)
-        app.router.add_routes(StreamingRoutes(self._provider).routes())
-        app.router.add_routes(StatsRoutes(self._provider).routes())
+        node = NodeRoutes(self._settings, self._provider, self._statuses)
+        stats = StatsRoutes(self._provider)
+        routes = [
+            *node.routes(),
+            *stats.routes(),
+            web.get("/containerLogs/{namespace}/{pod}/{container}", self._container_logs),
+            *StreamingRoutes(self._provider, self._settings.streaming_connection_idle_timeout).routes(),
+            *CheckpointRoutes(self._provider).routes(),
+            *HostLogs(self._settings.enable_system_log_handler).routes(),
+        ]
+        async with AsyncExitStack() as stack:
+            opened = listener or _listen(self._settings.address, self._settings.port, "--port")
+            serving = [await self._serving(stack, opened, self._application(routes, self._gate()), context)]
+            if port := self._settings.read_only_port:
+                opened = _listen(self._settings.address, port, "--read-only-port")
+                readable = self._application([*node.readable(), *stats.routes()], None)
+                serving.append(await self._serving(stack, opened, readable, None))
+            async with asyncio.TaskGroup() as tasks:
+                for connections, opened in serving:
+                    tasks.create_task(connections.accept(opened), name="connections")
+                await self._keep_certificate(context, files)
+
+    async def _serving(
+        self, stack: AsyncExitStack, listener: socket.socket, app: web.Application, context: ssl.SSLContext | None
+    ) -> tuple[Connections, socket.socket]:
+        stack.callback(listener.close)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_S)
+        stack.push_async_callback(runner.cleanup)
         await runner.setup()
-        try:
-            listener = listener or _listen(self._settings.address, self._settings.port)
-            await web.SockSite(runner, listener, ssl_context=context).start()
-            logger.info("kubelet API on port {}", listener.getsockname()[1])
-            await self._keep_certificate(context, files)
-        finally:
-            await runner.cleanup()
+        assert runner.server is not None
+        logger.info("kubelet API on port {}{}", listener.getsockname()[1], "" if context else ", read only")
+        return Connections(runner.server, context), listener
+
+    def _application(self, routes: Iterable[web.AbstractRouteDef], gate: Gate | None) -> web.Application:
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            mark_busy(request)
+            response = await self._answer(request, handler, gate)
+            if "Upgrade" in request.headers:
+                response.force_close()  # a client whose upgrade is refused uses the connection for nothing else
+            return response
+
+        app = web.Application(middlewares=[guard])
+        app.on_response_prepare.append(_name)
+        app.router.add_routes(routes)
+        return app
+
+    def _gate(self) -> Gate:
+        settings = self._settings
+        lives = Lives(
+            token=settings.authentication_token_webhook_cache_ttl,
+            allowed=settings.authorization_webhook_cache_authorized_ttl,
+            denied=settings.authorization_webhook_cache_unauthorized_ttl,
+        )
+        return Gate(
+            Reviews(self._api, settings.node_name, lives, self._clock),
+            takes_tokens=settings.authentication_token_webhook,
+            allows_all=settings.authorization_mode == "AlwaysAllow",
+        )
 
     # ------------------------------------------------------------ TLS
 
@@ -136,20 +185,10 @@ class KubeletServer:
 
     # ------------------------------------------------------------ every request
 
-    @web.middleware
-    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        response = await self._answer(request, handler)
-        if "Upgrade" in request.headers:
-            response.force_close()  # a client whose upgrade is refused uses the connection for nothing else
-        return response
-
-    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        client = client_of(request.get_extra_info("peercert"))
-        if client is None:
-            return web.Response(status=401, text="Unauthorized")
-        if not client.is_allowed:
-            return web.Response(status=403, text=f"Forbidden: user {client.user!r} may not use this node's API")
+    async def _answer(self, request: web.Request, handler: Handler, gate: Gate | None) -> web.StreamResponse:
         try:
+            if gate is not None and (refusal := await gate.refusal(request)) is not None:
+                return refusal
             return await handler(request)
         except web.HTTPException:
             raise
@@ -167,14 +206,6 @@ class KubeletServer:
             return web.Response(status=500, text="internal error, see the node's log")
 
     # ------------------------------------------------------------ routes
-
-    async def _healthz(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok")
-
-    async def _pods(self, _request: web.Request) -> web.Response:
-        items = [_item(record, status) for record, status in self._statuses.with_status()]
-        body = msgspec.json.encode({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
-        return web.Response(body=body, content_type="application/json")
 
     async def _container_logs(self, request: web.Request) -> web.StreamResponse:
         namespace, name, container = (request.match_info[key] for key in ("namespace", "pod", "container"))
@@ -217,13 +248,11 @@ async def _stream(request: web.Request, blocks: AsyncIterator[bytes]) -> web.Str
     return response
 
 
-def _item(record: PodRecord, status: Any) -> dict[str, Any]:
-    """The pod as it came, with our status for its own."""
-    pod = msgspec.json.decode(record.raw, type=dict[str, msgspec.Raw])
-    return pod if status is None else {**pod, "status": status}
+async def _name(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = SERVER
 
 
-def _listen(address: str, port: int) -> socket.socket:
+def _listen(address: str, port: int, flag: str) -> socket.socket:
     """A listening socket; without an address one for IPv4 and IPv6 alike. Raises ConfigError."""
     try:
         if address:
@@ -239,4 +268,4 @@ def _listen(address: str, port: int) -> socket.socket:
         why = os.strerror(error.errno) if error.errno else str(error)
         hint = "; does a kubelet run on this machine?" if error.errno == errno.EADDRINUSE else ""
         where = f"{address or '*'}:{port}"
-        raise ConfigError(f"--port {port}: cannot listen on {where}: {why}{hint}") from error
+        raise ConfigError(f"{flag} {port}: cannot listen on {where}: {why}{hint}") from error

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from agent.server.clients import BEARER_PROTOCOL
 from agent.server.dial import dial
 from agent.server.takeover import Connection, Upgraded, take_over
 
@@ -28,7 +29,7 @@ BLOCK_BYTES = 128 * 1024
 _REPLAYED = re.compile(r"upgrade|connection|x-stream-protocol-version|sec-websocket-.*", re.IGNORECASE)
 
 
-async def splice(request: web.Request, url: str) -> web.StreamResponse:
+async def splice(request: web.Request, url: str, idle_s: float = IDLE_S) -> web.StreamResponse:
     """The whole session. A refusal of the streaming server is the answer.
 
     Raises Retryable where that server does not answer, Permanent for an address that cannot be served.
@@ -40,7 +41,7 @@ async def splice(request: web.Request, url: str) -> web.StreamResponse:
             return web.Response(status=dialled.status, body=dialled.rest, headers=kind)
         async with take_over(request) as client:
             client.writer.write(dialled.head + dialled.rest)
-            await _Session(client, dialled.server).run()
+            await _Session(client, dialled.server, idle_s).run()
         return Upgraded()
     finally:
         dialled.server.close()
@@ -50,6 +51,7 @@ async def splice(request: web.Request, url: str) -> web.StreamResponse:
 class _Session:
     client: Connection
     server: socket.socket
+    idle_s: float
     over: asyncio.Event = field(default_factory=asyncio.Event)
     is_over_there: bool = False
     """The runtime has said everything."""
@@ -113,10 +115,15 @@ class _Session:
             up = self.up_bytes
             if (now := self.up_bytes + self.down_bytes) != moved:
                 moved, moved_at = now, loop.time()
-            elif loop.time() - moved_at >= IDLE_S:
+            elif loop.time() - moved_at >= self.idle_s:
                 return
 
 
 def _replayed(request: web.Request) -> Iterable[str]:
     """What makes the upgrade and nothing else: no credential of the client goes on."""
-    return (f"{name}: {value}" for name, value in request.headers.items() if _REPLAYED.fullmatch(name))
+    for name, value in request.headers.items():
+        if name.lower() == "sec-websocket-protocol":
+            words = (word.strip() for word in value.split(","))
+            value = ", ".join(word for word in words if not word.startswith(BEARER_PROTOCOL))
+        if _REPLAYED.fullmatch(name):
+            yield f"{name}: {value}"

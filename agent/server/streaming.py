@@ -28,7 +28,7 @@ from agent.server import port_forward, remote_command
 from agent.server.log_query import BAD_REQUEST
 from agent.server.ports import Pods
 from agent.server.runtime_command import run_at
-from agent.server.splice import splice
+from agent.server.splice import IDLE_S, splice
 
 _POD = "/{namespace}/{pod}"
 _CONTAINER = _POD + "/{container}"
@@ -40,8 +40,10 @@ _NAMES = {"stdin": "input", "stdout": "output", "stderr": "error"}
 
 
 class StreamingRoutes:
-    def __init__(self, provider: Pods) -> None:
+    def __init__(self, provider: Pods, idle_s: float = IDLE_S) -> None:
+        """`idle_s`: a session without a byte for so long is ended."""
         self._provider = provider
+        self._idle_s = idle_s
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         for path, handler in (("/exec", self._exec), ("/attach", self._attach)):
@@ -62,7 +64,7 @@ class StreamingRoutes:
             raise Permanent(BAD_REQUEST, "no command: give the parameter `command`, once a word")
         if isinstance(self._provider, StreamsByUrl):
             url = await self._provider.exec_url(namespace, pod, container, command, streams)
-            return await _at(url, request, streams)
+            return await _at(url, request, streams, self._idle_s)
         if isinstance(provider := self._provider, RunsInContainer):
 
             async def run(io: AttachIO) -> int:
@@ -76,7 +78,8 @@ class StreamingRoutes:
         namespace, pod, container = await self._target(request)
         _check_upgrade(request)
         if isinstance(self._provider, StreamsByUrl):
-            return await _at(await self._provider.attach_url(namespace, pod, container, streams), request, streams)
+            url = await self._provider.attach_url(namespace, pod, container, streams)
+            return await _at(url, request, streams, self._idle_s)
         if isinstance(provider := self._provider, AttachesToContainer):
 
             async def attach(io: AttachIO) -> int:
@@ -92,7 +95,7 @@ class StreamingRoutes:
         meta = record.pod.metadata
         if isinstance(self._provider, StreamsByUrl):
             url = await self._provider.port_forward_url(meta.namespace, meta.name, ports)
-            return await splice(request, url)
+            return await splice(request, url, self._idle_s)
         if isinstance(provider := self._provider, ForwardsPorts):
 
             async def forward(port: int, connection: ByteStream) -> None:
@@ -139,10 +142,10 @@ class StreamingRoutes:
         return record
 
 
-async def _at(url: str, request: web.Request, streams: Streams) -> web.StreamResponse:
+async def _at(url: str, request: web.Request, streams: Streams, idle_s: float) -> web.StreamResponse:
     if remote_command.wants_version_5(request):
         return await remote_command.serve(request, streams, partial(run_at, url, streams))
-    return await splice(request, url)
+    return await splice(request, url, idle_s)
 
 
 def requested_streams(query: MultiMapping[str]) -> Streams:

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -13,6 +13,7 @@ from agent.errors import NotFound
 from agent.model.record import PodRecord
 from agent.model.status import Phase, PodStatus
 from agent.server.http import KubeletServer
+from agent.server.reviews import ApiServer
 from tests.unit.server.authority import client_context
 
 POD = b"""{"metadata": {"name": "web", "namespace": "shop", "uid": "u1", "managedFields": [{"manager": "kubectl"}]},
@@ -39,17 +40,44 @@ class Served:
         self.session = session
         self.server = server
 
-    async def get(self, path: str, method: str = "GET") -> tuple[int, str]:
-        async with self.session.request(method, self.url + path) as response:
+    async def get(self, path: str, method: str = "GET", token: str = "") -> tuple[int, str]:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with self.session.request(method, self.url + path, headers=headers) as response:
             return response.status, await response.text()
+
+    async def get_raw(self, path: str, token: str = "") -> tuple[int, str]:
+        """The path byte for byte, as no client library would send it."""
+        head = f"GET {path} HTTP/1.1\r\nHost: node\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+        answer = await self.send(head.encode("latin-1"))
+        return int(answer.split(b" ", 2)[1]), answer.partition(b"\r\n\r\n")[2].decode(errors="replace")
+
+    async def send(self, data: bytes) -> bytes:
+        """Raw bytes over TLS without a certificate, and all that comes back."""
+        port = int(self.url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client_context(None))
+        try:
+            async with asyncio.timeout(5):
+                writer.write(data)
+                with suppress(ConnectionError):
+                    await writer.drain()
+                    return await reader.read()
+                return b""
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
 
 @asynccontextmanager
 async def served(
-    settings: Settings, provider: Silent, ca: bytes | None, certificate: Path | None
+    settings: Settings,
+    provider: Silent,
+    ca: bytes | None,
+    certificate: Path | None,
+    cluster: ApiServer | None = None,
 ) -> AsyncIterator[Served]:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = KubeletServer(settings, provider, provider, ca, ["127.0.0.1"])
+    server = KubeletServer(settings, provider, provider, ca, ["127.0.0.1"], api=cluster)
     task = asyncio.ensure_future(server.run(listener))
     connector = aiohttp.TCPConnector(ssl=client_context(certificate))
     timeout = aiohttp.ClientTimeout(total=5)

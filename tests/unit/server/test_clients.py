@@ -1,6 +1,6 @@
 import pytest
 
-from agent.server.clients import Client, client_of
+from agent.server.clients import BEARER_PROTOCOL, Client, client_of, token_of
 
 SUBJECT = {
     "subject": (
@@ -11,24 +11,37 @@ SUBJECT = {
 
 
 def test_the_common_name_is_the_user_and_each_organization_a_group() -> None:
-    assert client_of(SUBJECT) == Client("admin", frozenset({"system:masters", "ops"}))
+    groups = ("system:masters", "ops", "system:authenticated")
+    assert client_of(SUBJECT) == Client("admin", groups, by_certificate=True)
 
 
-@pytest.mark.parametrize("peer", [None, {}])
-def test_no_certificate_is_nobody(peer: dict[str, object] | None) -> None:
+def test_of_several_common_names_the_last_one_counts_as_for_the_api_server() -> None:
+    client = client_of({"subject": ((("commonName", "first"), ("commonName", "last")),)})
+    assert client is not None
+    assert client.user == "last"
+
+
+@pytest.mark.parametrize("peer", [None, {}, {"subject": ((("organizationName", "system:masters"),),)}])
+def test_no_certificate_and_no_name_is_nobody(peer: dict[str, object] | None) -> None:
     assert client_of(peer) is None
 
 
+def test_only_a_certificate_makes_an_administrator_without_the_api_servers_word() -> None:
+    assert Client("admin", ("system:masters",), by_certificate=True).is_administrator
+    assert not Client("admin", ("system:masters",)).is_administrator
+    assert not Client("system:masters", ("ops",), by_certificate=True).is_administrator
+    assert not Client("kube-apiserver-kubelet-client", (), by_certificate=True).is_administrator
+
+
 @pytest.mark.parametrize(
-    ("user", "groups", "allowed"),
-    [
-        ("admin", {"system:masters"}, True),
-        ("kube-apiserver-kubelet-client", {"kubeadm:cluster-admins"}, True),
-        ("apiserver-kubelet-client", set(), True),
-        ("system:node:n1", {"system:nodes"}, False),
-        ("system:masters", {"kube-apiserver-kubelet-client"}, False),
-        ("", set(), False),
-    ],
+    ("authorization", "token"),
+    [("Bearer abc", "abc"), ("bearer  abc ", "abc"), ("Basic abc", ""), ("Bearer", ""), ("Bearer ", ""), ("", "")],
 )
-def test_only_api_servers_and_administrators_are_let_in(user: str, groups: set[str], allowed: bool) -> None:
-    assert Client(user, frozenset(groups)).is_allowed is allowed
+def test_a_bearer_token_is_in_the_authorization_header(authorization: str, token: str) -> None:
+    assert token_of(authorization, ()) == token
+
+
+def test_a_websocket_client_may_name_its_token_as_a_protocol() -> None:
+    assert token_of("", ["v4.channel.k8s.io", BEARER_PROTOCOL + "YWJj"]) == "abc"
+    assert token_of("", [BEARER_PROTOCOL + "YWI"]) == "ab"
+    assert token_of("", [BEARER_PROTOCOL + "*"]) == ""

@@ -3,6 +3,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,7 +186,7 @@ async def test_an_idle_session_is_ended(
     settings: Settings, authority: Authority, admin: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent.server.splice.CHECK_S", 0.02)
-    monkeypatch.setattr("agent.server.splice.IDLE_S", 0.1)
+    settings = replace(settings, streaming_connection_idle_timeout=0.1)
     async with (
         runtime(echo) as (url, _),
         served(settings, ByUrl(url), authority.pem, admin) as api,
