@@ -9,6 +9,7 @@ import msgspec
 
 from agent.model.labels import CONFIG_SOURCE
 from agent.model.pod import Pod, decode_pod
+from agent.model.status import PodStatus
 
 
 class Origin(StrEnum):
@@ -16,6 +17,10 @@ class Origin(StrEnum):
 
     API = "api"
     FILE = "file"
+
+
+class _WithStatus(msgspec.Struct, frozen=True):
+    status: PodStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,12 @@ class PodRecord:
     @property
     def uid(self) -> str:
         return self.pod.metadata.uid
+
+    @property
+    def told_status(self) -> PodStatus | None:
+        """What the API server has of the pod's status; None where no node has written one of its containers."""
+        status = msgspec.json.decode(self.raw, type=_WithStatus).status
+        return status if status is not None and status.containerStatuses else None
 
     @property
     def is_terminating(self) -> bool:

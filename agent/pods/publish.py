@@ -61,7 +61,7 @@ class Publisher:
         finalized: Callable[[str], None],
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`finalized` is told the UID of a pod whose final DELETE went through (or which was gone already).
+        """`finalized` is told the UID of a pod that its final DELETE took away (or which was gone already).
 
         `pause` waits before a try is repeated, at most so many seconds: until the API server answers again.
         """
@@ -122,6 +122,7 @@ class Publisher:
 
     async def _send(self, outgoing: _Outgoing, update: PodUpdateLike) -> None:
         uid, ends = update.record.uid, update.gone and update.record.is_terminating
+        missing = False
         try:
             if update.status != outgoing.sent:
                 await self._patch(outgoing, update)
@@ -129,10 +130,14 @@ class Publisher:
                 await self._delete(update)
         except (NotFound, Conflict) as error:
             logger.bind(pod=update.record.pod.full_name).debug("status has no reader: {}", error)
+            missing = True
             self._drop(uid, outgoing)
         if ends:
             self._drop(uid, outgoing)
-            self._finalized(uid)
+            # One that somebody's finalizer holds stays in the API: it is desired until the watch says that it is gone,
+            # or its echo would look like a pod to be ended anew.
+            if missing or not update.record.pod.metadata.finalizers:
+                self._finalized(uid)
 
     async def _patch(self, outgoing: _Outgoing, update: PodUpdateLike) -> None:
         meta = update.record.pod.metadata

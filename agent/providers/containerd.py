@@ -249,9 +249,11 @@ class ContainerdProvider:
         return [other for other, was in found if (was.namespace, was.name) == (meta.namespace, meta.name)]
 
     def _work_on(self, record: PodRecord, older: Sequence[PodWorker]) -> PodWorker:
-        worker = PodWorker(
-            record, self._machine, self._context.settings.root_dir, self._updated, self._last.get(record.uid)
-        )
+        last = self._last.get(record.uid)
+        if last is None and record.is_terminating:
+            # Its end may have been told long ago, and somebody's finalizer holds it since: what was said stands.
+            last = record.told_status
+        worker = PodWorker(record, self._machine, self._context.settings.root_dir, self._updated, last)
         self._found.pop(record.uid, None)
         self._workers[record.uid] = worker
         self._tasks.create_task(self._live(worker, older), name=f"pod {record.pod.full_name}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import pytest
 
 from agent.errors import Conflict, EdgeletError, Forbidden, NotFound, Permanent, Retryable
 from agent.model.pod import PodCondition
@@ -19,8 +20,8 @@ from tests.fakes.virtual_time import beside, elapsed, in_virtual_time
 PENDING, RUNNING, FAILED = (PodStatus(phase=p) for p in (Phase.PENDING, Phase.RUNNING, Phase.FAILED))
 
 
-def record(uid: str = "u-1", *, terminating: bool = False) -> PodRecord:
-    meta: dict[str, Any] = {"name": "web", "namespace": "shop", "uid": uid}
+def record(uid: str = "u-1", *, terminating: bool = False, finalizers: tuple[str, ...] = ()) -> PodRecord:
+    meta: dict[str, Any] = {"name": "web", "namespace": "shop", "uid": uid, "finalizers": finalizers}
     if terminating:
         meta["deletionTimestamp"] = "2024-01-01T00:00:00Z"
     return PodRecord.decode(msgspec.json.encode({"metadata": meta, "spec": {}}))
@@ -176,6 +177,23 @@ async def test_an_ended_pod_gets_its_last_status_and_one_final_delete() -> None:
     await beside(scene.publisher.run(), work)
     assert scene.api.told == ["patch u-1 Running", "patch u-1 Failed", "delete u-1"]
     assert scene.finalized == ["u-1"]
+
+
+@in_virtual_time
+@pytest.mark.parametrize(("errors", "gone"), [([], []), ([NotFound("gone")], ["u-1"])])
+async def test_a_pod_that_a_finalizer_holds_is_not_finalized_by_its_delete(
+    errors: list[EdgeletError], gone: list[str]
+) -> None:
+    scene = Scene(Api({"delete": errors}))
+
+    async def work() -> None:
+        held = record(terminating=True, finalizers=("shop/audit",))
+        scene.publisher.publish(PodUpdate(held, FAILED, gone=True, settle_s=0))
+        await asyncio.sleep(60)
+
+    await beside(scene.publisher.run(), work)
+    assert scene.api.told == ["patch u-1 Failed", "delete u-1"]
+    assert scene.finalized == gone
 
 
 @in_virtual_time

@@ -19,6 +19,7 @@ from agent.errors import NotFound, Permanent, Retryable
 from agent.model.logs import LogOptions
 from agent.model.observed import ObservedPod
 from agent.model.record import Origin, PodRecord
+from agent.model.status import Terminated
 from agent.providers.containerd import ContainerdProvider
 from agent.providers.contract import MachineFacts, PodUpdate, ProviderContext
 from tests.fakes.cri import FakeRuntime, serve_at, serving
@@ -352,6 +353,27 @@ async def test_the_status_of_a_gone_pod_leaves_the_record(tmp_path: Path) -> Non
 
 
 # ------------------------------------------------------------ restarts of the agent, orphans
+
+
+@with_skipped_time
+async def test_an_end_that_was_told_before_a_finalizer_held_the_pod_is_told_as_it_was(tmp_path: Path) -> None:
+    end: dict[str, Any] = {
+        "exitCode": 3,
+        "reason": "Error",
+        "finishedAt": "2024-01-01T00:00:10Z",
+        "containerID": "containerd://1",
+    }
+    was = {"name": "main", "image": "busybox", "state": {"terminated": end}, "restartCount": 2}
+    held = record(
+        {"deletionTimestamp": "2024-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0, "finalizers": ["shop/audit"]},
+        {"phase": "Failed", "containerStatuses": [was]},
+    )
+    async with node(tmp_path) as n, n.agent() as provider:
+        await provider.delete_pod(held)
+        await eventually(lambda: n.gone())
+        told = n.updates[-1].status
+        assert (told.phase, told.containerStatuses[0].restartCount) == ("Failed", 2)
+        assert told.containerStatuses[0].state.terminated == Terminated(**end)
 
 
 @with_skipped_time
