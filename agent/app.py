@@ -10,7 +10,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +26,7 @@ from agent.kube.events import EventRecorder, LoggedEvents
 from agent.kube.objects import RecordedObjects, ReferencedObjects
 from agent.kube.pods_api import PodsApi
 from agent.kube.rest import Api
+from agent.kube.rotation import ClientCertificate
 from agent.kube.tokens import ServiceAccountTokens, StandaloneTokens
 from agent.model.record import Origin, PodRecord
 from agent.model.status import PodStatus
@@ -54,6 +55,7 @@ from agent.providers.contract import (
 from agent.providers.follow import Follower
 from agent.providers.node_side import NodeSide
 from agent.server.http import KubeletServer
+from agent.server.issued import ServingCertificate, wants_issued
 from agent.store.base import Delete, Store
 from agent.store.held import HeldStore
 from agent.store.opening import open_record
@@ -159,7 +161,9 @@ class Agent:
         if isinstance(store, HeldStore):
             store.notify(self._health_changed)
         ca = side.api.access.cluster_ca if side.api else None
-        self._server = KubeletServer(settings, self._provider, self, ca, context.node_ips, api=side.api)
+        self._server = KubeletServer(
+            settings, self._provider, self, ca, context.node_ips, api=side.api, read_addresses=self._addresses
+        )
 
     async def live(self) -> None:
         """Everything, until cancelled or until a part fails."""
@@ -217,6 +221,10 @@ class Agent:
             yield "provider's pods", self._follower.run()
         if self._side.api is not None:
             yield "kubelet API", self._server.run()
+            if wants_issued(self._settings):
+                changed = self._server.certificate_changed
+                serving = ServingCertificate(self._side.api, self._settings, self._addresses, SystemClock(), changed)
+                yield "serving certificate", serving.run()
 
     def _sources(self) -> Iterable[Job]:
         if self._side.api is not None:
@@ -239,6 +247,10 @@ class Agent:
 
     def _node_uid(self) -> str:
         return self._node.uid if self._node is not None else ""
+
+    def _addresses(self) -> Sequence[str]:
+        """As they are now; blocks."""
+        return node_ips(read_facts(self._settings.root_dir), self._settings)
 
     def _health_changed(self) -> None:
         if self._node is not None:
@@ -308,6 +320,7 @@ async def _build(settings: Settings, credentials: Credentials | None, stack: Asy
         api = Api(credentials)
         stack.push_async_callback(api.close)
         side = _cluster_side(settings, api, store, wake)
+        side.jobs.append(("client certificate", ClientCertificate(api, credentials, settings, SystemClock()).run()))
     agent = Agent(settings, store, side)
     return agent
 

@@ -1,4 +1,4 @@
-"""The command line: `edgelet run`, `edgelet store`, `edgelet providers`, `edgelet version`.
+"""The command line: `edgelet run`, `edgelet join`, `edgelet store`, `edgelet providers`, `edgelet version`.
 
 In: arguments, the environment and the settings file. Out: the exit code. A mistake of the user's ends with one line on
 stderr and code 2, a known failure with one line and code 1; only a bug shows a traceback.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from agent import __version__, former_flags
 from agent.config import Settings
 from agent.errors import ConfigError, EdgeletError
-from agent.options import OPTIONS, Option, resolve
+from agent.options import DEFAULT_KUBECONFIG, JOINED_KUBECONFIG, OPTIONS, Option, resolve
 
 if TYPE_CHECKING:
     from agent.kube.credentials import Credentials
@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _print_providers()
             case "run":
                 return _run(_settings(vars(arguments)))
+            case "join":
+                return _join(vars(arguments))
             case "store":
                 return _store(vars(arguments))
             case _:
@@ -85,6 +87,25 @@ def _store(arguments: Mapping[str, object]) -> int:
         return 1
 
 
+def _join(arguments: Mapping[str, object]) -> int:
+    from agent import log
+    from agent.kube import join
+
+    log.configure("warning")
+    own = (DEFAULT_KUBECONFIG, JOINED_KUBECONFIG)
+    given = {**{option.field: None for option in OPTIONS}, **arguments}
+    # What only the agent needs may be missing, and whatever kubeconfig lies about is not meant.
+    settings = _settings(given, exists=lambda path: path not in own)
+    try:
+        return join.run(settings, arguments)
+    except ConfigError:
+        raise
+    except EdgeletError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return 130
+
+
 def _run(settings: Settings) -> int:
     from agent import log, memory
 
@@ -113,17 +134,23 @@ async def _start(settings: Settings) -> None:
     # Until `run` takes the signal over: decoded keys must not be left behind.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, starting.cancel)
     async with asyncio.TaskGroup() as tasks:
-        loading = tasks.create_task(_credentials(settings.kubeconfig), name="kubeconfig")
+        loading = tasks.create_task(_credentials(settings), name="kubeconfig")
         await asyncio.sleep(0)  # it starts its process
         from agent.app import run
     await run(settings, loading.result())
 
 
-async def _credentials(kubeconfig: Path | None) -> Credentials | None:
+async def _credentials(settings: Settings) -> Credentials | None:
+    kubeconfig = settings.kubeconfig
     if kubeconfig is None:
         return None
     from agent.kube.credentials import Credentials
 
+    if settings.bootstrap_kubeconfig is not None and not kubeconfig.exists():
+        from agent.clock import SystemClock
+        from agent.kube.enrol import first_enrolment
+
+        await first_enrolment(settings, SystemClock())
     return await Credentials.load(kubeconfig)
 
 
@@ -200,10 +227,32 @@ def _parser() -> argparse.ArgumentParser:
     for former in former_flags.FORMER_FLAGS:
         values: dict[str, Any] = {"nargs": "?", "const": "true"} if former.switch else {}
         run.add_argument(f"--{former.flag}", dest=former.field, help=argparse.SUPPRESS, **values)
+    _add_join(commands)
     _add_store(commands)
     commands.add_parser("providers", help="list the installed providers and what each can do", allow_abbrev=False)
     commands.add_parser("version", help="print the version", allow_abbrev=False)
     return parser
+
+
+def _add_join(commands: Any) -> None:
+    about = "make this machine a node of a cluster, with a bootstrap token"
+    join = commands.add_parser("join", help=about, description=about, allow_abbrev=False)
+    join.add_argument("server", metavar="SERVER", nargs="?", default="", help="the API server, https://ADDRESS:6443")
+    join.add_argument("--token", metavar="ID.SECRET", help="a bootstrap token, or the path of a file that has it")
+    # kubeadm's own names too: what `kubeadm token create --print-join-command` prints is good here.
+    pin, unpinned = "--discovery-token-ca-cert-hash", "--discovery-token-unsafe-skip-ca-verification"
+    join.add_argument(
+        "--ca-cert-hash", pin, action="append", metavar="sha256:HEX", help="hash of the cluster CA's public key"
+    )
+    join.add_argument(
+        unpinned, dest="skip_ca_verification", action="store_true", help="trust the token's signature alone"
+    )
+    join.add_argument("--ca-file", metavar="FILE", help="the cluster's CA, instead of its hash")
+    join.add_argument("--discovery-file", metavar="FILE", help="a kubeconfig with the cluster in it, instead of both")
+    join.add_argument("--config", metavar="FILE", help="settings file (YAML)")
+    for option in OPTIONS:
+        if option.field in ("node_name", "kubeconfig", "bootstrap_kubeconfig", "cert_dir", "root_dir"):
+            _add(join, option)
 
 
 def _add_store(commands: Any) -> None:

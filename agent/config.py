@@ -23,6 +23,14 @@ class Settings:
     node_name: str
     kubeconfig: Path | None = None
     """None: standalone, static manifests only."""
+    bootstrap_kubeconfig: Path | None = None
+    """What may ask for the node's certificate where there is none yet, or where it ended."""
+    cert_dir: Path | None = None
+    """Issued certificates; None: `pki` in the root folder."""
+    rotate_certificates: bool = True
+    """The client certificate that was issued to this node is renewed in time."""
+    rotate_server_certificates: bool = False
+    """The certificate of the kubelet API comes from the cluster."""
     provider: str = "containerd"
     """A registered name, or module:Class."""
     provider_config: Path | None = None

@@ -17,6 +17,8 @@ from agent.config import Settings, Taint
 from agent.errors import ConfigError
 
 DEFAULT_KUBECONFIG = Path("config/config.yaml")
+JOINED_KUBECONFIG = Path("/etc/edgelet/kubeconfig")
+"""Where `edgelet join` writes unless told otherwise."""
 DEFAULT_MANIFESTS = Path("config/manifests")
 DEFAULT_TAINT_KEY = "virtual-kubelet.io/provider"
 TAINT_VALUE_ENV = "VKUBELET_TAINT_VALUE"
@@ -62,7 +64,24 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "kubeconfig", "kubeconfig", form.optional_path, "FILE",
         "the cluster to join; empty: standalone, with static pods only",
-        env="KUBECONFIG", default=f"{DEFAULT_KUBECONFIG} where it exists, else standalone",
+        env="KUBECONFIG", default=f"{DEFAULT_KUBECONFIG} or {JOINED_KUBECONFIG} where it exists, else standalone",
+    ),
+    Option(
+        "bootstrap_kubeconfig", "bootstrap-kubeconfig", form.optional_path, "FILE",
+        "asks for the node's certificate where the kubeconfig is missing or its certificate ended", default="none",
+    ),
+    Option(
+        "cert_dir", "cert-dir", form.optional_path, "DIR", "certificates that the cluster issued to this node",
+        default="ROOT_DIR/pki",
+    ),
+    Option(
+        "rotate_certificates", "rotate-certificates", form.switch, "BOOL",
+        "renew the client certificate in CERT_DIR in time",
+    ),
+    Option(
+        "rotate_server_certificates", "rotate-server-certificates", form.switch, "BOOL",
+        "have the certificate of the node's API signed by the cluster, and renewed; somebody there has to approve it",
+        key="serverTLSBootstrap",
     ),
     Option(
         "node_name", "nodename", form.node_name, "NAME", "the Node's name",
@@ -312,17 +331,23 @@ def _defaults(values: dict[str, object], hostname: str, exists: Callable[[Path],
             values["node_name"] = form.node_name(hostname)
         except ValueError as error:
             raise ConfigError(f"the host name cannot name the Node, use --nodename: {error}") from error
-    if "kubeconfig" not in values and exists(DEFAULT_KUBECONFIG):
-        values["kubeconfig"] = DEFAULT_KUBECONFIG
+    for kubeconfig in (DEFAULT_KUBECONFIG, JOINED_KUBECONFIG):
+        if "kubeconfig" not in values and exists(kubeconfig):
+            values["kubeconfig"] = kubeconfig
+    if "kubeconfig" not in values and values.get("bootstrap_kubeconfig") is not None:
+        values["kubeconfig"] = JOINED_KUBECONFIG
     if "pod_manifest_path" not in values and values.get("kubeconfig") is None:
         values["pod_manifest_path"] = DEFAULT_MANIFESTS
 
 
 def _check_files(settings: Settings, origins: Mapping[str, str], exists: Callable[[Path], bool]) -> None:
     # KUBECONFIG may list several files; like kubectl, those that are missing are passed over.
-    if settings.kubeconfig and not any(exists(Path(part)) for part in str(settings.kubeconfig).split(os.pathsep)):
+    there = any(exists(Path(part)) for part in str(settings.kubeconfig or "").split(os.pathsep) if part)
+    if settings.kubeconfig and not there and settings.bootstrap_kubeconfig is None:
         raise ConfigError(f"{origins.get('kubeconfig', '--kubeconfig')}: no such file: {settings.kubeconfig}")
+    may_be_missing = {"bootstrap_kubeconfig"} if there else set()  # once joined, it may be taken away
     for field in (
+        "bootstrap_kubeconfig",
         "provider_config",
         "tls_cert_file",
         "tls_private_key_file",
@@ -331,7 +356,7 @@ def _check_files(settings: Settings, origins: Mapping[str, str], exists: Callabl
         "image_credential_provider_bin_dir",
     ):
         file = getattr(settings, field)
-        if file is not None and not exists(file):
+        if file is not None and field not in may_be_missing and not exists(file):
             raise ConfigError(f"{origins[field]}: no such file: {file}")
     if (settings.tls_cert_file is None) is not (settings.tls_private_key_file is None):
         raise ConfigError("--tls-cert-file and --tls-private-key-file go together: one of them is missing")

@@ -34,14 +34,16 @@ AUDIT_POLICY = {
 class ControlPlane:
     """`start` returns when pods can be created. `cut_off` and `reconnect` play a partition, for all clients at once."""
 
-    def __init__(self, folder: Path, advertise: str = "127.0.0.1") -> None:
-        """`advertise`: an address of this machine at which nodes and pods reach the API server."""
+    def __init__(self, folder: Path, advertise: str = "127.0.0.1", *, signing_duration: str = "") -> None:
+        """`advertise`: an address of this machine at which nodes and pods reach the API server. `signing_duration`: how
+        long the certificates are good that it signs for nodes, 5 minutes of the past not counted."""
         self.folder = folder
         self.port = free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self.audit_log = folder / "audit.log"
         self.client_ca = folder / "pki" / "ca.crt"
         self._advertise = advertise
+        self._signing_duration = signing_duration
         folder.mkdir(parents=True, exist_ok=True)
         self._make_pki()
         self.admin_kubeconfig = self.kubeconfig("admin", "kubernetes-admin", ["system:masters"])
@@ -186,6 +188,9 @@ class ControlPlane:
             f"--cluster-signing-cert-file={self._path('ca.crt')}",
             f"--cluster-signing-key-file={self._path('ca.key')}",
             "--use-service-account-credentials=true",
+            # The two that joining by token needs are off unless asked for.
+            "--controllers=*,bootstrap-signer-controller,token-cleaner-controller",
+            *([f"--cluster-signing-duration={self._signing_duration}"] if self._signing_duration else []),
         ]
         return Daemon("kube-controller-manager", command, self.folder)
 

@@ -22,6 +22,7 @@ from loguru import logger
 
 from agent.errors import ConfigError, Retryable
 from agent.kube.kubeconfig import Fingerprint, Reading, fingerprint, read_kubeconfig
+from agent.kube.x509_facts import Validity, validity
 
 LOOK_AGAIN_S = 60.0
 """How often files are looked at for a change; a rotated certificate is valid long before the old one ends."""
@@ -47,6 +48,8 @@ class Access:
     renew_at: float | None = None
     """Unix seconds from which a new token is asked for."""
     expires_at: float | None = None
+    certificate: Validity | None = None
+    """How long the client certificate is good, where there is one."""
     problem: str = ""
     """Why there is no credential now (a plugin failed); requests would only be refused."""
 
@@ -107,6 +110,16 @@ class Credentials:
             self._access = access
             return access
 
+    def reads(self, file: Path) -> bool:
+        """Whether the kubeconfig is that file, or names it."""
+        return any(name == str(file) for name, _, _ in self._seen)
+
+    async def reload(self) -> None:
+        """Take up now what was written into the files."""
+        async with self._renewing:
+            self._not_before = 0.0
+        await self.renew(self._access)
+
     def _usable(self) -> bool:
         access = self._access
         return not access.problem and (access.expires_at is None or time.time() < access.expires_at)
@@ -156,6 +169,7 @@ def _access(reading: Reading) -> Access:
         cluster_ca=reading.ca if tls else None,
         renew_at=None if ends is None else ends - margin,
         expires_at=ends,
+        certificate=validity(reading.certificate) if reading.certificate and tls else None,
         problem=reading.problem,
     )
 

@@ -15,6 +15,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import quote, urlencode
 
@@ -73,6 +74,9 @@ class Api:
         self._credentials = credentials
         self._calls = asyncio.Semaphore(PARALLEL_CALLS)
         self.link = Link()
+        self._date = ""
+        self._dated_at = 0.0
+        self._unauthorized = False
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0, keepalive_timeout=KEEP_CONNECTIONS_S, socket_factory=_checked_socket, ttl_dns_cache=30
@@ -105,6 +109,19 @@ class Api:
                     # Past the limit of calls: all of them may wait for nothing.
                     access = await self._credentials.current()
                     await self._call(access, "GET", "/readyz", None, None, JSON, timeout_s)
+
+    @property
+    def unauthorized(self) -> bool:
+        """Whether the last answer was that it does not know who we are (401)."""
+        return self._unauthorized
+
+    def server_time(self) -> float | None:
+        """Unix seconds by the API server's clock, to about a second; None: it has not answered yet."""
+        try:
+            stated = parsedate_to_datetime(self._date).timestamp()
+        except ValueError:
+            return None
+        return stated + asyncio.get_running_loop().time() - self._dated_at
 
     async def get(self, path: str, params: Params | None = None, *, timeout_s: float = CALL_TIMEOUT_S) -> bytes:
         return await self.request("GET", path, params=params, timeout_s=timeout_s)
@@ -203,6 +220,8 @@ class Api:
                     answer = await response.read()
         if response.status not in (502, 503, 504):
             self._answered(wait.since)
+            self._unauthorized = response.status == 401
+            self._date, self._dated_at = response.headers.get("Date", ""), asyncio.get_running_loop().time()
         return response.status, answer, response.headers
 
     async def _send(

@@ -1,4 +1,4 @@
-"""The server's certificate: the one that was given, else one of our own making.
+"""The server's certificate: the one that was given, else one that the cluster signed, else one of our own making.
 
 In: settings, the node's names and the time. Out: the PEM files to load. Our own is self-signed, as a kubelet's is, kept
 with its key in one file (0600) below the root folder, and made anew when the node's names change or its year is nearly
@@ -8,7 +8,6 @@ over. Blocks; called in a thread.
 from __future__ import annotations
 
 import json
-import os
 import ssl
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from loguru import logger
 from agent import apart
 from agent.config import Settings
 from agent.errors import ConfigError
+from agent.kube.pki import SERVING, IssuedPair, folder_of, write_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,28 @@ def server_certificate(settings: Settings, addresses: Sequence[str], unix_s: flo
     if certificate is not None or key is not None:
         missing = "--tls-cert-file" if certificate is None else "--tls-private-key-file"
         raise ConfigError(f"{missing}: must be given too: certificate and key go together")
+    if settings.rotate_server_certificates and (issued := _issued(settings)) is not None:
+        return issued
     file = settings.root_dir / "pki" / "server.pem"
     files = CertificateFiles(file, file)
     names = sorted({settings.node_name.lower(), *(a for a in addresses if a)})
     if not _is_good(files, names, unix_s):
-        _write_private(file, _made(settings.node_name, names, unix_s))
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(file, _made(settings.node_name, names, unix_s))
+    return files
+
+
+def _issued(settings: Settings) -> CertificateFiles | None:
+    """The one that the cluster signed. One that has ended stays: our own convinces nobody either."""
+    current = IssuedPair(folder_of(settings), SERVING).current
+    files = CertificateFiles(current, current)
+    try:
+        _load(files)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        logger.warning("{} is not used: {}", current, _plain(error))
+        return None
     return files
 
 
@@ -94,16 +111,3 @@ def _made(node_name: str, names: list[str], unix_s: float) -> bytes:
         return self_signed(node_name, names, unix_s)
     command = apart.command("agent.server.self_signed", node_name, str(unix_s), *names)
     return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout
-
-
-def _write_private(file: Path, content: bytes) -> None:
-    """Whole or not at all, and never readable by others."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = file.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.replace(file)

@@ -58,7 +58,9 @@ class KubeletServer:
         addresses: Sequence[str],
         clock: Clock | None = None,
         api: ApiServer | None = None,
+        read_addresses: Callable[[], Sequence[str]] | None = None,
     ) -> None:
+        """`read_addresses` blocks and tells the addresses as they are now; without it they are `addresses` for ever."""
         self._settings = settings
         self._api = api
         self._provider = provider
@@ -66,6 +68,12 @@ class KubeletServer:
         self._client_ca = client_ca
         self._addresses = tuple(addresses)
         self._clock = clock or SystemClock()
+        self._read_addresses = read_addresses or (lambda: self._addresses)
+        self._certificate_news = asyncio.Event()
+
+    def certificate_changed(self) -> None:
+        """Another one lies on the disk: take it up now."""
+        self._certificate_news.set()
 
     async def run(self, listener: socket.socket | None = None) -> None:
         """Serve until cancelled, on `listener` where one is given. Port 0 in the settings: serve nothing.
@@ -141,9 +149,12 @@ class KubeletServer:
 
     async def _certificate(self) -> CertificateFiles:
         try:
-            return await asyncio.to_thread(server_certificate, self._settings, self._addresses, self._clock.wall())
+            return await asyncio.to_thread(self._chosen_certificate)
         except OSError as error:
             raise ConfigError(f"--root-dir: the server's certificate cannot be kept: {error}") from error
+
+    def _chosen_certificate(self) -> CertificateFiles:
+        return server_certificate(self._settings, self._read_addresses(), self._clock.wall())
 
     def _tls(self, files: CertificateFiles) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -173,7 +184,7 @@ class KubeletServer:
         """For as long as the server runs: renew our own, take up a given one that was replaced."""
         version = await asyncio.to_thread(files.version)
         while True:
-            await self._clock.sleep(CERTIFICATE_CHECK_S)
+            await self._certificate_due()
             try:
                 files = await self._certificate()
                 if (now := await asyncio.to_thread(files.version)) != version:
@@ -182,6 +193,16 @@ class KubeletServer:
                     logger.info("kubelet API: new server certificate")
             except (ConfigError, OSError) as error:
                 logger.warning("kubelet API: the present certificate stays: {}", error)
+
+    async def _certificate_due(self) -> None:
+        due = asyncio.ensure_future(self._clock.sleep(CERTIFICATE_CHECK_S))
+        told = asyncio.ensure_future(self._certificate_news.wait())
+        try:
+            await asyncio.wait((due, told), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            due.cancel()
+            told.cancel()
+        self._certificate_news.clear()
 
     # ------------------------------------------------------------ every request
 

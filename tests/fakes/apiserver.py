@@ -294,7 +294,9 @@ class FakeApiServer:
         return self._objects[key]
 
     def _create(self, key: _Key, body: Object) -> Object:
-        key = _Key(key.prefix, key.resource, key.namespace, body["metadata"]["name"])
+        meta = body["metadata"]
+        name = meta.get("name") or f"{meta['generateName']}{self._uids + 1}"
+        key = _Key(key.prefix, key.resource, key.namespace, name)
         if key in self._objects:
             raise Refused(409, "AlreadyExists", f'{key.resource} "{key.name}" already exists')
         return self._store(key, body)
