@@ -38,7 +38,7 @@ from agent.node.known import KnownNode
 from agent.node.plugins import Plugins
 from agent.node.status import allocatable, node_ips
 from agent.pods.controller import PodController
-from agent.pods.desired import DesiredPods
+from agent.pods.desired import DesiredChange, DesiredPods
 from agent.pods.ports import Events, Objects, Tokens
 from agent.pods.publish import PodUpdateLike, Publisher
 from agent.pods.sources import follow_api, follow_manifests
@@ -56,6 +56,8 @@ from agent.providers.follow import Follower
 from agent.providers.node_side import NodeSide
 from agent.server.http import KubeletServer
 from agent.server.issued import ServingCertificate, wants_issued
+from agent.server.local_api.recent_events import RecentEvents
+from agent.server.local_api.server import LocalApiServer, Parts
 from agent.store.base import Delete, Store
 from agent.store.held import HeldStore
 from agent.store.opening import open_record
@@ -105,6 +107,8 @@ class Agent:
         self._settings = settings
         self._store = store
         self._side = side
+        recent = RecentEvents(side.events, settings.node_name, SystemClock())
+        events: Events = recent if settings.local_api else side.events
         facts = read_facts(settings.root_dir)
         api = side.api
         fetch = None if api is None else lambda: api.get(f"{NODES}/{settings.node_name}")
@@ -114,7 +118,7 @@ class Agent:
             store=store,
             objects=side.objects,
             tokens=side.tokens,
-            events=side.events,
+            events=events,
             facts=MachineFacts(facts.memory_bytes, allocatable(facts, settings)),
             node_ips=node_ips(facts, settings),
             health_changed=self._health_changed,
@@ -127,17 +131,15 @@ class Agent:
         self._follower: Follower | None = None
         self._publisher = Publisher(PodsApi(side.api), self._finalized, side.api.link.pause) if side.api else None
         if getattr(self._provider, "supervises_pods", False):
-            self._controller = PodController(self._provider, side.events, self._publish)
+            self._controller = PodController(self._provider, events, self._publish)
             if isinstance(self._provider, NotifiesPods):
                 self._provider.notify_pods(self._controller.pod_updated)
         else:
             resync_s = settings.full_resync_period
-            self._follower = Follower(
-                self._provider, store, side.objects, side.events, SystemClock(), resync_s=resync_s
-            )
-            self._controller = PodController(self._follower, side.events, self._publish, status_is_update=False)
+            self._follower = Follower(self._provider, store, side.objects, events, SystemClock(), resync_s=resync_s)
+            self._controller = PodController(self._follower, events, self._publish, status_is_update=False)
             self._follower.notify_pods(self._controller.pod_updated)
-        self._desired = DesiredPods(store, self._controller.desired_changed, _origins(settings))
+        self._desired = DesiredPods(store, self._desired_changed, _origins(settings))
         self._statuses: dict[str, PodStatus] = {}
         if side.api is not None:
             told = NodeSide(self._provider, settings.provider, self._health_changed, SystemClock().wall)
@@ -150,13 +152,13 @@ class Agent:
                 side.api,
                 settings,
                 told,
-                side.events,
+                events,
                 SystemClock(),
                 configure=told.configure,
                 attached=attached,
                 on_registered=self._plugins.node_registered if self._plugins is not None else None,
                 record_trouble=lambda: store.trouble if isinstance(store, HeldStore) else "",
-                seen=self._known_node.saw,
+                seen=self._node_seen,
             )
         if isinstance(store, HeldStore):
             store.notify(self._health_changed)
@@ -164,6 +166,9 @@ class Agent:
         self._server = KubeletServer(
             settings, self._provider, self, ca, context.node_ips, api=side.api, read_addresses=self._addresses
         )
+        parts = Parts(self._provider, self, store, self._own_node, recent.all, side.api)
+        self._local_api = LocalApiServer(settings, parts, SystemClock())
+        recent.changed = lambda: self._local_api.changed("events")
 
     async def live(self) -> None:
         """Everything, until cancelled or until a part fails."""
@@ -225,6 +230,7 @@ class Agent:
                 changed = self._server.certificate_changed
                 serving = ServingCertificate(self._side.api, self._settings, self._addresses, SystemClock(), changed)
                 yield "serving certificate", serving.run()
+        yield "local API", self._local_api.run()
 
     def _sources(self) -> Iterable[Job]:
         if self._side.api is not None:
@@ -234,11 +240,23 @@ class Agent:
             yield "manifests", follow_manifests(folder, self._settings.node_name, self._desired)
         yield "orphans", self._sweep()
 
+    def _own_node(self) -> dict[str, Any] | None:
+        return self._known_node.named(self._node.node) if self._node is not None else None
+
+    def _node_seen(self, node: dict[str, Any]) -> None:
+        self._known_node.saw(node)
+        self._local_api.changed("nodes")
+
+    def _desired_changed(self, change: DesiredChange) -> None:
+        self._controller.desired_changed(change)
+        self._local_api.changed("pods")
+
     def _publish(self, update: PodUpdateLike) -> None:
         uid = update.record.uid
         self._statuses[uid] = update.status
         if update.gone:
             del self._statuses[uid]
+        self._local_api.changed("pods")
         if self._publisher is not None and update.record.origin is Origin.API:
             self._publisher.publish(update)
 

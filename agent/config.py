@@ -78,6 +78,10 @@ class Settings:
     """The kubelet API shows the files in /var/log."""
     read_only_port: int = 0
     """HTTP port without authentication, for what can only be read; 0: none."""
+    local_api: tuple[str, int] | None = ("127.0.0.1", 10550)
+    """Where the local API listens, with TLS; None: nowhere."""
+    local_api_secrets: bool = False
+    """The local API shows recorded Secrets too."""
     pod_logs_dir: Path = Path("/var/log/pods")
     container_log_links_dir: Path = Path("/var/log/containers")
     cgroup_root: str = "/"

@@ -78,6 +78,20 @@ def optional_path(value: object) -> Path | None:
     return Path(text(value)) if text(value) else None
 
 
+def listening(value: object) -> tuple[str, int] | None:
+    """ADDRESS:PORT, an IPv6 address in brackets; empty means nowhere."""
+    if not text(value):
+        return None
+    host, _, port = text(value).rpartition(":")
+    try:
+        address = ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
+    except ValueError:
+        raise ValueError(f"not ADDRESS:PORT: {value!r}") from None
+    if (address.version == 6) is not host.startswith("["):
+        raise ValueError(f"an IPv6 address needs brackets: {value!r}")
+    return str(address), whole(1, 65535)(port)
+
+
 def switch(value: object) -> bool:
     if isinstance(value, bool):
         return value

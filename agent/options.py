@@ -258,6 +258,15 @@ OPTIONS: tuple[Option, ...] = (
         "HTTP port for health, pods and figures, without authentication; 0: none",
     ),
     Option(
+        "local_api", "local-api", form.listening, "ADDRESS:PORT",
+        "where this node itself answers Kubernetes requests, also while cut off (docs/local-api.md); empty: nowhere",
+        key="localAPI", default="127.0.0.1:10550",
+    ),
+    Option(
+        "local_api_secrets", "local-api-secrets", form.switch, "BOOL", "the local API shows recorded Secrets too",
+        key="localAPISecrets",
+    ),
+    Option(
         "log_level", "log-level",
         form.choice("trace", "debug", "info", "warning", "error", aliases={"warn": "warning"}), "LEVEL",
         "trace, debug, info, warning or error",

@@ -50,6 +50,7 @@ class Agent:
             f"--pod-logs-dir={self.pod_logs_dir}",
             f"--container-log-links-dir={self.container_log_links_dir}",
             "--log-level=debug",
+            "--local-api=",  # several agents run on one machine; a test that wants it says where
         ]
         if runtime is not None:
             command += [f"--container-runtime-endpoint={runtime.endpoint}", f"--cgroup-root={runtime.cgroup}"]

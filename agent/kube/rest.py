@@ -79,7 +79,7 @@ class Api:
         self._unauthorized = False
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=KEEP_CONNECTIONS_S, socket_factory=_checked_socket, ttl_dns_cache=30
+                limit=0, keepalive_timeout=KEEP_CONNECTIONS_S, socket_factory=checked_socket, ttl_dns_cache=30
             ),
             headers={"User-Agent": _user_agent(), "Accept": JSON},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
@@ -316,7 +316,7 @@ def _retry_after(headers: Mapping[str, str], said: _Status) -> float | None:
     return float(said.details.retryAfterSeconds) or None if said.details else None
 
 
-def _checked_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+def checked_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     """A socket on which the kernel notices a dead peer: 5 s of silence, then three probes 3 s apart; what was sent
     must be acknowledged within 12 s. Without it a watch over a cut link would wait for hours."""
     family, kind, protocol, *_ = address

@@ -82,6 +82,8 @@ class NodeController:
         self._path = f"{NODES}/{settings.node_name}"
         self._known: Json | None = None
         """The Node as the API server last showed it; None: it has none, as far as we know."""
+        self._own: Json | None = None
+        """The Node as this machine last saw itself, told or not."""
         self._sent: Json | None = None
         """The status that the API server last took from us."""
         self._sent_at = 0.0
@@ -116,6 +118,14 @@ class NodeController:
     def uid(self) -> str:
         """The Node's UID, empty until it is registered."""
         return str(self._known["metadata"]["uid"]) if self._known else ""
+
+    @property
+    def node(self) -> Json | None:
+        """The Node as it is now, whether or not the API server listens; None before the first look at the machine."""
+        known, own = self._known, self._own
+        if known is None or own is None:
+            return known or own
+        return {**known, "status": {**(known.get("status") or {}), **own["status"]}}
 
     async def leave(self, message: str = "edgelet was stopped; its pods keep running") -> None:
         """Say on the Node why the agent goes: an event, and Ready's reason. `run` may still go on, or be over.
@@ -231,6 +241,7 @@ class NodeController:
         node = status.node(observed, self._settings, conditions_before, self._clock.wall())
         if self._configure is not None:
             await self._configure(node)
+        self._own = node
         return node
 
     async def _ask_runtime(self) -> None:

@@ -31,6 +31,8 @@ Json = dict[str, Any]
 
 class _Meta(msgspec.Struct, frozen=True, omit_defaults=True):
     labels: dict[str, str] = {}
+    uid: str = ""
+    creationTimestamp: str | None = None
 
 
 class _Spec(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -109,6 +111,14 @@ class KnownNode:
             except (EdgeletError, TimeoutError, msgspec.DecodeError) as error:
                 logger.debug("the Node is taken as it was last seen: {}", error or "no answer in time")
         return self.facts()
+
+    def named(self, node: Json | None) -> Json | None:
+        """The Node with what the API server gave it, also where an agent before this one saw that."""
+        if node is None or "uid" in node["metadata"]:
+            return node
+        meta, seen = node["metadata"], self._seen.metadata
+        given = {"uid": seen.uid, "creationTimestamp": seen.creationTimestamp} if seen.uid else {}
+        return {**node, "metadata": {**meta, **given, "labels": {**seen.labels, **(meta.get("labels") or {})}}}
 
     def saw(self, node: Json) -> None:
         """The Node as the API server has it now."""

@@ -52,12 +52,16 @@ def server_certificate(settings: Settings, addresses: Sequence[str], unix_s: flo
         raise ConfigError(f"{missing}: must be given too: certificate and key go together")
     if settings.rotate_server_certificates and (issued := _issued(settings)) is not None:
         return issued
-    file = settings.root_dir / "pki" / "server.pem"
-    files = CertificateFiles(file, file)
     names = sorted({settings.node_name.lower(), *(a for a in addresses if a)})
+    return own_certificate(settings.root_dir / "pki" / "server.pem", settings.node_name, names, unix_s)
+
+
+def own_certificate(file: Path, node_name: str, names: list[str], unix_s: float) -> CertificateFiles:
+    """A self-signed one with its key in `file`, for these names. Raises OSError where it cannot be written."""
+    files = CertificateFiles(file, file)
     if not _is_good(files, names, unix_s):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(file, _made(settings.node_name, names, unix_s))
+        write_private(file, _made(node_name, names, unix_s))
     return files
 
 

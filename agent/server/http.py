@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 
 from aiohttp import web
@@ -21,13 +21,13 @@ from loguru import logger
 from agent.clock import Clock, SystemClock
 from agent.config import Settings
 from agent.errors import ConfigError, NotFound, Permanent, Retryable
-from agent.providers.contract import ReadsLogs
 from agent.server.certificate import CertificateFiles, server_certificate
 from agent.server.checkpoint import CheckpointRoutes
 from agent.server.connections import SERVER, Connections, mark_busy
+from agent.server.container_logs import container_log
 from agent.server.gate import Gate
 from agent.server.host_logs import HostLogs
-from agent.server.log_query import INVALID, log_options
+from agent.server.log_query import INVALID
 from agent.server.node_routes import NodeRoutes
 from agent.server.ports import Pods, PodStatuses
 from agent.server.reviews import ApiServer, Lives, Reviews
@@ -230,43 +230,7 @@ class KubeletServer:
 
     async def _container_logs(self, request: web.Request) -> web.StreamResponse:
         namespace, name, container = (request.match_info[key] for key in ("namespace", "pod", "container"))
-        options = log_options(request.query, self._clock.wall())
-        if not isinstance(self._provider, ReadsLogs):
-            return web.Response(status=501, text="container logs are not implemented by this node's provider")
-        try:
-            record = await self._provider.get_pod(namespace, name)
-        except NotFound as error:
-            raise NotFound(f'pod "{name}" does not exist') from error
-        spec = record.pod.spec
-        if container not in (c.name for c in spec.all_containers):
-            raise NotFound(f'container "{container}" not found in pod "{name}"')
-        log = self._provider.get_container_logs(namespace, name, container, options)
-        try:
-            return await _stream(request, log)
-        finally:
-            if isinstance(log, AsyncGenerator):
-                await log.aclose()
-
-
-async def _stream(request: web.Request, blocks: AsyncIterator[bytes]) -> web.StreamResponse:
-    # The first block tells that there is a log: until then an error is still a status.
-    first = await anext(blocks, b"")
-    response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-    await response.prepare(request)
-    try:
-        if first:
-            await response.write(first)
-        async for block in blocks:
-            if block:
-                await response.write(block)
-        await response.write_eof()
-    except ConnectionError:
-        logger.debug("{}: the reader went away", request.path)
-    except Exception as error:  # too late for a status: a broken connection is not mistaken for the end
-        logger.error("{}: {}: {}", request.path, type(error).__name__, error)
-        if request.transport is not None:
-            request.transport.abort()
-    return response
+        return await container_log(request, self._provider, namespace, name, container, self._clock.wall())
 
 
 async def _name(_request: web.Request, response: web.StreamResponse) -> None:

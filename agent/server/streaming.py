@@ -46,16 +46,16 @@ class StreamingRoutes:
         self._idle_s = idle_s
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
-        for path, handler in (("/exec", self._exec), ("/attach", self._attach)):
+        for path, handler in (("/exec", self.exec), ("/attach", self.attach)):
             for form in (_CONTAINER, _CONTAINER_WITH_UID):
                 yield from (web.get(path + form, handler, allow_head=False), web.post(path + form, handler))
         for form in (_POD, _WITH_UID):
             path = "/portForward" + form
-            yield from (web.get(path, self._forward, allow_head=False), web.post(path, self._forward))
+            yield from (web.get(path, self.forward, allow_head=False), web.post(path, self.forward))
         for form in (_CONTAINER, _CONTAINER_WITH_UID):
             yield web.post("/run" + form, self._run)
 
-    async def _exec(self, request: web.Request) -> web.StreamResponse:
+    async def exec(self, request: web.Request) -> web.StreamResponse:
         streams = requested_streams(request.query)
         command = request.query.getall("command", [])
         namespace, pod, container = await self._target(request)
@@ -73,7 +73,7 @@ class StreamingRoutes:
             return await remote_command.serve(request, streams, run)
         return _not_implemented("exec")
 
-    async def _attach(self, request: web.Request) -> web.StreamResponse:
+    async def attach(self, request: web.Request) -> web.StreamResponse:
         streams = requested_streams(request.query)
         namespace, pod, container = await self._target(request)
         _check_upgrade(request)
@@ -88,7 +88,7 @@ class StreamingRoutes:
             return await remote_command.serve(request, streams, attach)
         return _not_implemented("attach")
 
-    async def _forward(self, request: web.Request) -> web.StreamResponse:
+    async def forward(self, request: web.Request) -> web.StreamResponse:
         ports = requested_ports(request)
         record = await self._pod(request)
         _check_upgrade(request)

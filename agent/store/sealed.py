@@ -16,7 +16,7 @@ from loguru import logger
 from agent.store.base import BATCH_LIMIT, Change, Delete, Put, Row, Store
 from agent.store.seal import Sealer, Unreadable, is_sealed
 
-SEALED = ("objects/secrets/", "tokens/")
+SEALED = ("objects/secrets/", "tokens/", "answers/", "answers-callers")
 ASIDE = "unreadable/"
 
 

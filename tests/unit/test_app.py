@@ -61,6 +61,7 @@ class Machine:
             pod_logs_dir=self.folder / "pods-logs",
             container_log_links_dir=self.folder / "links",
             cgroup_root=TEST_CGROUPS,
+            local_api=None,
             resolv_conf=None,
         )
         return Agent(settings, self.store, _ApiSide(RecordedObjects(self.store), StandaloneTokens(), LoggedEvents()))
