@@ -40,6 +40,10 @@ class Served:
         self.session = session
         self.server = server
 
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
     async def get(self, path: str, method: str = "GET", token: str = "") -> tuple[int, str]:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         async with self.session.request(method, self.url + path, headers=headers) as response:
@@ -53,8 +57,7 @@ class Served:
 
     async def send(self, data: bytes) -> bytes:
         """Raw bytes over TLS without a certificate, and all that comes back."""
-        port = int(self.url.rpartition(":")[2])
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client_context(None))
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=client_context(None))
         try:
             async with asyncio.timeout(5):
                 writer.write(data)
