@@ -30,6 +30,7 @@ from tests.unit.server.serving import Served, Silent, served
 
 ANSWER_S = 0.15
 """For an answer to begin; many requests are cut off and have none."""
+UPGRADE_S = 10.0
 SETTLE_S = 10.0
 EXAMPLES = 60
 
@@ -100,15 +101,26 @@ class Target:
         assert self.loop is not None
         return asyncio.run_coroutine_threadsafe(count(), self.loop).result(5)
 
-    def say(self, *pieces: bytes) -> bytes:
+    def say(self, sent: bytes) -> bytes:
         """What comes back at first."""
         with socket.create_connection(("127.0.0.1", self.port)) as plain, self.client.wrap_socket(plain) as sock:
             sock.settimeout(ANSWER_S)
             with suppress(OSError):
-                for piece in pieces:
-                    sock.sendall(piece)
+                sock.sendall(sent)
                 return sock.recv(65536)
             return b""
+
+    def upgrade(self, head: str, sent: bytes) -> bytes:
+        """The answer to the upgrade, after which the bytes are sent."""
+        with socket.create_connection(("127.0.0.1", self.port)) as plain, self.client.wrap_socket(plain) as sock:
+            sock.settimeout(UPGRADE_S)
+            sock.sendall(head.encode())
+            answer = sock.recv(65536)
+            sock.settimeout(ANSWER_S)
+            with suppress(OSError):
+                sock.sendall(sent)
+                sock.recv(65536)
+            return answer
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +339,7 @@ def test_any_bytes_after_an_upgrade_to_spdy_end_the_session_at_most(target: Targ
     protocol = "portforward.k8s.io" if "portForward" in path else "v4.channel.k8s.io"
     head = f"POST {path} HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
     head += f"X-Stream-Protocol-Version: {protocol}\r\n\r\n"
-    answer = target.say(head.encode(), sent)
+    answer = target.upgrade(head, sent)
     assert answer.startswith(b"HTTP/1.1 101")
     check(target, answer)
 
@@ -357,7 +369,7 @@ def test_any_bytes_after_an_upgrade_to_a_websocket_end_the_session_at_most(
     head = "GET /exec/shop/web/main?command=id&input=1&output=1&error=1 HTTP/1.1\r\nHost: node\r\n"
     head += "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     head += f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {version}\r\n\r\n"
-    answer = target.say(head.encode(), sent)
+    answer = target.upgrade(head, sent)
     assert answer.startswith(b"HTTP/1.1 101")
     check(target, answer)
 
