@@ -42,6 +42,7 @@ from agent.pods.desired import DesiredChange, DesiredPods
 from agent.pods.ports import Events, Objects, Tokens
 from agent.pods.publish import PodUpdateLike, Publisher
 from agent.pods.sources import follow_api, follow_manifests
+from agent.pods.start_times import START_TIMES
 from agent.providers import registry
 from agent.providers.contract import (
     HearsOfObjects,
@@ -54,6 +55,7 @@ from agent.providers.contract import (
 )
 from agent.providers.follow import Follower
 from agent.providers.node_side import NodeSide
+from agent.readings import sources_of, wire
 from agent.server.http import KubeletServer
 from agent.server.issued import ServingCertificate, wants_issued
 from agent.server.local_api.recent_events import RecentEvents
@@ -163,6 +165,17 @@ class Agent:
         if isinstance(store, HeldStore):
             store.notify(self._health_changed)
         ca = side.api.access.cluster_ca if side.api else None
+        wire(
+            sources_of(
+                settings,
+                store,
+                lambda: list(self.with_status()),
+                self._controller,
+                self._publisher,
+                side.events,
+                side.api,
+            )
+        )
         self._server = KubeletServer(
             settings, self._provider, self, ca, context.node_ips, api=side.api, read_addresses=self._addresses
         )
@@ -248,12 +261,14 @@ class Agent:
         self._local_api.changed("nodes")
 
     def _desired_changed(self, change: DesiredChange) -> None:
+        START_TIMES.desired(change)
         self._controller.desired_changed(change)
         self._local_api.changed("pods")
 
     def _publish(self, update: PodUpdateLike) -> None:
         uid = update.record.uid
         self._statuses[uid] = update.status
+        START_TIMES.told(update.record.pod, update.status)
         if update.gone:
             del self._statuses[uid]
         self._local_api.changed("pods")

@@ -26,6 +26,7 @@ KUBERNETES = "v1.36.3"
 CONTAINERD = "v2.4.2"
 CRI_TOOLS = "v1.37.0"
 ETCD = "v3.6.8"
+METRICS_SERVER = "v0.8.0"
 
 GO_MINIMUM = (1, 26)
 """What the modules ask for. An older Go may fetch a newer one by itself, or be told not to; simpler is to look."""
@@ -81,6 +82,12 @@ SOURCES = (
         f"-s -w -X github.com/containerd/containerd/v2/version.Version={CONTAINERD}",
     ),
     Source("cri-tools", "sigs.k8s.io/cri-tools", CRI_TOOLS, {"crictl": "sigs.k8s.io/cri-tools/cmd/crictl"}),
+    Source(
+        "metrics-server",
+        "sigs.k8s.io/metrics-server",
+        METRICS_SERVER,
+        {"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"},
+    ),
     Source("etcd", "go.etcd.io/etcd/server/v3", ETCD, {"etcd": "go.etcd.io/etcd/server/v3"}),
 )
 FOR_TESTS = (

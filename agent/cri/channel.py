@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
+import time
 from collections.abc import AsyncGenerator
 from typing import Final, Generic, TypeVar
 
 import grpc
 import grpc.aio
 
+from agent import own_metrics
 from agent.cri.faults import fault
 from agent.errors import ConfigError, Retryable
 
@@ -77,7 +80,7 @@ def check_socket(endpoint: str) -> None:
 class Unary(Generic[Request, Response]):
     """One method of a service: `await call(request)` answers, or raises ours after at most `deadline_s` seconds."""
 
-    __slots__ = ("_call", "_deadline_s", "_endpoint", "_method")
+    __slots__ = ("_call", "_deadline_s", "_endpoint", "_method", "_operation")
 
     def __init__(
         self,
@@ -87,6 +90,7 @@ class Unary(Generic[Request, Response]):
         deadline_s: float | None,
     ) -> None:
         self._endpoint = endpoint
+        self._operation = operation(method)
         self._method = method
         self._call = call
         self._deadline_s = deadline_s
@@ -96,13 +100,37 @@ class Unary(Generic[Request, Response]):
 
     async def within(self, deadline_s: float | None, request: Request) -> Response:
         """The same with another deadline. None: no deadline, the caller's task is cancelled instead."""
+        began = time.monotonic()
+        failed = True
         try:
-            return await self._call(request, timeout=deadline_s)
+            answer = await self._call(request, timeout=deadline_s)
+            failed = False
+            return answer
         except grpc.aio.AioRpcError as error:
             raise fault(self._method, self._endpoint, error) from error
         except asyncio.CancelledError:
             raise_if_closed(self._method, self._endpoint)
             raise
+        finally:
+            _count(self._operation, time.monotonic() - began, failed)
+
+
+def operation(method: str) -> str:
+    """What a kubelet's metrics call it: RunPodSandbox is run_podsandbox."""
+    words = re.sub(r"(?<!^)(?=[A-Z])", "_", method).lower().replace("pod_sandbox", "podsandbox")
+    return "update_container" if words == "update_container_resources" else words
+
+
+def _count(operation: str, seconds: float, failed: bool) -> None:
+    own_metrics.RUNTIME_OPERATIONS.inc(operation)
+    own_metrics.RUNTIME_DURATION.observe(seconds, operation)
+    if failed:
+        own_metrics.RUNTIME_ERRORS.inc(operation)
+    match operation:
+        case "run_podsandbox":
+            (own_metrics.STARTED_PODS_ERRORS if failed else own_metrics.STARTED_PODS).inc()
+        case "start_container":
+            (own_metrics.STARTED_CONTAINERS_ERRORS if failed else own_metrics.STARTED_CONTAINERS).inc()
 
 
 class Streaming(Generic[Request, Response]):

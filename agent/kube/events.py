@@ -56,6 +56,10 @@ class EventRecorder:
         self._idle.clear()
         self._news.set()
 
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
     async def run(self) -> None:
         """Post, one after the other, for ever."""
         delay = RETRY_INITIAL_S

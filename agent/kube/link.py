@@ -41,8 +41,14 @@ class Link:
         self._back = asyncio.Event()
         self._back.set()
         self._back_at: float | None = None
+        self._down_at = self._down_before_s = 0.0
         self._waiting: set[Wait] = set()
         self._told: list[Callable[[], None]] = []
+
+    @property
+    def down_s(self) -> float:
+        """How long nothing answered, all outages of this agent's life together."""
+        return self._down_before_s + (0.0 if self.up else asyncio.get_running_loop().time() - self._down_at)
 
     def on_return(self, told: Callable[[], None]) -> None:
         """Call `told` whenever the API server answers again."""
@@ -65,7 +71,7 @@ class Link:
         self.up, self._back_at = False, None
         self._back.clear()
         self.down.set()
-        now = asyncio.get_running_loop().time()
+        now = self._down_at = asyncio.get_running_loop().time()
         self._break_off(lambda wait: wait.stream and now - wait.since >= SILENT_S)
         return True
 
@@ -73,6 +79,7 @@ class Link:
         """A call that began then had an answer. True: that is news. What waits since before is asked again."""
         if self.up:
             return False
+        self._down_before_s = self.down_s
         self.up, self._back_at = True, asyncio.get_running_loop().time()
         self.down.clear()
         self._back.set()

@@ -13,6 +13,7 @@ import contextlib
 import platform
 import random
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
@@ -24,7 +25,7 @@ import msgspec
 from loguru import logger
 from yarl import URL
 
-from agent import __version__
+from agent import __version__, own_metrics
 from agent.errors import Conflict, EdgeletError, Forbidden, Gone, NotFound, Permanent, Retryable
 from agent.kube.credentials import Access, Credentials
 from agent.kube.link import Link, Wait
@@ -42,6 +43,9 @@ KEEP_CONNECTIONS_S = 60.0
 JSON: Final = "application/json"
 STRATEGIC_MERGE_PATCH: Final = "application/strategic-merge-patch+json"
 MERGE_PATCH: Final = "application/merge-patch+json"
+
+NO_ANSWER: Final = "<error>"
+"""What a request that got no answer counts as."""
 
 Params = Mapping[str, str]
 
@@ -235,16 +239,22 @@ class Api:
     ) -> aiohttp.ClientResponse:
         query = f"?{urlencode(params, quote_via=quote)}" if params else ""
         headers = access.headers if body is None else {**access.headers, "Content-Type": content_type}
-        return await self._session.request(
-            method,
-            URL(f"{access.server}{path}{query}", encoded=True),
-            data=body,
-            headers=headers,
-            ssl=access.tls or True,
-            server_hostname=access.server_hostname,
-            proxy=access.proxy,
-            allow_redirects=False,
-        )
+        began, code = time.monotonic(), NO_ANSWER
+        try:
+            response = await self._session.request(
+                method,
+                URL(f"{access.server}{path}{query}", encoded=True),
+                data=body,
+                headers=headers,
+                ssl=access.tls or True,
+                server_hostname=access.server_hostname,
+                proxy=access.proxy,
+                allow_redirects=False,
+            )
+            code = str(response.status)
+            return response
+        finally:
+            _count(access.server, method, path, code, time.monotonic() - began)
 
     def _answered(self, began: float) -> None:
         if self.link.answered(began):
@@ -263,6 +273,21 @@ class Api:
             if not piece:
                 return
             yield piece
+
+
+def resource_of(path: str) -> str:
+    """What a path is about, without the names in it: pods, pods/status, nodes."""
+    parts = path.strip("/").split("/")
+    rest = parts[2:] if parts[0] == "api" else parts[3:]
+    if rest[:1] == ["namespaces"] and len(rest) > 2:
+        rest = rest[2:]
+    return "/".join(rest[0:1] + rest[2:3])
+
+
+def _count(server: str, method: str, path: str, code: str, seconds: float) -> None:
+    own_metrics.API_REQUESTS.inc(code, method, server.partition("://")[2])
+    own_metrics.API_BY_RESOURCE.inc(method, resource_of(path), code)
+    own_metrics.API_DURATION.observe(seconds, method)
 
 
 @asynccontextmanager

@@ -84,6 +84,11 @@ class PodController:
             self._busy[record.uid] = asyncio.Event()
             self._tasks.create_task(self._bring(record.uid), name=f"bring {record.pod.full_name}")
 
+    @property
+    def waiting(self) -> int:
+        """Pods of which the provider has not taken the newest change yet."""
+        return len(self._busy)
+
     def pod_updated(self, update: PodUpdateLike) -> None:
         """Take one piece of news from the provider."""
         uid = update.record.uid

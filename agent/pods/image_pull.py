@@ -20,6 +20,7 @@ from agent.pods.pod_state import PodState
 from agent.pods.ports import ObjectKey
 from agent.pods.pull_faults import pull_fault, summary
 from agent.pods.scripts.kind import is_scripts
+from agent.pods.start_times import START_TIMES
 from agent.pods.translate.container import Image
 from agent.pods.translate.security import ImageUser
 
@@ -86,6 +87,7 @@ async def _pull(
             if pulled is None:
                 raise Permanent("", f'image "{container.image}" was pulled and is not there')
             took = machine.monotonic() - began
+            START_TIMES.pulled(state.pod.uid, took)
             await machine.access.pulled(name.image, pulled.id, used)
     except (NotFound, Permanent, Retryable) as error:
         failed_at = machine.monotonic()

@@ -76,6 +76,11 @@ class Publisher:
         async with asyncio.TaskGroup() as self._tasks:
             await asyncio.get_running_loop().create_future()
 
+    @property
+    def waiting(self) -> int:
+        """Pods whose newest status is not told yet."""
+        return len(self._active)
+
     def publish(self, update: PodUpdateLike) -> None:
         """Take the newest status of a pod. Returns at once."""
         uid = update.record.uid

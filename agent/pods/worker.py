@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +91,11 @@ class PodWorker:
     def observed(self) -> ObservedPod:
         """The pod as the runtime was last read."""
         return self._observed
+
+    @property
+    def volumes(self) -> Mapping[str, Path]:
+        """The folders of its volumes, as far as this agent has set them up."""
+        return self._state.volume_paths or {}
 
     @property
     def is_ending(self) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
@@ -42,8 +43,12 @@ from agent.providers.checkpoints import new_archive
 from agent.providers.containerd_machine import Csi, WorkerParts, build_machine, credential_plugins
 from agent.providers.contract import PodUpdate, PodUpdates, ProviderContext
 from agent.providers.found import found_record, left_record
+from agent.providers.relisting import Relisting
 from agent.providers.runtime_health import HealthReader
 from agent.providers.streaming import CommandOutput, Streams
+
+if TYPE_CHECKING:
+    from agent.providers.containerd_stats import ContainerdStats
 
 RELIST_S = 30.0
 """With an event source; without one every second."""
@@ -77,6 +82,8 @@ class ContainerdProvider:
         self._relist_now = asyncio.Event()
         self._relist_s = RELIST_BLIND_S
         self._csi: Csi | None = None
+        self._relisting = Relisting()
+        self._stats: ContainerdStats | None = None
         self._tasks: asyncio.TaskGroup
         self._machine: Machine
         self._runtime: RuntimeClient
@@ -196,6 +203,18 @@ class ContainerdProvider:
     async def images(self) -> tuple[NodeImage, ...]:
         return await self._health.images() if self._open.is_set() else ()
 
+    async def get_stats_summary(self) -> dict[str, Any]:
+        return await self._figures().summary()
+
+    async def get_metrics_resource(self) -> str:
+        return await self._figures().resource()
+
+    async def get_metrics_cadvisor(self) -> str:
+        return await self._figures().cadvisor()
+
+    async def get_metrics_volumes(self) -> str:
+        return await self._figures().volumes()
+
     async def run(self) -> None:
         self._last = await self._statuses.load()
         async with RuntimeChannel(self._context.settings.container_runtime_endpoint) as channel:
@@ -214,6 +233,18 @@ class ContainerdProvider:
                 tasks.create_task(self._relist(), name="relist")
 
     # ------------------------------------------------------------ its own work
+
+    def _figures(self) -> ContainerdStats:
+        """Raises Retryable until the runtime has answered once."""
+        if not self._open.is_set():
+            raise Retryable(f"{self._context.settings.container_runtime_endpoint} has not answered yet")
+        if self._stats is None:
+            # Many nodes are never asked: they need not hold the code.
+            from agent.providers.containerd_stats import ContainerdStats
+
+            settings = self._context.settings
+            self._stats = ContainerdStats(settings, self._machine, self._runtime, self._images, self._workers.values)
+        return self._stats
 
     async def _when_up(self, parts: WorkerParts) -> Machine:
         """Wait for the runtime, however long it takes."""
@@ -365,7 +396,7 @@ class ContainerdProvider:
             self._relist_now.clear()
             known = frozenset(self._workers)
             try:
-                observed = await self._machine.observer.observe_all()
+                observed = await self._relisting.measure(self._machine.observer.observe_all())
             except (Retryable, Permanent) as error:
                 logger.debug("relist: {}", error)
                 continue

@@ -189,6 +189,18 @@ class ReadsMetrics(Protocol):
 
 
 @runtime_checkable
+class ReadsCadvisor(Protocol):
+    async def get_metrics_cadvisor(self) -> str:
+        """What the node's API serves at /metrics/cadvisor, in Prometheus' text format."""
+
+
+@runtime_checkable
+class ReadsVolumes(Protocol):
+    async def get_metrics_volumes(self) -> str:
+        """kubelet_volume_stats_* in Prometheus' text format: a part of what the node's API serves at /metrics."""
+
+
+@runtime_checkable
 class Pings(Protocol):
     async def ping(self) -> None:
         """Raises Retryable with the reason while the provider cannot run pods: the Node is NotReady meanwhile."""

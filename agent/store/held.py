@@ -88,6 +88,11 @@ class HeldStore:
         """`changed` is called when `trouble` begins or ends."""
         self._changed = changed
 
+    @property
+    def unsaved(self) -> int:
+        """Rows that the disk has not taken yet."""
+        return len(self._unsaved)
+
     def reload(self) -> None:
         """Rows came from elsewhere into the backend: those that are not held yet are to be held."""
         self._incomplete = True

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from agent import own_metrics
 from agent.model.container import Container, Probe
 from agent.model.pod import Pod
 from agent.pods.knowledge import Health
@@ -20,6 +21,8 @@ from agent.pods.ports import Events, Wake
 from agent.pods.probes.tally import Outcome, ProbeKind, Result, Tally, count, event, health, is_over, probes
 from agent.pods.probes.target import Target
 
+_MEASURED: Final = {Result.FAILURE: "failed", Result.ERROR: "unknown"}
+"""As metrics spell them; the others are successful."""
 _TRIES: Final = 3
 """A probe that can't be made is tried this often before it is reported."""
 
@@ -107,6 +110,8 @@ class Prober:
         if watched is not None:
             for task in watched.tasks.values():
                 task.cancel()
+            if watched.tasks:
+                _forget(watched.target)
 
     def quiet(self, pod_uid: str) -> None:
         """The pod is ending: only its readiness is still of interest."""
@@ -139,7 +144,9 @@ class Prober:
             await watched.started.wait()
         due = self._monotonic()
         while True:
+            began = self._monotonic()
             outcome = await self._outcome(watched, probe)
+            _measure(watched.target, kind, outcome.result, self._monotonic() - began)
             self._report(watched, kind, outcome)
             if outcome.result is not Result.ERROR:
                 self._count(watched, kind, probe, outcome.result is not Result.FAILURE)
@@ -169,3 +176,19 @@ class Prober:
             watched.started.set()
         if after != before:
             self._wake(watched.target.pod.uid)
+
+
+def _measure(target: Target, kind: ProbeKind, result: Result, seconds: float) -> None:
+    meta, container = target.pod.metadata, target.container.name
+    said = _MEASURED.get(result, "successful")
+    own_metrics.PROBE_RESULTS.inc(kind, said, container, meta.name, meta.namespace, meta.uid)
+    own_metrics.PROBE_DURATION.observe(seconds, kind, container, meta.name, meta.namespace)
+
+
+def _forget(target: Target) -> None:
+    """Series of containers that are gone would pile up."""
+    meta, container = target.pod.metadata, target.container.name
+    own_metrics.PROBE_RESULTS.forget(lambda of: of["pod_uid"] == meta.uid and of["container"] == container)
+    own_metrics.PROBE_DURATION.forget(
+        lambda of: (of["namespace"], of["pod"], of["container"]) == (meta.namespace, meta.name, container)
+    )
