@@ -82,6 +82,9 @@ class Histogram:
     def count(self, *labels: str) -> int:
         return sum(self._counts.get(labels, ()))
 
+    def total(self, *labels: str) -> float:
+        return self._sums.get(labels, 0)
+
     def forget(self, matches: Callable[[Mapping[str, str]], bool]) -> None:
         """What these labels stand for is gone."""
         for key in [key for key in self._counts if matches(dict(zip(self._labels, key, strict=True)))]:

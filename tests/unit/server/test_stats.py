@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent import own_metrics
 from agent.config import Settings
 from agent.errors import Retryable
 from tests.unit.server.authority import Authority
@@ -20,6 +23,14 @@ class Counting(Silent):
 
     async def get_metrics_resource(self) -> str:
         return "node_cpu_usage_seconds_total 4.5\n"
+
+
+class Watched(Counting):
+    async def get_metrics_cadvisor(self) -> str:
+        return "machine_cpu_cores 2\n"
+
+    async def get_metrics_volumes(self) -> str:
+        raise Retryable("the provider is away")
 
 
 class Away(Silent):
@@ -53,3 +64,44 @@ async def test_a_provider_without_figures_is_said_to_have_none(
 async def test_figures_that_cannot_be_had_now_are_a_503(settings: Settings, authority: Authority, admin: Path) -> None:
     async with served(settings, Away(), authority.pem, admin) as api:
         assert await api.get("/stats/summary") == (503, "the provider is away")
+
+
+async def test_the_agents_own_figures_are_there_whatever_the_provider_says(
+    settings: Settings, authority: Authority, admin: Path
+) -> None:
+    own_metrics.STARTED_PODS.inc()
+    for provider in (Silent(), Watched()):
+        async with served(settings, provider, authority.pem, admin) as api:
+            status, text = await api.get("/metrics")
+            assert status == 200
+            families = {family.name: family for family in text_string_to_metric_families(text)}
+            assert families["kubelet_started_pods"].samples[0].value >= 1
+            assert (await api.get("/metrics/probes"))[0] == 200
+
+
+async def test_cadvisors_metrics_are_the_providers(settings: Settings, authority: Authority, admin: Path) -> None:
+    async with served(settings, Watched(), authority.pem, admin) as api:
+        assert await api.get("/metrics/cadvisor") == (200, "machine_cpu_cores 2\n")
+    async with served(settings, Silent(), authority.pem, admin) as api:
+        assert (await api.get("/metrics/cadvisor"))[0] == 501
+
+
+async def test_a_summary_of_cpu_and_memory_alone_leaves_the_rest_out(
+    settings: Settings, authority: Authority, admin: Path
+) -> None:
+    container = {"name": "main", "cpu": {"usageNanoCores": 1}, "memory": {}, "rootfs": {}}
+    pod = {"podRef": {"name": "web"}, "cpu": {}, "network": {}, "containers": [container]}
+    full = {"node": {"nodeName": "n1", "cpu": {}, "fs": {}}, "pods": [pod]}
+
+    class Full(Silent):
+        async def get_stats_summary(self) -> dict[str, Any]:
+            return full
+
+    async with served(settings, Full(), authority.pem, admin) as api:
+        _, body = await api.get("/stats/summary?only_cpu_and_memory=true")
+        kept = {"name": "main", "cpu": {"usageNanoCores": 1}, "memory": {}}
+        assert json.loads(body) == {
+            "node": {"nodeName": "n1", "cpu": {}},
+            "pods": [{"podRef": {"name": "web"}, "cpu": {}, "containers": [kept]}],
+        }
+        assert json.loads((await api.get("/stats/summary"))[1]) == full

@@ -16,7 +16,7 @@ veth12:     900       9    0    0    0     0          0         0      900      
 
 def write(top: Path, files: Mapping[str, str]) -> None:
     for name, text in files.items():
-        file = top / name
+        file = top / name.lstrip("/")  # of the top itself
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
@@ -41,8 +41,8 @@ def version_1(mount: Path, path: str, cpu_ns: int = 5_000_000_000) -> None:
             f"memory/{path}/cgroup.procs": "42\n",
             f"pids/{path}/pids.current": "3\n",
             f"pids/{path}/pids.max": "100\n",
-            f"blkio/{path}/blkio.throttle.io_service_bytes_recursive": "8:0 Read 4096\n8:0 Write 8192\n8:0 Total 12288\n"
-            "Total 12288\n",
+            f"blkio/{path}/blkio.throttle.io_service_bytes_recursive": "8:0 Read 4096\n8:0 Write 8192\n"
+            "8:0 Total 12288\nTotal 12288\n",
             f"blkio/{path}/blkio.throttle.io_serviced_recursive": "8:0 Read 1\n8:0 Write 2\nTotal 3\n",
         },
     )
