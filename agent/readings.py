@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from agent.store.opening import local_path, store_address
 @dataclass(frozen=True, slots=True)
 class Sources:
     node_name: str
-    pods: Callable[[], list[tuple[PodRecord, PodStatus | None]]]
+    pods: Callable[[], Iterable[tuple[PodRecord, PodStatus | None]]]
     queues: Mapping[str, Callable[[], int]]
     record: Path
     unsaved: Callable[[], int]
@@ -40,7 +40,7 @@ class Sources:
 def sources_of(
     settings: Settings,
     store: Store,
-    pods: Callable[[], list[tuple[PodRecord, PodStatus | None]]],
+    pods: Callable[[], Iterable[tuple[PodRecord, PodStatus | None]]],
     controller: PodController,
     publisher: Publisher | None,
     events: Events,
@@ -87,7 +87,7 @@ def _runs(status: PodStatus | None) -> bool:
     return status is not None and any(one.state.running for one in status.all_containers)
 
 
-def _containers(pods: list[tuple[PodRecord, PodStatus | None]]) -> dict[tuple[str, ...], float]:
+def _containers(pods: Iterable[tuple[PodRecord, PodStatus | None]]) -> dict[tuple[str, ...], float]:
     """By the words of a kubelet; one that was not made yet is none."""
     found = Counter({"running": 0, "exited": 0})
     for _, status in pods:
@@ -99,9 +99,9 @@ def _containers(pods: list[tuple[PodRecord, PodStatus | None]]) -> dict[tuple[st
     return {(state,): count for state, count in found.items()}
 
 
-def _desired(pods: list[tuple[PodRecord, PodStatus | None]]) -> dict[tuple[str, ...], float]:
-    of_api = sum(1 for record, _ in pods if record.origin is Origin.API)
-    return {("",): of_api, ("true",): len(pods) - of_api}
+def _desired(pods: Iterable[tuple[PodRecord, PodStatus | None]]) -> dict[tuple[str, ...], float]:
+    found = Counter(record.origin is Origin.API for record, _ in pods)
+    return {("",): found[True], ("true",): found[False]}
 
 
 def _size(record: Path) -> int:
