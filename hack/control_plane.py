@@ -87,6 +87,14 @@ class ControlPlane:
             _write(path, yaml.safe_dump(self._kubeconfig(user, self._authority.client(user, groups))).encode())
         return path
 
+    def serving_certificate(self, folder: Path, name: str, hosts: Sequence[str]) -> tuple[Path, Path]:
+        """A certificate of the cluster's CA for these names and addresses, and its key: two files in the folder."""
+        pair = self._authority.server(name, hosts)
+        certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
+        _write(certificate, pair.certificate)
+        _write(key, pair.key)
+        return certificate, key
+
     def kubectl(self, *args: str, kubeconfig: Path | None = None, stdin: str | None = None, check: bool = True) -> str:
         """Standard output. Raises CalledProcessError when kubectl fails, unless `check` is off."""
         done = subprocess.run(
