@@ -109,7 +109,7 @@ def metrics_server(plane: ControlPlane, folder: Path) -> Iterator[None]:
         f"--kubelet-certificate-authority={plane.client_ca}",
         "--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
         "--kubelet-use-node-status-port",
-        "--metric-resolution=10s",
+        "--metric-resolution=15s",
     ]
     daemon = Daemon(NAME, command, folder)
     daemon.start()
