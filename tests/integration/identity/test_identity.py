@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from hack.agent import Agent
+from hack.joining import TOKEN_ID, Joining
 from hack.runtime import Containerd
 from hack.workspace import Workspace
-from tests.integration.identity.conftest import LIFE_S, TOKEN_ID, Joining
+from tests.integration.identity.conftest import LIFE_S
 from tests.integration.support.waiting import wait_until
 
 Start = Callable[..., Agent]
@@ -119,15 +120,6 @@ def test_an_approved_serving_certificate_is_taken_up_without_a_restart(
     joining.join(machine, "serves")
     agent = start("serves", "--rotate-server-certificates")
 
-    def serving_requests() -> list[str]:
-        items = joining.plane.get("/apis/certificates.k8s.io/v1/certificatesigningrequests")["items"]
-        mine = [item for item in items if item["spec"]["username"] == "system:node:serves"]
-        return [
-            item["metadata"]["name"]
-            for item in mine
-            if item["spec"]["signerName"] == "kubernetes.io/kubelet-serving" and not item["status"].get("conditions")
-        ]
-
     def verified() -> bool:
         """Whether the server shows a certificate of the cluster's CA for its address."""
         context = ssl.create_default_context(cafile=str(joining.plane.client_ca))
@@ -139,8 +131,8 @@ def test_an_approved_serving_certificate_is_taken_up_without_a_restart(
             return True
 
     wait_until(lambda: not verified(), what="our own certificate meanwhile")
-    wait_until(lambda: serving_requests(), 30)
-    joining.plane.kubectl("certificate", "approve", *serving_requests())
+    asked = wait_until(lambda: joining.waiting_requests("serves"))
+    joining.plane.kubectl("certificate", "approve", *asked)
     wait_until(verified, 20)
     assert issued(machine, "server")
 
