@@ -95,6 +95,10 @@ class ControlPlane:
         _write(key, pair.key)
         return certificate, key
 
+    def client(self, user: str, groups: Sequence[str] = ()) -> Pair:
+        """A client certificate of the cluster's CA."""
+        return self._authority.client(user, groups)
+
     def kubectl(self, *args: str, kubeconfig: Path | None = None, stdin: str | None = None, check: bool = True) -> str:
         """Standard output. Raises CalledProcessError when kubectl fails, unless `check` is off."""
         done = subprocess.run(
