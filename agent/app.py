@@ -36,6 +36,7 @@ from agent.node.csi_node import CsiNode
 from agent.node.facts import read_facts
 from agent.node.known import KnownNode
 from agent.node.plugins import Plugins
+from agent.node.reserved import others_limits, pods_limits
 from agent.node.status import allocatable, node_ips
 from agent.pods.controller import PodController
 from agent.pods.desired import DesiredChange, DesiredPods
@@ -121,7 +122,12 @@ class Agent:
             objects=side.objects,
             tokens=side.tokens,
             events=events,
-            facts=MachineFacts(facts.memory_bytes, allocatable(facts, settings)),
+            facts=MachineFacts(
+                facts.memory_bytes,
+                allocatable(facts, settings),
+                all_pods=pods_limits(facts, settings),
+                others=others_limits(settings),
+            ),
             node_ips=node_ips(facts, settings),
             health_changed=self._health_changed,
             node=self._known_node,

@@ -88,6 +88,18 @@ class Settings:
     """Cgroup below which `kubepods` is made."""
     cgroup_driver: str = ""
     """cgroupfs or systemd; empty: what the runtime says that it uses."""
+    cpu_cfs_quota: bool = True
+    """Cpu limits are enforced; requests weigh either way."""
+    pod_max_pids: int = -1
+    """Processes and threads of each pod; -1: as many as all pods together may have."""
+    system_reserved: dict[str, str] = field(default_factory=dict)
+    """Resources that the system keeps from pods, as quantities by name: cpu, memory, ephemeral-storage, pid."""
+    kube_reserved: dict[str, str] = field(default_factory=dict)
+    """The same for the agent and the runtime."""
+    enforce_node_allocatable: tuple[str, ...] = ("pods",)
+    """Whom a cgroup keeps in bounds: pods, system-reserved, kube-reserved, and the two with -compressible."""
+    system_reserved_cgroup: str = ""
+    kube_reserved_cgroup: str = ""
     resolv_conf: Path | None = Path("/etc/resolv.conf")
     """What pods with the node's DNS inherit; None: nothing."""
     parallel_starts: int = 4

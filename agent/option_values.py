@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from agent.config import Taint
+from agent.model.quantity import parse as parse_quantity
 from agent.store.address import parse as parse_address
 
 _DNS_LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
@@ -31,6 +32,10 @@ _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|h|m|s))+")
 _IMAGE = re.compile(r"[A-Za-z0-9][\w.:-]*(/[a-z0-9][\w.-]*)*", re.ASCII)
 _PROVIDER_ALIASES = {"mynode": "containerd", "example-provider": "containerd"}
+
+ENFORCED = (
+    "pods", "system-reserved", "kube-reserved", "system-reserved-compressible", "kube-reserved-compressible",
+)  # fmt: skip
 
 _TRUE = frozenset({"true", "t", "1"})
 _FALSE = frozenset({"false", "f", "0"})
@@ -245,6 +250,36 @@ def cgroup(value: object) -> str:
     if not root.startswith("/") or ".." in root.split("/"):
         raise ValueError(f"{value!r} is no absolute cgroup path")
     return root
+
+
+def optional_cgroup(value: object) -> str:
+    """Empty means none."""
+    return cgroup(value) if text(value) else ""
+
+
+def reserved(value: object) -> dict[str, str]:
+    """`cpu=100m,memory=1Gi`, or a mapping."""
+    if isinstance(value, Mapping):
+        pairs = [(text(key), str(amount)) for key, amount in value.items()]
+    else:
+        pairs = [_pair(text(item)) for item in _items(value)]
+    for name, amount in pairs:
+        if name not in ("cpu", "memory", "ephemeral-storage", "pid"):
+            raise ValueError(f"{name!r} cannot be reserved: cpu, memory, ephemeral-storage and pid can")
+        if parse_quantity(amount) < 0:
+            raise ValueError(f"{name}={amount} is less than nothing")
+    return dict(pairs)
+
+
+def enforced(value: object) -> tuple[str, ...]:
+    """Names of what is enforced by cgroups; `none` alone, or nothing, is nothing."""
+    found = tuple(text(item) for item in _items(value))
+    if found == ("none",):
+        return ()
+    for one in found:
+        if one not in ENFORCED:
+            raise ValueError(f"{one!r} is none of {', '.join(ENFORCED)}, none")
+    return found
 
 
 def labels(value: object) -> dict[str, str]:

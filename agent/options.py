@@ -153,6 +153,37 @@ OPTIONS: tuple[Option, ...] = (
         "cgroup_driver", "cgroup-driver", form.choice("cgroupfs", "systemd", ""), "NAME",
         "who makes pods' cgroups: cgroupfs or systemd", default="what the runtime uses",
     ),
+    Option(
+        "cpu_cfs_quota", "cpu-cfs-quota", form.switch, "BOOL", "enforce containers' cpu limits",
+        key="cpuCFSQuota",
+    ),
+    Option(
+        "pod_max_pids", "pod-max-pids", form.whole(-1, 4_194_304), "N",
+        "processes and threads of each pod; -1: only all pods together are limited",
+        key="podPidsLimit",
+    ),
+    Option(
+        "system_reserved", "system-reserved", form.reserved, "RESOURCE=QUANTITY,...",
+        "what pods leave to the system: cpu, memory, ephemeral-storage, pid", many=True, default="none",
+    ),
+    Option(
+        "kube_reserved", "kube-reserved", form.reserved, "RESOURCE=QUANTITY,...",
+        "what pods leave to the agent and the runtime", many=True, default="none",
+    ),
+    Option(
+        "enforce_node_allocatable", "enforce-node-allocatable", form.enforced, "NAME,...",
+        "who is kept in these bounds by cgroups: pods, system-reserved, kube-reserved, system-reserved-compressible,"
+        " kube-reserved-compressible, or none",
+        many=True, default="pods",
+    ),
+    Option(
+        "system_reserved_cgroup", "system-reserved-cgroup", form.optional_cgroup, "PATH",
+        "the system's cgroup, where it is to be enforced", default="none",
+    ),
+    Option(
+        "kube_reserved_cgroup", "kube-reserved-cgroup", form.optional_cgroup, "PATH",
+        "the cgroup of agent and runtime, where it is to be enforced", default="none",
+    ),
     Option("parallel_starts", "parallel-starts", form.whole(1, 1000), "N", "pods started at the same time"),
     Option(
         "max_parallel_image_pulls", "max-parallel-image-pulls", form.whole(1, 1000), "N",
@@ -306,6 +337,9 @@ def resolve(
     _check_files(settings, origins, exists)
     if settings.scripts_enabled and not (settings.scripts_namespaces and settings.scripts_service_accounts):
         raise ConfigError("--scripts-enabled also needs --scripts-namespaces and --scripts-service-accounts")
+    for name, group in (("system", settings.system_reserved_cgroup), ("kube", settings.kube_reserved_cgroup)):
+        if not group and any(one.startswith(f"{name}-reserved") for one in settings.enforce_node_allocatable):
+            raise ConfigError(f"--enforce-node-allocatable={name}-reserved also needs --{name}-reserved-cgroup")
     if (settings.image_credential_provider_config is None) != (settings.image_credential_provider_bin_dir is None):
         raise ConfigError("--image-credential-provider-config and --image-credential-provider-bin-dir go together")
     return replace(settings, provider_taint=_provider_taint(settings, environ))

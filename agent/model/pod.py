@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from agent.model.affinity import Affinity, Toleration
-from agent.model.container import Container, EphemeralContainer, PodSecurityContext
+from agent.model.container import Container, EphemeralContainer, PodSecurityContext, ResourceRequirements
 from agent.model.meta import K8sStruct, ObjectMeta, Quantity
 from agent.model.volume import LocalObjectReference, Volume
 
@@ -75,6 +75,8 @@ class PodSpec(K8sStruct, frozen=True):
     priority: int | None = None
     priorityClassName: str = ""
     overhead: dict[str, Quantity] | None = None
+    resources: ResourceRequirements | None = None
+    """Of the pod as a whole, beside those of its containers."""
     os: PodOS | None = None
     affinity: Affinity | None = None
     tolerations: tuple[Toleration, ...] = ()

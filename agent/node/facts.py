@@ -52,6 +52,13 @@ class MachineFacts:
     hugepages_bytes: Mapping[str, int] = field(default_factory=dict)
     """Reserved huge pages by the suffix of their resource, as "2Mi"."""
     swap_bytes: int = 0
+    threads_max: int = 0
+    """0: not known."""
+
+    @property
+    def most_pids(self) -> int:
+        """Processes and threads that the kernel has room for."""
+        return min(self.pid_max, self.threads_max or self.pid_max)
 
 
 def read_facts(root_dir: Path, top: Path = Path("/")) -> MachineFacts:
@@ -73,6 +80,7 @@ def read_facts(root_dir: Path, top: Path = Path("/")) -> MachineFacts:
         os_image=os_image(top),
         hugepages_bytes=hugepages(top),
         swap_bytes=psutil.swap_memory().total,
+        threads_max=int(_word(top / "proc/sys/kernel/threads-max") or 0),
     )
 
 

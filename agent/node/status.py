@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
 from typing import Any
 
 from agent import __version__
@@ -18,6 +20,7 @@ from agent.model.status import timestamp
 from agent.node.facts import MachineFacts
 from agent.node.ports import NodeImage, RuntimeCondition, RuntimeHealth
 from agent.node.pressure import MEMORY_AVAILABLE_BYTES, NODE_FS_AVAILABLE, Pressure
+from agent.node.reserved import reserved
 
 Json = dict[str, Any]
 
@@ -141,10 +144,16 @@ def capacity(facts: MachineFacts, settings: Settings) -> dict[str, str]:
 
 
 def allocatable(facts: MachineFacts, settings: Settings) -> dict[str, str]:
-    """Capacity without what must stay free, and without huge pages, which only their users can have."""
+    """Capacity without what is reserved and must stay free, and without huge pages, which only their users can have."""
     memory = facts.memory_bytes - MEMORY_AVAILABLE_BYTES - sum(facts.hugepages_bytes.values())
+    memory -= ceil(reserved(settings, "memory"))
     disk = facts.ephemeral_storage_bytes - int(facts.ephemeral_storage_bytes * NODE_FS_AVAILABLE)
-    return capacity(facts, settings) | {"memory": f"{max(memory, 0) // 1024}Ki", "ephemeral-storage": str(disk)}
+    disk -= ceil(reserved(settings, "ephemeral-storage"))
+    return capacity(facts, settings) | {
+        "cpu": quantity.canonical(max(facts.cpus - reserved(settings, "cpu"), Fraction(0)), binary=False),
+        "memory": f"{max(memory, 0) // 1024}Ki",
+        "ephemeral-storage": str(max(disk, 0)),
+    }
 
 
 def conditions(observed: Observed, before: list[Json], now_s: float) -> list[Json]:

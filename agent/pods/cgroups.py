@@ -51,12 +51,16 @@ def pod_cgroup_parent(uid: str, qos: QosClass, driver: CgroupDriver, root: str =
 
 def pod_cgroup_path(uid: str, qos: QosClass, driver: CgroupDriver, root: str = "/") -> PurePosixPath:
     """The pod's cgroup relative to the top of a hierarchy; systemd nests every prefix of a slice's name."""
-    names = _names(uid, qos, root)
-    match driver:
-        case CgroupDriver.CGROUPFS:
-            return PurePosixPath(*names)
-        case CgroupDriver.SYSTEMD:
-            return PurePosixPath(*(_slice(names[: depth + 1]) for depth in range(len(names))))
+    return _path(_names(uid, qos, root), driver)
+
+
+def qos_cgroup_path(qos: QosClass, driver: CgroupDriver, root: str = "/") -> PurePosixPath:
+    """The level of a class; Guaranteed pods have none of their own."""
+    return _path(_level(qos, root), driver)
+
+
+def kubepods_path(driver: CgroupDriver, root: str = "/") -> PurePosixPath:
+    return _path(_level(QosClass.GUARANTEED, root), driver)
 
 
 def remove_pod_cgroup(
@@ -67,7 +71,7 @@ def remove_pod_cgroup(
     Raises Retryable while a process is still inside: nothing that lives is touched.
     """
     path = pod_cgroup_path(uid, qos, driver, root)
-    folders = [folder for top in _hierarchies(mount) if (folder := top / path).is_dir()]
+    folders = [folder for top in hierarchies(mount) if (folder := top / path).is_dir()]
     for folder in folders:
         if busy := _process_inside(folder):
             raise Retryable(f"cgroup {folder} still holds process {busy}")
@@ -81,8 +85,20 @@ def _names(uid: str, qos: QosClass, root: str) -> tuple[str, ...]:
     """Guaranteed pods lie directly below kubepods. A UID may come from a manifest: it must not lead elsewhere."""
     if not uid or "/" in uid:
         raise ValueError(f"not a pod's UID: {uid!r}")
+    return (*_level(qos, root), f"pod{uid}")
+
+
+def _level(qos: QosClass, root: str) -> tuple[str, ...]:
     level = () if qos is QosClass.GUARANTEED else (qos.lower(),)
-    return (*(part for part in root.split("/") if part), "kubepods", *level, f"pod{uid}")
+    return (*(part for part in root.split("/") if part), "kubepods", *level)
+
+
+def _path(names: tuple[str, ...], driver: CgroupDriver) -> PurePosixPath:
+    match driver:
+        case CgroupDriver.CGROUPFS:
+            return PurePosixPath(*names)
+        case CgroupDriver.SYSTEMD:
+            return PurePosixPath(*(_slice(names[: depth + 1]) for depth in range(len(names))))
 
 
 def _slice(names: tuple[str, ...]) -> str:
@@ -90,7 +106,7 @@ def _slice(names: tuple[str, ...]) -> str:
     return "-".join(name.replace("-", "_") for name in names) + ".slice"
 
 
-def _hierarchies(mount: Path) -> list[Path]:
+def hierarchies(mount: Path) -> list[Path]:
     """The top of every hierarchy. Version 1 has one a controller, joint ones under several (linked) names."""
     if cgroup_version(mount) is CgroupVersion.V2:
         return [mount]

@@ -18,6 +18,7 @@ from agent.model.meta import Quantity
 from agent.model.pod import Pod
 from agent.model.quantity import ceil_milli, ceil_units, parse
 from agent.model.volume import ResourceFieldSelector
+from agent.pods.pod_totals import whole_limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def resource(pod: Pod, selector: ResourceFieldSelector, node: NodeContext, conta
         raise ValueError(f"unsupported container resource: {selector.resource}")
     amount: Quantity = ((asked.resources.limits if side == "limits" else asked.resources.requests) or {}).get(name, 0)
     if side == "limits" and name in _OVERCOMMITTED and parse(amount) == 0:
-        amount = node.allocatable.get(name, 0)
+        amount = whole_limits(pod).get(name, node.allocatable.get(name, 0))
     divisor = selector.divisor if parse(selector.divisor) != 0 else 1
     # The kubelet counts cpu in thousandths and everything else in whole units before it divides.
     whole = ceil_milli if name == "cpu" else ceil_units

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.pods.admission.gate import Gate
-from agent.pods.cgroups import CgroupDriver
+from agent.pods.cgroup_tree import CgroupTree
 from agent.pods.downward import NodeContext
 from agent.pods.hooks import Hooks
 from agent.pods.logfiles import LogFiles
@@ -45,8 +45,7 @@ class Machine:
     users: UserNamespaces
     translate: TranslateContext
     node: NodeContext
-    cgroup_driver: CgroupDriver
-    cgroup_root: str
+    cgroups: CgroupTree
     starts: asyncio.Semaphore
     """Sandboxes and containers made at the same time: more at once slows the runtime down."""
     pulls: PullGate

@@ -31,7 +31,7 @@ from agent.model.objects import ObjectReference
 from agent.model.observed import ObservedPod
 from agent.model.pod import Pod
 from agent.model.storage import CSIDriver
-from agent.pods.cgroups import pod_cgroup_parent, remove_pod_cgroup
+from agent.pods.cgroups import pod_cgroup_parent
 from agent.pods.ending import ContainerEnder
 from agent.pods.interrupt import Interrupt
 from agent.pods.knowledge import Failure
@@ -42,7 +42,6 @@ from agent.pods.pod_state import PodState
 from agent.pods.qos import qos_class
 from agent.pods.references import MISSING, fetch, references, token_requests
 from agent.pods.runtime_class import runtime_handler
-from agent.pods.scripts.leftovers import end_leftovers
 from agent.pods.start import ContainerStarter
 from agent.pods.translate.sandbox import sandbox
 from agent.pods.volumes.csi import REPUBLISH_S
@@ -127,11 +126,14 @@ class Performer:
         machine.observer.forget(observed)
         with on_disk("cannot remove the logs"):
             await asyncio.to_thread(machine.log_files.remove_pod, pod)
-        cgroup = (pod.uid, qos_class(pod), machine.cgroup_driver, machine.cgroup_root)
+        await self.remove_cgroup()
+
+    async def remove_cgroup(self) -> None:
+        """Once nothing of the pod runs any more. Raises Retryable."""
+        machine, pod = self._machine, self._state.pod
         # The runtime takes folders away at the same time.
         with on_disk("cannot remove the cgroup"):
-            await asyncio.to_thread(end_leftovers, *cgroup)
-            await asyncio.to_thread(remove_pod_cgroup, *cgroup)
+            await asyncio.to_thread(machine.cgroups.remove_pod, pod, machine.gate.burstable_milli_cpu(without=pod.uid))
 
     def sandbox_config(self, attempt: int) -> api_pb2.PodSandboxConfig:
         """The sandbox's configuration, the same for the same attempt. Raises Permanent."""
@@ -139,7 +141,7 @@ class Performer:
 
     def _translated(self, attempt: int) -> tuple[api_pb2.PodSandboxConfig, list[tuple[str, str]]]:
         pod, machine = self._state.pod, self._machine
-        parent = pod_cgroup_parent(pod.uid, qos_class(pod), machine.cgroup_driver, machine.cgroup_root)
+        parent = pod_cgroup_parent(pod.uid, qos_class(pod), machine.cgroups.driver, machine.cgroups.root)
         made = sandbox(pod, attempt, parent, self._state.seen_at, machine.translate_for(pod.uid))
         return made.config, [(notice.reason, notice.message) for notice in made.notices]
 
@@ -156,8 +158,8 @@ class Performer:
             if action.attempt == 0:
                 for reason, message in notices:
                     self._event("Warning", reason, message)
-            with on_disk("cannot make the log folder"):
-                await asyncio.to_thread(machine.log_files.make_pod_folder, state.pod)
+            with on_disk("cannot make the log folder or cgroup"):
+                await asyncio.to_thread(self._make_place, machine.gate.burstable_milli_cpu())
             async with machine.starts:
                 state.last_sandbox_attempt = action.attempt
                 await machine.runtime.run_pod_sandbox(config, handler)
@@ -168,6 +170,11 @@ class Performer:
             return
         state.pod_failure = None
         state.retries.pop("sandbox", None)
+
+    def _make_place(self, burstable_milli_cpu: int) -> None:
+        """What must be there before the sandbox; blocks for moments."""
+        self._machine.log_files.make_pod_folder(self._state.pod)
+        self._machine.cgroups.make_pod(self._state.pod, burstable_milli_cpu)
 
     async def _set_up_volumes(self) -> None:
         state, machine = self._state, self._machine

@@ -1,6 +1,7 @@
-"""The QoS class of a pod, and the requests that follow from its limits.
+"""The QoS class of a pod.
 
-In: a pod's containers. Out: Guaranteed, Burstable or BestEffort, by cpu and memory only, init containers counted.
+In: the pod. Out: Guaranteed, Burstable or BestEffort, by cpu and memory only: of the pod as a whole where it has
+resources of its own, else of its containers, init containers counted.
 Source: the Kubernetes pages "Pod Quality of Service Classes" and "Resource Management for Pods and Containers".
 """
 
@@ -11,9 +12,9 @@ from enum import StrEnum
 from fractions import Fraction
 
 from agent.model import quantity
-from agent.model.container import ResourceRequirements
 from agent.model.meta import Quantity
 from agent.model.pod import Pod
+from agent.pods.pod_totals import effective_requests, whole_limits, whole_requests
 
 _COUNTED = ("cpu", "memory")
 
@@ -26,17 +27,15 @@ class QosClass(StrEnum):
     BEST_EFFORT = "BestEffort"
 
 
-def effective_requests(resources: ResourceRequirements) -> Mapping[str, Quantity]:
-    """Requests, each unset one taken from its limit: the API server's default, which a manifest has not seen."""
-    return {**(resources.limits or {}), **(resources.requests or {})}
-
-
 def qos_class(pod: Pod) -> QosClass:
     """The class of the pod. Raises ValueError where a quantity cannot be read."""
     requests: dict[str, Fraction] = {}
     limits: dict[str, Fraction] = {}
     every_container_limited = True
-    for container in (*pod.spec.containers, *pod.spec.initContainers):
+    if pod.spec.resources is not None:
+        _add(requests, whole_requests(pod))
+        every_container_limited = _add(limits, whole_limits(pod)) == set(_COUNTED)
+    for container in (*pod.spec.containers, *pod.spec.initContainers) if pod.spec.resources is None else ():
         _add(requests, effective_requests(container.resources))
         limited = _add(limits, container.resources.limits or {})
         every_container_limited = every_container_limited and limited == set(_COUNTED)

@@ -10,7 +10,7 @@ from agent.model.container import Container, ResourceRequirements
 from agent.model.meta import Quantity
 from agent.model.observed import ObservedContainer
 from agent.model.status import ContainerStatus, ContainerUser, LinuxContainerUser, VolumeMountStatus
-from agent.pods.qos import effective_requests
+from agent.pods.pod_totals import effective_requests
 
 
 def allocated(

@@ -15,8 +15,7 @@ from agent.model.container import Container, ResourceRequirements
 from agent.model.meta import Quantity
 from agent.model.pod import Pod
 from agent.model.status import ContainerStatus
-from agent.pods.qos import effective_requests
-from agent.pods.translate.resources import pod_total
+from agent.pods.pod_totals import effective_requests, pod_total, whole_limits, whole_requests
 
 _COUNTED = ("cpu", "memory")
 _LEAST_CPU = Fraction(2, 1000)
@@ -33,6 +32,13 @@ def pod_resources(
     given = {c.name: made.get(c.name, c.resources) for c in (*pod.spec.containers, *pod.spec.initContainers)}
     requests = _totals(pod, lambda container: effective_requests(given[container.name]), everywhere=False)
     limits = _totals(pod, lambda container: given[container.name].limits or {}, everywhere=True)
+    overheads = pod.spec.overhead or {}
+    for name, amount in whole_requests(pod).items():
+        whole = quantity.parse(amount) + quantity.parse(overheads.get(name, 0))
+        requests[name] = _written(whole, (amount, overheads.get(name, 0)))
+    for name, amount in whole_limits(pod).items():
+        whole = quantity.parse(amount) + quantity.parse(overheads.get(name, 0))
+        limits[name] = _written(whole, (amount, overheads.get(name, 0)))
     shown = {name: requests[name] for name in _COUNTED if name in requests}
     if "cpu" in shown and quantity.parse(shown["cpu"]) <= _LEAST_CPU:
         del shown["cpu"]

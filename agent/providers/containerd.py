@@ -257,6 +257,8 @@ class ContainerdProvider:
                 machine = await make(self._plugins, self._csi)
                 observed = await machine.observer.observe_all()
                 await self._gate.load(observed, (uid for uid, s in self._last.items() if s.phase.is_terminal))
+                with on_disk("cannot make the pods' cgroups"):
+                    await asyncio.to_thread(machine.cgroups.prepare, self._gate.burstable_milli_cpu())
                 await self._users.load()
                 self._gate.offers = Offers(machine.translate.allowed_sysctls, app_armor=app_armor())
                 self._offering(await self._health.health())

@@ -13,7 +13,11 @@ from agent.config import Settings
 from agent.cri.image_import import ImageImport
 from agent.cri.images import ImageClient
 from agent.cri.runtime import RuntimeClient
+from agent.node.facts import hugepages
+from agent.pods import cgroups
 from agent.pods.admission.gate import Gate
+from agent.pods.cgroup_limits import CgroupRules
+from agent.pods.cgroup_tree import CgroupTree
 from agent.pods.cgroups import CgroupDriver
 from agent.pods.downward import NodeContext
 from agent.pods.hooks import Hooks
@@ -32,6 +36,7 @@ from agent.pods.scripts.allowed import ScriptRules
 from agent.pods.scripts.empty_image import EmptyImage
 from agent.pods.scripts.mountpoints import Mountpoints
 from agent.pods.scripts.scripts import Scripts
+from agent.pods.translate.resources import hugetlb_size
 from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.volumes.csi import CsiVolumes
 from agent.pods.volumes.mounts import Mounts
@@ -134,12 +139,25 @@ async def build_machine(
         translate=await translate_context(context, runtime, log_files.pods),
         resolv_conf=settings.resolv_conf,
         node=NodeContext(settings.node_name, context.node_ips, allocatable=context.facts.allocatable),
-        cgroup_driver=CgroupDriver(settings.cgroup_driver) if settings.cgroup_driver else await cgroup_driver(runtime),
-        cgroup_root=settings.cgroup_root,
+        cgroups=await _cgroups(context, runtime),
         starts=asyncio.Semaphore(settings.parallel_starts),
         pulls=PullGate(settings.max_parallel_image_pulls, settings.registry_qps, settings.registry_burst),
         access=await _pull_records(context, images),
         plugins=plugins,
+    )
+
+
+async def _cgroups(context: ProviderContext, runtime: RuntimeClient) -> CgroupTree:
+    """Raises Retryable."""
+    settings = context.settings
+    driver = CgroupDriver(settings.cgroup_driver) if settings.cgroup_driver else await cgroup_driver(runtime)
+    rules = CgroupRules(
+        cpu_quota=settings.cpu_cfs_quota,
+        pod_pids=settings.pod_max_pids,
+        hugepage_sizes=tuple(hugetlb_size(size) for size in hugepages()),
+    )
+    return CgroupTree(
+        driver, settings.cgroup_root, rules, context.facts.all_pods, context.facts.others, cgroups.CGROUP_FS
     )
 
 

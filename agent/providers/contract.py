@@ -12,7 +12,7 @@ or the feature is refused to users with 501.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,6 +22,7 @@ from agent.model.record import PodRecord
 from agent.model.status import PodStatus
 from agent.node.ports import NodeImage, RuntimeHealth
 from agent.pods.admission.gate import NodeView
+from agent.pods.cgroup_limits import CgroupLimits
 from agent.pods.ports import Attachments, Drivers, Events, Objects, Tokens
 from agent.store.base import Store
 
@@ -48,6 +49,10 @@ class MachineFacts:
     memory_bytes: int
     allocatable: Mapping[str, str]
     """Quantities by resource name: what an absent limit reads as in the downward API."""
+    all_pods: CgroupLimits = field(default_factory=CgroupLimits)
+    """What the pods together may have of the machine."""
+    others: Mapping[str, CgroupLimits] = field(default_factory=dict)
+    """The same for cgroups beside the pods', by path."""
 
 
 @dataclass(frozen=True, slots=True)

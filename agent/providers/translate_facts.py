@@ -50,6 +50,7 @@ def _read(context: ProviderContext, pod_logs: Path, recursive_read_only: bool) -
         hugepage_sizes=tuple(hugetlb_size(size) for size in hugepages()),
         masked_paths=tuple(thermal_throttles()),
         recursive_read_only=recursive_read_only,
+        cpu_quota=settings.cpu_cfs_quota,
         oom_kill_whole_container=cgroup_version() is CgroupVersion.V2,
         selinux=selinux_enabled(),
     )

@@ -16,7 +16,8 @@ from agent.model import quantity
 from agent.model.container import Container
 from agent.model.meta import Quantity
 from agent.model.pod import Pod
-from agent.pods.qos import QosClass, effective_requests, qos_class
+from agent.pods.pod_totals import effective_requests, whole_requests
+from agent.pods.qos import QosClass, qos_class
 
 SYSTEM_CRITICAL_PRIORITY = 2_000_000_000
 """From here on a pod's priority means that the cluster or the node cannot do without it."""
@@ -74,6 +75,7 @@ def pod_requests(pod: Pod) -> Amounts:
             _add(moment, own)
         _raise_to(initializing, moment)
     _raise_to(total, initializing)
+    total.update(amounts(whole_requests(pod)))
     _add(total, amounts(pod.spec.overhead or {}))
     return {name: amount for name, amount in total.items() if amount}
 

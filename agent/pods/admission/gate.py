@@ -22,6 +22,7 @@ from agent.model.pod import Pod
 from agent.pods.admission.claim import Claim, claim
 from agent.pods.admission.preemption import victims
 from agent.pods.admission.rules import NODE_AFFINITY, Offers, Rejection, judge
+from agent.pods.qos import QosClass
 from agent.store.base import Delete, Put, Store
 
 PREFIX = "admission/"
@@ -150,6 +151,11 @@ class Gate:
             self._write_soon(uid)
         self.left(uid)
         self._ended.discard(uid)
+
+    def burstable_milli_cpu(self, without: str = "") -> int:
+        """What the pods of that class request together, in thousandths of a CPU."""
+        held = (claim for uid, claim in self._held().items() if uid != without and claim.qos is QosClass.BURSTABLE)
+        return sum(claim.requests.get("cpu", 0) for claim in held)
 
     def unnamed(self, named: Mapping[str, object]) -> Iterator[ObservedPod]:
         """Pods that were decided on before a restart and that nobody has named since."""

@@ -47,6 +47,8 @@ class TranslateContext:
     """Paths to hide beside the usual ones (a CPU's thermal_throttle, where the machine has them)."""
     recursive_read_only: bool = False
     """The runtime handler can mount read-only recursively."""
+    cpu_quota: bool = True
+    """Cpu limits are enforced."""
     oom_kill_whole_container: bool = False
     """Set memory.oom.group, as a kubelet does on cgroup v2: one process over the limit ends the whole container."""
     first_user_id: int | None = None

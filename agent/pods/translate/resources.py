@@ -7,7 +7,7 @@ Source: the Kubernetes page "Resource Management for Pods and Containers", CRI L
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from math import ceil
 
@@ -16,13 +16,24 @@ from agent.model import quantity
 from agent.model.container import Container
 from agent.model.meta import Quantity
 from agent.model.pod import Pod
-from agent.pods.qos import QosClass, effective_requests, qos_class
+from agent.pods.pod_totals import (
+    HUGEPAGES,
+    effective_requests,
+    limits_of,
+    parsed,
+    pod_limits,
+    pod_requests,
+    pod_total,
+    requests_of,
+    whole_limits,
+    whole_requests,
+)
+from agent.pods.qos import QosClass, qos_class
 from agent.pods.translate.context import TranslateContext
 
 CPU_PERIOD_US = 100_000
 _MIN_QUOTA_US = 1_000
 _MIN_SHARES, _MAX_SHARES = 2, 262_144
-_HUGEPAGES = "hugepages-"
 
 _GUARANTEED_SCORE = -997
 _BEST_EFFORT_SCORE = 1000
@@ -41,8 +52,11 @@ def cpu_quota_us(milli_cpu: int) -> int:
 
 def container_resources(pod: Pod, container: Container, context: TranslateContext) -> api_pb2.LinuxContainerResources:
     """Raises ValueError where a quantity cannot be read."""
-    limits = container.resources.limits or {}
-    resources = _linux(_parsed(effective_requests(container.resources)), _parsed(limits))
+    limits = container_limits(pod, container)
+    requests = {"cpu": limits.get("cpu", 0), **effective_requests(container.resources)}
+    resources = _linux(parsed(requests), parsed(limits))
+    if not context.cpu_quota:
+        resources.cpu_period = resources.cpu_quota = 0
     resources.oom_score_adj = oom_score_adj(pod, container, context.memory_capacity_bytes)
     resources.hugepage_limits.extend(_hugepage_limits(limits, context.hugepage_sizes))
     if context.oom_kill_whole_container:
@@ -50,31 +64,20 @@ def container_resources(pod: Pod, container: Container, context: TranslateContex
     return resources
 
 
+def container_limits(pod: Pod, container: Container) -> Mapping[str, Quantity]:
+    """The container's, and the pod's own where the container has none: it can have no more than all of it."""
+    own = {name: amount for name, amount in limits_of(container).items() if quantity.parse(amount)}
+    return {**whole_limits(pod), **own}
+
+
 def sandbox_resources(pod: Pod) -> api_pb2.LinuxContainerResources:
     """The pod's sum, overhead left out: what a runtime that sizes the sandbox (a VM) must reserve."""
-    requests = pod_total(pod, lambda container: effective_requests(container.resources))
-    return _linux(requests, pod_total(pod, lambda container: container.resources.limits or {}))
+    return _linux(pod_requests(pod, overhead=False), pod_limits(pod, overhead=False))
 
 
 def sandbox_overhead(pod: Pod) -> api_pb2.LinuxContainerResources:
-    overhead = _parsed(pod.spec.overhead or {})
+    overhead = parsed(pod.spec.overhead or {})
     return _linux(overhead, overhead) if overhead else api_pb2.LinuxContainerResources()
-
-
-def pod_total(pod: Pod, amounts: Callable[[Container], Mapping[str, Quantity]]) -> dict[str, Fraction]:
-    """The most that the pod's containers hold at one time, by resource, in base units (cores, bytes).
-
-    Sidecars run beside everything that starts after them; another init container runs only with the sidecars before it.
-    """
-    sidecars: dict[str, Fraction] = {}
-    highest_init: dict[str, Fraction] = {}
-    for container in pod.spec.initContainers:
-        together = _sum((sidecars, _parsed(amounts(container))))
-        if container.is_sidecar:
-            sidecars = together
-        highest_init = _highest(highest_init, together)
-    running = _sum((sidecars, *(_parsed(amounts(container)) for container in pod.spec.containers)))
-    return _highest(running, highest_init)
 
 
 def oom_score_adj(pod: Pod, container: Container, memory_capacity_bytes: int) -> int:
@@ -88,10 +91,10 @@ def oom_score_adj(pod: Pod, container: Container, memory_capacity_bytes: int) ->
             return _GUARANTEED_SCORE
         case QosClass.BEST_EFFORT:
             return _BEST_EFFORT_SCORE
-    request = _memory_request(container)
+    request = _memory_request(container) + (spare := _memory_to_share(pod))
     if container.is_sidecar and container in pod.spec.initContainers:
         # A sidecar must not go before the containers that it serves.
-        request = max(request, min((_memory_request(main) for main in pod.spec.containers), default=0))
+        request = max(request, min((_memory_request(main) + spare for main in pod.spec.containers), default=0))
     score = 1000 - 1000 * request // memory_capacity_bytes
     return min(max(score, 1000 + _GUARANTEED_SCORE), _BEST_EFFORT_SCORE - 1)
 
@@ -109,12 +112,20 @@ def _memory_request(container: Container) -> int:
     return quantity.ceil_units(effective_requests(container.resources).get("memory", 0))
 
 
+def _memory_to_share(pod: Pod) -> int:
+    """What the pod as a whole requests above the sum of its containers, in equal parts."""
+    if (whole := whole_requests(pod).get("memory")) is None:
+        return 0
+    count = len(pod.spec.containers) + len(pod.spec.initContainers)
+    return (quantity.ceil_units(whole) - ceil(pod_total(pod, requests_of).get("memory", 0))) // max(count, 1)
+
+
 def _hugepage_limits(limits: Mapping[str, Quantity], sizes: Iterable[str]) -> list[api_pb2.HugepageLimit]:
     """A limit for every size of the kernel, 0 where the container asks for none: unset would mean unlimited."""
     asked = {
-        hugetlb_size(name.removeprefix(_HUGEPAGES)): quantity.ceil_units(amount)
+        hugetlb_size(name.removeprefix(HUGEPAGES)): quantity.ceil_units(amount)
         for name, amount in limits.items()
-        if name.startswith(_HUGEPAGES)
+        if name.startswith(HUGEPAGES)
     }
     return [api_pb2.HugepageLimit(page_size=size, limit=asked.get(size, 0)) for size in sizes]
 
@@ -127,19 +138,3 @@ def hugetlb_size(size: Quantity) -> str:
     while size_bytes >= 1024 and size_bytes % 1024 == 0 and index < len(units) - 1:
         size_bytes, index = size_bytes // 1024, index + 1
     return f"{size_bytes}{units[index]}"
-
-
-def _parsed(amounts: Mapping[str, Quantity]) -> dict[str, Fraction]:
-    return {name: quantity.parse(amount) for name, amount in amounts.items()}
-
-
-def _sum(lists: Iterable[Mapping[str, Fraction]]) -> dict[str, Fraction]:
-    total: dict[str, Fraction] = {}
-    for amounts in lists:
-        for name, value in amounts.items():
-            total[name] = total.get(name, Fraction(0)) + value
-    return total
-
-
-def _highest(one: Mapping[str, Fraction], other: Mapping[str, Fraction]) -> dict[str, Fraction]:
-    return {name: max(one.get(name, Fraction(0)), other.get(name, Fraction(0))) for name in {**one, **other}}

@@ -26,6 +26,7 @@ from agent.model.pod import Pod
 from agent.model.record import PodRecord
 from agent.model.status import ContainerStatus, PodStatus
 from agent.pods.admission.gate import Gate, SettledNode, Verdict
+from agent.pods.cgroup_tree import CgroupTree
 from agent.pods.cgroups import CgroupDriver
 from agent.pods.downward import NodeContext
 from agent.pods.hooks import Hooks
@@ -311,8 +312,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
                 pod_logs_dir=str(logs.pods),
             ),
             node=NodeContext(NODE, ("10.0.0.1",)),
-            cgroup_driver=CgroupDriver.CGROUPFS,
-            cgroup_root=TEST_CGROUPS,
+            cgroups=CgroupTree(CgroupDriver.CGROUPFS, TEST_CGROUPS, mount=folder / "cgroups"),
             starts=asyncio.Semaphore(4),
             pulls=PullGate(5, 0, 1),
             access=PullRecords(MemoryStore()),

@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from agent.pods.qos import QosClass, effective_requests, qos_class
+from agent.pods.pod_totals import effective_requests
+from agent.pods.qos import QosClass, qos_class
 from tests.unit.pods.pods import make_pod
 
 Resources = dict[str, dict[str, Any]]

@@ -68,7 +68,7 @@ def test_a_pod_as_the_api_server_writes_it_is_accepted() -> None:
         ({"ephemeralContainers": [{"name": "debug", "resources": {"claims": [{"name": "gpu"}]}}]},
          "spec.ephemeralContainers[0].resources.claims"),
         ({"os": {"name": "windows"}}, "spec.os.name"),
-        ({"resources": {"limits": {"cpu": 1}}}, "spec.resources"),
+        ({"resources": {"limits": {"cpu": 1}, "claims": [{"name": "gpu"}]}}, "spec.resources.claims"),
         ({"resourceClaims": [{"name": "gpu"}]}, "spec.resourceClaims"),
         ({"dnsPolicy": "Odd"}, "spec.dnsPolicy"),
         ({"restartPolicy": "Sometimes"}, "spec.restartPolicy"),

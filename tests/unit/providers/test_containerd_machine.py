@@ -77,13 +77,13 @@ async def test_facts_and_settings_reach_the_workers(tmp_path: Path) -> None:
         assert machine.translate.resolv_conf.nameservers == ("192.0.2.53",)
         assert machine.translate.standalone
         assert machine.pulls._places._value == 2
-        assert machine.cgroup_driver is CgroupDriver.CGROUPFS
+        assert machine.cgroups.driver is CgroupDriver.CGROUPFS
 
 
 async def test_a_cgroup_driver_of_the_settings_is_not_asked_for(tmp_path: Path) -> None:
     cri = FakeRuntime()
     async with building(cri, tmp_path, cgroup_driver="systemd") as build:
-        assert (await build()).cgroup_driver is CgroupDriver.SYSTEMD
+        assert (await build()).cgroups.driver is CgroupDriver.SYSTEMD
         assert cri.called("RuntimeConfig") == []
 
 
