@@ -51,7 +51,7 @@ class ContainerdStats:
         self._images = images
         self._workers = workers
         root = settings.root_dir.absolute()
-        self._reader = Reader(machine.cgroup_driver, machine.cgroup_root, root, machine.log_files)
+        self._reader = Reader(machine.cgroups.driver, machine.cgroups.root, root, machine.log_files)
         self._rates = Rates()
         self._turn = asyncio.Lock()
         self._identity: MachineIdentity | None = None

@@ -91,7 +91,12 @@ def test_a_machine_without_cgroups_has_no_tree(tmp_path: Path) -> None:
 
 def test_systemd_hears_of_a_slice_and_what_it_is_limited_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[tuple[str, ...]] = []
-    monkeypatch.setattr(cgroup_slices, "_run", lambda *command: called.append(command) or "")
+
+    def run(*command: str) -> str:
+        called.append(command)
+        return ""
+
+    monkeypatch.setattr(cgroup_slices, "_run", run)
     tree = CgroupTree(CgroupDriver.SYSTEMD, mount=v1(tmp_path))
     tree.make_pod(pod(both(cpu="15m", memory="8Mi")), 0)
     names = [command[command.index("ssa(sv)a(sa(sv))") + 1] for command in called]
