@@ -97,7 +97,8 @@ def metrics_server(plane: ControlPlane, folder: Path) -> Iterator[None]:
     plane.kubectl("apply", "--filename=-", stdin=manifest)
     token = plane.kubectl("create", "token", NAME, f"--namespace={SPACE}").strip()
     own = folder / "kubeconfig"
-    own.write_text(yaml.safe_dump({**admin, "users": [{"name": "local", "user": {"token": token}}]}))
+    users = [{"name": admin["users"][0]["name"], "user": {"token": token}}]
+    own.write_text(yaml.safe_dump({**admin, "users": users}))
     certificate, key = plane.serving_certificate(folder, NAME, [f"{NAME}.{SPACE}.svc", "localhost", "127.0.0.1"])
     command: list[str | Path] = [
         binaries.find("metrics-server"),
