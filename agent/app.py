@@ -28,6 +28,7 @@ from agent.kube.pods_api import PodsApi
 from agent.kube.rest import Api
 from agent.kube.rotation import ClientCertificate
 from agent.kube.tokens import ServiceAccountTokens, StandaloneTokens
+from agent.model.objects import ObjectReference
 from agent.model.record import Origin, PodRecord
 from agent.model.status import PodStatus
 from agent.node.attached import AttachedVolumes
@@ -44,6 +45,8 @@ from agent.pods.ports import Events, Objects, Tokens
 from agent.pods.publish import PodUpdateLike, Publisher
 from agent.pods.sources import follow_api, follow_manifests
 from agent.pods.start_times import START_TIMES
+from agent.pods.transitions import REASON as STATUS_CHANGED
+from agent.pods.transitions import transitions
 from agent.providers import registry
 from agent.providers.contract import (
     HearsOfObjects,
@@ -273,6 +276,10 @@ class Agent:
 
     def _publish(self, update: PodUpdateLike) -> None:
         uid = update.record.uid
+        if self._side.api is not None and not self._side.api.reachable and update.record.origin is Origin.API:
+            about = ObjectReference.of(update.record.pod)
+            for change in transitions(self._statuses.get(uid), update.status):
+                self._side.events.record(about, "Normal", STATUS_CHANGED, change)
         self._statuses[uid] = update.status
         START_TIMES.told(update.record.pod, update.status)
         if update.gone:
@@ -367,7 +374,7 @@ async def _build(settings: Settings, credentials: Credentials | None, stack: Asy
 def _cluster_side(settings: Settings, api: Api, store: Store, wake: Callable[[str], None]) -> _ApiSide:
     clock = SystemClock()
     objects = ReferencedObjects(api, store, wake, clock)
-    events = EventRecorder(api, settings.node_name, clock)
+    events = EventRecorder(api, settings.node_name, clock, store)
     return _ApiSide(
         objects=objects,
         tokens=ServiceAccountTokens(api, store, clock),

@@ -43,6 +43,8 @@ class Event:
     """In the API; kept when a POST must be tried again, so that it can't be there twice."""
     posted: bool = False
     queued: bool = False
+    folded: dict[str, int] = field(default_factory=dict)
+    """Of a summary: how often which reason."""
 
 
 @dataclass(slots=True)

@@ -1,28 +1,32 @@
 """Events, as a kubelet posts them: queued at once, correlated, told to the API server when it listens.
 
 In: what happened to which object. Out: v1 Events by POST, and by PATCH of the count for what happened before. Nothing
-waits for this and nothing fails by it: while the API server is away a bounded queue waits, and what it had to drop is
-said in the log once.
+waits for this and nothing fails by it: while the API server is away they wait in a bounded backlog, which is in the
+record too, and are told after its return in their order, with their own times and not all at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 
 import msgspec
 from loguru import logger
 
 from agent.clock import Clock
 from agent.errors import Conflict, NotFound, Permanent, Retryable
+from agent.kube.backlog import Backlog
 from agent.kube.correlate import Correlator, Event
+from agent.kube.journal import GATHER_S, Journal
 from agent.kube.rest import Api
 from agent.model.objects import ObjectReference
 from agent.model.status import timestamp
+from agent.store.base import Store
 
 COMPONENT = "kubelet"
 """Users and the upstream tests filter by it."""
-QUEUE_LIMIT = 1000
+REPLAY_BURST = 50
+REPLAY_EVERY_S = 0.05
+"""Between two events of a backlog longer than the burst."""
 RETRY_INITIAL_S = 0.5
 RETRY_MAXIMUM_S = 30.0
 
@@ -30,29 +34,35 @@ RETRY_MAXIMUM_S = 30.0
 class EventRecorder:
     """Fits `agent.pods.ports.Events`. One owner runs `run`; `record` works before that too."""
 
-    def __init__(self, api: Api, node_name: str, clock: Clock) -> None:
+    def __init__(self, api: Api, node_name: str, clock: Clock, store: Store | None = None) -> None:
+        """Without a store what waits is lost with the process."""
         self._api = api
         self._node = node_name
         self._clock = clock
         self._correlator = Correlator()
-        self._queue: deque[Event] = deque()
+        self._backlog = Backlog(ObjectReference(kind="Node", name=node_name, uid=node_name))
+        self._journal = Journal(store, self._backlog) if store is not None else None
         self._news = asyncio.Event()
+        self._to_record = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._dropped = 0
         self._last_name = 0
 
     def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None:
         """Queue an event (`kind` Normal or Warning). Never blocks, never raises."""
         _log(about, kind, reason, message)
-        event = self._correlator.observe(about, kind, reason, message, self._clock.wall(), self._clock.monotonic())
-        if event is None or event.queued:
+        wall = self._clock.wall()
+        event = self._correlator.observe(about, kind, reason, message, wall, self._clock.monotonic())
+        if not self._api.reachable:
+            self._to_record.set()
+        if event is None:
+            if not self._api.reachable:
+                self._backlog.count_unsaid(about, kind, reason, wall)
             return
-        event.queued = True
-        if len(self._queue) >= QUEUE_LIMIT:
-            self._queue.popleft().queued = False
-            self._dropped += 1
-        self._queue.append(event)
+        if event.queued:
+            self._backlog.touched(event)
+            return
+        self._backlog.append(event)
         self._idle.clear()
         self._news.set()
 
@@ -62,25 +72,53 @@ class EventRecorder:
 
     async def run(self) -> None:
         """Post, one after the other, for ever."""
-        delay = RETRY_INITIAL_S
+        if self._journal is None:
+            await self._tell_all()
+            return
+        try:
+            await self._journal.load()
+        except Retryable as error:
+            logger.warning("events of before the start are not told: {}", error)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._tell_all(), name="tell events")
+                tasks.create_task(self._keep(self._journal), name="record events")
+        finally:
+            # What was not told is told by the next agent.
+            await asyncio.shield(self._journal.write(new=True))
+
+    async def _keep(self, journal: Journal) -> None:
         while True:
-            while self._queue:
-                event = self._queue.popleft()
-                # Before the request: what happens meanwhile is queued again.
-                event.queued = False
+            await self._to_record.wait()
+            await self._clock.sleep(GATHER_S)
+            self._to_record.clear()
+            await journal.write(new=not self._api.reachable)
+
+    async def _tell_all(self) -> None:
+        delay = RETRY_INITIAL_S
+        told = 0
+        while True:
+            while len(self._backlog):
+                number, event = self._backlog.first()
+                # Before the request: a try that is repeated, also after a restart, is the same event.
+                event.name = event.name or self._new_name(event.about.name)
+                count = event.count
                 try:
                     await self._tell(event)
                 except Retryable as error:
-                    if not event.queued:
-                        event.queued = True
-                        self._queue.appendleft(event)
+                    self._to_record.set()
                     await self._api.link.pause(max(delay, error.after or 0.0), self._clock.sleep)
                     delay = min(delay * 2, RETRY_MAXIMUM_S)
                     continue
                 delay = RETRY_INITIAL_S
-            if self._dropped:
-                logger.warning("{} events were dropped while the API server was away", self._dropped)
-                self._dropped = 0
+                if event.count == count and self._backlog.get(number) is event:
+                    self._backlog.done(number)
+                    if self._backlog.changed:
+                        self._to_record.set()
+                told += 1
+                if told > REPLAY_BURST:
+                    await self._clock.sleep(REPLAY_EVERY_S)
+            told = 0
             self._idle.set()
             self._news.clear()
             await self._news.wait()
