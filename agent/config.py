@@ -108,6 +108,8 @@ class Settings:
     registry_qps: float = 5.0
     """Pulls begun a second, after the first `registry_burst`; 0: as many as wanted."""
     registry_burst: int = 10
+    offline_images: str = "present"
+    """What policy Always means while the registry can't be reached: the image that is "present", or "none"."""
     image_pull_credentials_verification_policy: str = "NeverVerifyPreloadedImages"
     preloaded_images_verification_allowlist: tuple[str, ...] = ()
     """Images for every pod, if the policy is NeverVerifyAllowlistedImages: names without tag, or prefixes with /*."""

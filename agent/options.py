@@ -198,6 +198,11 @@ OPTIONS: tuple[Option, ...] = (
         "image pulls that may begin at once all the same",
     ),
     Option(
+        "offline_images", "offline-images", form.choice("present", "none"), "WHICH",
+        "what a container with the pull policy Always is started from while its registry can't be reached: the image"
+        " that is present, or none",
+    ),
+    Option(
         "image_pull_credentials_verification_policy", "image-pull-credentials-verification-policy",
         form.choice("NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify"),
         "POLICY",

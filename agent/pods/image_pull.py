@@ -18,7 +18,7 @@ from agent.pods.images import with_default_tag
 from agent.pods.machine import Machine
 from agent.pods.pod_state import PodState
 from agent.pods.ports import ObjectKey
-from agent.pods.pull_faults import pull_fault, summary
+from agent.pods.pull_faults import is_away, pull_fault, summary
 from agent.pods.scripts.kind import is_scripts
 from agent.pods.start_times import START_TIMES
 from agent.pods.translate.container import Image
@@ -60,7 +60,19 @@ async def ensure_image(
         message = f'Container image "{container.image}" is not present with pull policy of Never'
         machine.events.record(about, "Warning", "ErrImageNeverPull", message)
         raise Permanent("ErrImageNeverPull", message)
-    return _image(await _pull(machine, state, container, name, about, sandbox_config))
+    try:
+        return _image(await _pull(machine, state, container, name, about, sandbox_config))
+    except Permanent as error:
+        why = state.pull_failures.get(name.image, "")
+        if present is None or not machine.offline_images or not is_away(why):
+            raise
+        if await machine.access.must_pull(name.image, present.id, lambda: _sources(machine, state, name.image)):
+            raise  # it is here, and not for this pod
+        message = (
+            f'The registry of image "{container.image}" can\'t be reached, using the image on the machine: {error}'
+        )
+        machine.events.record(about, "Warning", "OfflineImage", message)
+        return _image(present)
 
 
 async def _pull(

@@ -51,6 +51,8 @@ class Machine:
     pulls: PullGate
     access: PullRecords
     """Which images that are here a pod may use without a pull."""
+    offline_images: bool = True
+    """A present image does for the policy Always while the registry is away."""
     plugins: CredentialSources | None = None
     """Programs that give credentials for images; None: there are none."""
     resolv_conf: Path | None = None

@@ -33,3 +33,31 @@ def summary(texts: Sequence[str]) -> str:
     """What every credential's try said, each text once."""
     distinct = list(dict.fromkeys(texts))
     return distinct[0] if len(distinct) == 1 else f"[{', '.join(distinct)}]"
+
+
+def is_away(text: str) -> bool:
+    """Whether a pull failed because nobody answered, and not because of what the registry said.
+
+    `text` is the runtime's, which is the Go standard library's where the network failed. A certificate that is not yet
+    valid is what a machine sees whose clock has not been set.
+    """
+    return text.startswith("RegistryUnavailable") or any(words in text for words in _AWAY)
+
+
+_AWAY = (
+    "connection refused",
+    "connection reset",
+    "no such host",
+    "no route to host",
+    "network is unreachable",
+    "server misbehaving",
+    "i/o timeout",
+    "TLS handshake timeout",
+    "context deadline exceeded",
+    "Client.Timeout exceeded",
+    "certificate has expired or is not yet valid",
+    "500 Internal Server Error",
+    "502 Bad Gateway",
+    "503 Service Unavailable",
+    "504 Gateway Timeout",
+)

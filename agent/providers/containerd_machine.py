@@ -141,6 +141,7 @@ async def build_machine(
         node=NodeContext(settings.node_name, context.node_ips, allocatable=context.facts.allocatable),
         cgroups=await _cgroups(context, runtime),
         starts=asyncio.Semaphore(settings.parallel_starts),
+        offline_images=settings.offline_images == "present",
         pulls=PullGate(settings.max_parallel_image_pulls, settings.registry_qps, settings.registry_burst),
         access=await _pull_records(context, images),
         plugins=plugins,

@@ -296,3 +296,28 @@ async def test_no_more_images_are_pulled_at_once_than_allowed(tmp_path: Path) ->
         assert s.moves.count("PullImage") == 1
         pulled.set()
         await s.until(lambda: sum(c.state == pb.CONTAINER_RUNNING for c in s.cri.containers.values()) == 2)
+
+
+AWAY = 'failed to do request: Head "https://r.example/v2/": dial tcp 10.0.0.1:443: connect: connection refused'
+REFUSED = "failed to resolve reference: pull access denied, repository does not exist or may require authorization"
+
+
+@with_skipped_time
+async def test_while_the_registry_is_away_always_means_the_image_that_is_here(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        s.cri.add_image("busybox:1")
+        s.cri.fail("PullImage", grpc.StatusCode.UNKNOWN, AWAY)
+        await s.running(container_record(image="busybox:1", imagePullPolicy="Always"))
+        (told,) = s.events.messages("OfflineImage")
+        assert told.startswith('The registry of image "busybox:1" can\'t be reached, using the image on the machine: ')
+
+
+@pytest.mark.parametrize("why", [REFUSED, "manifest unknown: not found"])
+@with_skipped_time
+async def test_what_the_registry_refuses_is_not_taken_from_the_machine(tmp_path: Path, why: str) -> None:
+    async with scene(tmp_path) as s:
+        s.cri.add_image("busybox:1")
+        s.cri.fail("PullImage", grpc.StatusCode.UNKNOWN, why)
+        s.start(container_record(image="busybox:1", imagePullPolicy="Always"))
+        await s.until(lambda: s.waits() == "ErrImagePull")
+        assert not s.events.messages("OfflineImage")
