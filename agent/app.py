@@ -377,7 +377,7 @@ def _cluster_side(settings: Settings, api: Api, store: Store, wake: Callable[[st
     events = EventRecorder(api, settings.node_name, clock, store)
     return _ApiSide(
         objects=objects,
-        tokens=ServiceAccountTokens(api, store, clock),
+        tokens=ServiceAccountTokens(api, store, clock, events, wake),
         events=events,
         api=api,
         jobs=[("link", api.look_for_it()), ("referenced objects", objects.run()), ("events", events.run())],

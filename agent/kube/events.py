@@ -48,6 +48,11 @@ class EventRecorder:
         self._idle.set()
         self._last_name = 0
 
+    @property
+    def backlog(self) -> tuple[Event, ...]:
+        """Not told yet, in the order in which they will be."""
+        return tuple(self._backlog)
+
     def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None:
         """Queue an event (`kind` Normal or Warning). Never blocks, never raises."""
         _log(about, kind, reason, message)
@@ -58,6 +63,8 @@ class EventRecorder:
         if event is None:
             if not self._api.reachable:
                 self._backlog.count_unsaid(about, kind, reason, wall)
+                self._idle.clear()
+                self._news.set()
             return
         if event.queued:
             self._backlog.touched(event)
@@ -68,7 +75,7 @@ class EventRecorder:
 
     @property
     def waiting(self) -> int:
-        return len(self._queue)
+        return len(self._backlog)
 
     async def run(self) -> None:
         """Post, one after the other, for ever."""

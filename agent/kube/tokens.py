@@ -2,12 +2,14 @@
 
 In: a pod, an audience and a life. Out: a token that the API server made for exactly that pod. One request serves all
 volumes that want the same token until 80 % of its life (24 h at most) is over. Every token is in the record, so that a
-pod starts without a network; a token that has ended while the API server is away is handed out with a warning.
+pod starts without a network; a token that has ended while the API server is away is handed out, an event says so, and
+the pod's annotation once the API server answers; then it is replaced at once, but only by one that is in hand.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import quote
@@ -16,17 +18,25 @@ import msgspec
 from loguru import logger
 
 from agent.clock import Clock
-from agent.errors import Forbidden, NotFound, Retryable
+from agent.errors import EdgeletError, Forbidden, NotFound, Retryable
 from agent.kube.authorize import authorized
+from agent.kube.events import EventRecorder
+from agent.kube.pods_api import PodsApi
 from agent.kube.rest import CALL_TIMEOUT_S, JSON, Api
-from agent.model.objects import Token
+from agent.model.objects import ObjectReference, Token
 from agent.model.pod import Pod
+from agent.model.status import timestamp
 from agent.store.base import Delete, Store
 
 PREFIX = "tokens/"
+UNAUTHORIZED = "Unauthorized"
+"""The reason of a 401: it is our own credential that is refused, which says nothing of the pod's account."""
 RENEW_AT = 0.8
 RENEW_AFTER_S = 24 * 3600.0
 RETRY_PAUSE_S = 10.0
+ANNOTATION = "edgelet.io/stale-token"
+CLOCK_SLACK_S = 300.0
+"""Between this clock and the API server's; what is further off has jumped."""
 FALLBACK_TIMEOUT_S = 2.0
 """How long a pod waits for a newer token while there is an older one."""
 
@@ -58,16 +68,32 @@ class _Held:
     renew_at: float = 0.0
     """Monotonic: a clock that jumps moves neither this nor the token's end."""
     read: bool = False
+    pod: Pod | None = None
+    overdue: bool = False
+    """The last try to renew it failed."""
+    stale_since: float | None = None
+    """Unix seconds at which the token that is mounted has ended, where a pod was told of it."""
 
 
 class ServiceAccountTokens:
     """Fits `agent.pods.ports.Tokens`."""
 
-    def __init__(self, api: Api, store: Store, clock: Clock) -> None:
+    def __init__(
+        self,
+        api: Api,
+        store: Store,
+        clock: Clock,
+        events: EventRecorder | None = None,
+        wake: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`wake` is called with the UID of a pod whose tokens should be asked for anew."""
         self._api = api
         self._store = store
         self._clock = clock
+        self._events = events
+        self._wake = wake
         self._held: dict[str, _Held] = {}
+        api.link.on_return(self._returned)
 
     async def token(self, pod: Pod, audience: str, expiration_s: int) -> Token:
         """Raises Retryable, Forbidden or NotFound (no such service account) where there is no token at all."""
@@ -77,6 +103,7 @@ class ServiceAccountTokens:
         async with held.lock:
             if not held.read:
                 await self._read(key, held)
+            held.pod = pod
             if held.last is None or self._clock.monotonic() >= held.renew_at:
                 await self._renew(key, held, pod, account, audience, expiration_s)
             assert held.last is not None
@@ -90,6 +117,13 @@ class ServiceAccountTokens:
         if rows := await self._store.list(prefix):
             await self._store.batch([Delete(row.key) for row in rows])
 
+    def _returned(self) -> None:
+        """The API server answers again: what could not be renewed is renewed now."""
+        for held in self._held.values():
+            if held.overdue and held.pod is not None:
+                held.renew_at = self._clock.monotonic()
+                self._wake(held.pod.uid)
+
     async def _read(self, key: str, held: _Held) -> None:
         row = await self._store.get(key)
         held.read = True
@@ -101,25 +135,59 @@ class ServiceAccountTokens:
             logger.error("record row {} is not a token and is replaced: {}", row.key, error)
             return
         # Its age is known by the wall clock only; a wrong one costs a request too many or a late renewal.
+        # On a clock behind its making nothing of its age is known: then it is asked for anew.
         left = held.last.expires_at - self._clock.wall()
+        left = left if left <= held.last.life_s + CLOCK_SLACK_S else 0.0
         held.renew_at = self._clock.monotonic() + left - (1 - RENEW_AT) * held.last.life_s
 
     async def _renew(self, key: str, held: _Held, pod: Pod, account: str, audience: str, expiration_s: int) -> None:
-        log = logger.bind(pod=pod.full_name)
         try:
             made = await self._request(pod, account, audience, expiration_s, spare=held.last is not None)
         except (Retryable, Forbidden) as error:
             if held.last is None:
                 raise
-            if held.last.expires_at <= self._clock.wall():
-                if isinstance(error, Forbidden):
-                    raise
-                log.warning("the token of {} has ended and no newer one can be had: {}", account, error)
+            held.overdue = True
             held.renew_at = self._clock.monotonic() + RETRY_PAUSE_S
+            if held.last.expires_at > self._clock.wall():
+                return
+            if isinstance(error, Forbidden) and error.reason != UNAUTHORIZED:
+                raise
+            self._say_stale(held, pod, account, str(error))
             return
         await self._store.put(key, msgspec.json.encode(made))
         held.last = made
+        held.overdue = False
         held.renew_at = self._clock.monotonic() + min(RENEW_AT * made.life_s, RENEW_AFTER_S)
+        if held.stale_since is not None:
+            await self._say_replaced(held.stale_since, pod, account)
+            held.stale_since = None
+
+    def _say_stale(self, held: _Held, pod: Pod, account: str, why: str) -> None:
+        """Once, until it is replaced."""
+        assert held.last is not None
+        if held.stale_since is not None:
+            return
+        held.stale_since = held.last.expires_at
+        message = (
+            f'The token of service account "{account}" ended {timestamp(held.last.expires_at)} and is mounted all the'
+            f" same, for no newer one can be had: {why}"
+        )
+        if self._events is not None:
+            self._events.record(ObjectReference.of(pod), "Warning", "StaleToken", message)
+
+    async def _say_replaced(self, since: float, pod: Pod, account: str) -> None:
+        """On the pod: whoever asks why its requests were refused finds it there."""
+        said = f"{account}: ended {timestamp(since)}, replaced {timestamp(self._clock.wall())}"
+        if self._events is not None:
+            about = ObjectReference.of(pod)
+            self._events.record(about, "Normal", "TokenReplaced", f"The ended token of service account {said}")
+        body = {"metadata": {"uid": pod.uid, "annotations": {ANNOTATION: said}}}
+        try:
+            await PodsApi(self._api).patch_pod_status(
+                pod.metadata.namespace, pod.metadata.name, msgspec.json.encode(body)
+            )
+        except EdgeletError as error:
+            logger.bind(pod=pod.full_name).warning("the pod's annotation {} is not set: {}", ANNOTATION, error)
 
     async def _request(self, pod: Pod, account: str, audience: str, expiration_s: int, spare: bool) -> _Recorded:
         if spare and not self._api.reachable:

@@ -306,7 +306,11 @@ class FakeApiServer:
         uid = body.get("metadata", {}).get("uid")
         if uid not in (None, old["metadata"]["uid"]):
             raise Refused(422, "Invalid", "metadata.uid: Invalid value: field is immutable", "metadata.uid")
-        change = {"status": body.get("status", {})} if sub == "status" else body
+        change = body
+        if sub == "status":
+            # Of the metadata annotations alone go with a pod's status.
+            noted = body.get("metadata", {}).get("annotations", {})
+            change = {"status": body.get("status", {}), **({"metadata": {"annotations": noted}} if noted else {})}
         return self._store(key, _merged(old, change))
 
     def _store(self, key: _Key, content: Object) -> Object:

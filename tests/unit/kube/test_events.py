@@ -9,9 +9,7 @@ from loguru import logger
 from agent.kube.events import EventRecorder, LoggedEvents
 from agent.kube.rest import Api
 from agent.model.objects import ObjectReference
-from agent.model.status import timestamp
-from tests.fakes.apiserver import FakeApiServer, eventually
-from tests.fakes.store import MemoryStore
+from tests.fakes.apiserver import FakeApiServer
 from tests.unit.kube.test_tokens import WaitlessClock
 
 WEB = ObjectReference(kind="Pod", name="web", uid="u1", namespace="default", fieldPath="spec.containers{main}")
@@ -116,48 +114,6 @@ async def test_a_refused_event_does_not_hold_the_next_one(server: FakeApiServer,
         recorder.record(WEB, "Normal", reason, reason)
     await drained(recorder)
     assert [event["reason"] for event in server.all("events")] == ["Three"]
-
-
-async def test_what_waited_is_told_in_order_with_its_own_times_also_by_the_next_agent(
-    server: FakeApiServer, api: Api
-) -> None:
-    store, clock = MemoryStore(), WaitlessClock()
-    api.link.lost()
-    first = EventRecorder(api, "edge", clock, store)
-    server.fail(503, times=100_000)
-    task = asyncio.ensure_future(first.run())
-    began = clock.wall()
-    for number in range(3):
-        first.record(WEB, "Normal", f"R{number}", "x")
-        await clock.advance(60)
-    first.record(WEB, "Normal", "R0", "x")
-    await eventually(lambda: len([key for key in store.rows if key.startswith("journal/")]) == 3)
-    task.cancel()
-    await asyncio.wait([task])
-
-    server.faults.clear()
-    second = EventRecorder(api, "edge", clock, store)
-    second.record(WEB, "Normal", "R3", "x")
-    task = asyncio.ensure_future(second.run())
-    await eventually(lambda: len(server.all("events")) == 4)
-    await eventually(lambda: not [key for key in store.rows if key.startswith("journal/")])
-    task.cancel()
-    told = server.all("events")
-    assert [(event["reason"], event["count"]) for event in told] == [("R0", 2), ("R1", 1), ("R2", 1), ("R3", 1)]
-    assert [event["firstTimestamp"] for event in told] == [timestamp(began + 60 * n) for n in range(4)]
-    assert told[0]["lastTimestamp"] == timestamp(began + 180)
-
-
-async def test_while_the_server_answers_nothing_goes_to_the_disk(server: FakeApiServer, api: Api) -> None:
-    store = MemoryStore()
-    recorder = EventRecorder(api, "edge", WaitlessClock(), store)
-    task = asyncio.ensure_future(recorder.run())
-    recorder.record(WEB, "Normal", "Started", "x")
-    await drained(recorder)
-    task.cancel()
-    await asyncio.wait([task])
-    assert len(server.all("events")) == 1
-    assert store.rows == {}
 
 
 def test_standalone_the_log_is_the_reader() -> None:

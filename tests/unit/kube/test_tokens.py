@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 
 import pytest
 
 from agent.errors import Forbidden, NotFound, Retryable
+from agent.kube.events import EventRecorder
 from agent.kube.rest import Api
-from agent.kube.tokens import ServiceAccountTokens, StandaloneTokens
+from agent.kube.tokens import ANNOTATION, ServiceAccountTokens, StandaloneTokens
 from agent.model.pod import Pod, pod_from_dict
 from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.clock import FakeClock
@@ -132,6 +134,53 @@ async def test_even_an_ended_token_is_better_than_a_pod_that_cannot_start(
     await clock.advance(5000)
     server.fail(503)
     assert (await tokens.token(pod(), "", 1000)).token == "token-1"
+
+
+async def test_a_pod_with_an_ended_token_hears_of_it_once_and_has_a_new_one_when_the_server_is_back(
+    server: FakeApiServer, api: Api, store: MemoryStore, clock: WaitlessClock
+) -> None:
+    woken: list[str] = []
+    events = EventRecorder(api, "edge", clock)
+    tokens = ServiceAccountTokens(api, store, clock, events, woken.append)
+    uid = server.put("pods", "web", "shop")["metadata"]["uid"]
+    await tokens.token(pod(uid), "", 1000)
+    await clock.advance(3 * 86400)
+    api.link.lost()
+    for _ in range(3):
+        assert (await tokens.token(pod(uid), "", 1000)).token == "token-1"
+        await clock.advance(60)
+    assert [event.reason for event in events.backlog] == ["StaleToken"]
+
+    api.link.answered(0.0)
+    assert woken == [uid]
+    assert (await tokens.token(pod(uid), "", 1000)).token == "token-2"
+    assert [event.reason for event in events.backlog] == ["StaleToken", "TokenReplaced"]
+    found = server.get("pods", "web", "shop")
+    assert found is not None
+    assert re.match(r"clerk: ended 20\S+Z, replaced 20\S+Z$", found["metadata"]["annotations"][ANNOTATION])
+
+
+async def test_our_own_refused_credential_keeps_no_pod_from_its_ended_token(
+    server: FakeApiServer, tokens: ServiceAccountTokens, clock: WaitlessClock
+) -> None:
+    await tokens.token(pod(), "", 1000)
+    await clock.advance(5000)
+    server.fail(401, times=9, reason="Unauthorized")
+    assert (await tokens.token(pod(), "", 1000)).token == "token-1"
+
+
+@pytest.mark.parametrize("jump_s", [-10 * 365 * 86400.0, 10 * 365 * 86400.0])
+async def test_on_a_clock_that_jumped_a_recorded_token_is_asked_for_anew_and_given_where_that_fails(
+    server: FakeApiServer, api: Api, store: MemoryStore, tokens: ServiceAccountTokens, jump_s: float
+) -> None:
+    await tokens.token(pod(), "", 1000)
+    jumped = WaitlessClock()
+    jumped._wall_offset += jump_s
+    server.fail(503)
+    again = ServiceAccountTokens(api, store, jumped)
+    assert (await again.token(pod(), "", 1000)).token == "token-1"
+    await jumped.advance(11)
+    assert (await again.token(pod(), "", 1000)).token == "token-2"
 
 
 async def test_a_first_token_cannot_be_had_without_the_server(
