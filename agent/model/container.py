@@ -181,6 +181,11 @@ class ContainerRestartRule(K8sStruct, frozen=True):
     exitCodes: ContainerRestartRuleOnExitCodes | None = None
 
 
+class ContainerResizePolicy(K8sStruct, frozen=True):
+    resourceName: str
+    restartPolicy: str = "NotRequired"
+
+
 class Container(K8sStruct, frozen=True):
     name: str
     image: str = ""
@@ -191,6 +196,7 @@ class Container(K8sStruct, frozen=True):
     env: tuple[EnvVar, ...] = ()
     envFrom: tuple[EnvFromSource, ...] = ()
     resources: ResourceRequirements = ResourceRequirements()
+    resizePolicy: tuple[ContainerResizePolicy, ...] = ()
     volumeMounts: tuple[VolumeMount, ...] = ()
     volumeDevices: tuple[VolumeDevice, ...] = ()
     restartPolicy: str | None = None

@@ -7,6 +7,7 @@ named here is made or written. Everything blocks for moments: run it in a thread
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -78,6 +79,21 @@ class CgroupTree:
         """Its limits changed. Raises OSError where the kernel refuses: memory that is in use, say."""
         self._write(self._path(pod), pod_cgroup_limits(pod, self._rules), strict=True)
 
+    def widen_pod(self, pod: Pod, burstable_milli_cpu: int) -> None:
+        """The same for the limits that grow, and none of those that shrink. Raises OSError."""
+        with self._lock:
+            self.weigh(burstable_milli_cpu)
+        self._write(self._path(pod), pod_cgroup_limits(pod, self._rules), strict=True, growing=True)
+
+    def memory_used(self, pod: Pod) -> int:
+        """Bytes in the pod's cgroup; 0 where there is none."""
+        v2 = self._version is CgroupVersion.V2
+        top, name = (self._mount, "memory.current") if v2 else (self._mount / "memory", "memory.usage_in_bytes")
+        try:
+            return int((top / self._path(pod) / name).read_text())
+        except OSError:
+            return 0
+
     def remove_pod(self, pod: Pod, burstable_milli_cpu: int) -> None:
         """Raises Retryable while a process is in it, or OSError."""
         where = (pod.uid, qos_class(pod), self.driver, self.root)
@@ -106,14 +122,16 @@ class CgroupTree:
             (top / path).mkdir(parents=True, exist_ok=True)
         self._write(path, limits)
 
-    def _write(self, path: PurePosixPath, limits: CgroupLimits, *, strict: bool = False) -> None:
+    def _write(self, path: PurePosixPath, limits: CgroupLimits, *, strict: bool = False, growing: bool = False) -> None:
         """`strict`: raise what the kernel refuses. Otherwise a pod runs without a limit rather than not at all."""
-        if strict and self.driver is CgroupDriver.SYSTEMD:
+        if strict and not growing and self.driver is CgroupDriver.SYSTEMD:
             cgroup_slices.change(path.name, limits, self._version)
         for one in files(limits, self._version):
             top = self._mount if self._version is CgroupVersion.V2 else self._mount / one.controller
             file = top / path / one.name
             if not file.parent.is_dir() or (one.optional and not file.exists()):
+                continue
+            if growing and not _more(one.value, file.read_text()):
                 continue
             try:
                 file.write_text(one.value)
@@ -148,3 +166,13 @@ class CgroupTree:
                 os.mkdir(above)
             except FileExistsError:
                 continue
+
+
+def _more(new: str, old: str) -> bool:
+    """Of two limits as the kernel writes them: the number comes first, and less than 0 or `max` is no limit."""
+
+    def amount(text: str) -> float:
+        first = text.split()[0] if text.split() else "max"
+        return math.inf if first == "max" or int(first) < 0 else int(first)
+
+    return amount(new) > amount(old)

@@ -13,6 +13,7 @@ from agent.model.observed import ObservedPod
 from agent.model.pod import Pod, PodCondition
 from agent.model.status import ContainerStatus, Phase, PodStatus, timestamp
 from agent.pods.container_status import ALL_RESTARTING
+from agent.pods.resize import NO_RESIZE, Resize, resize_conditions
 from agent.pods.restart import causes_of_restart, may_restart_all
 
 DISRUPTION_TARGET = "DisruptionTarget"
@@ -29,6 +30,7 @@ def conditions(
     previous: PodStatus | None,
     wall: float,
     disruption: str = "",
+    resize: Resize = NO_RESIZE,
 ) -> tuple[PodCondition, ...]:
     """The agent's own conditions; `wall` (Unix seconds) dates the changes, `disruption` is why the node ended it."""
     sandbox = observed.sandbox
@@ -50,6 +52,8 @@ def conditions(
         wanted.append(
             PodCondition(type=DISRUPTION_TARGET, status="True", reason="TerminationByKubelet", message=message)
         )
+    if not phase.is_terminal:
+        wanted += resize_conditions(resize)
     before = {c.type: c for c in (previous.conditions if previous else pod.status.conditions)}
     return tuple(_dated(c, before.get(c.type), pod.metadata.generation, wall) for c in wanted)
 

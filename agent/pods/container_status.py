@@ -142,7 +142,9 @@ class _Writer:
                 state = State(terminated=LOST)
             case _:
                 state = State(waiting=self._waiting(self._knows.failures.get(spec.name), initializing=False))
-        resources, requests = details.allocated(spec, container_id := f"containerd://{newest.id}", before)
+        resources, requests = details.allocated(
+            spec, container_id := f"containerd://{newest.id}", before, self._knows.sizes.get(newest.id)
+        )
         return ContainerStatus(
             name=spec.name,
             state=state,

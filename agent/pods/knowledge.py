@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from agent.model.container import ResourceRequirements
 from agent.pods.backoff import Backoff
+from agent.pods.resize import NO_RESIZE, Resize
 
 
 class StopCause(StrEnum):
@@ -81,6 +83,11 @@ class Knowledge:
     refused_reason: str = "UnsupportedField"
     rejected: bool = False
     """The node did not take the pod: no container of it was ever to be made."""
+    sizes: Mapping[str, ResourceRequirements] = field(default_factory=dict)
+    """By container ID: the resources that it really has."""
+    outgrown: frozenset[str] = frozenset()
+    """IDs of containers that have to be started anew for a resize."""
+    resize: Resize = NO_RESIZE
     last_sandbox_attempt: int = -1
     """Highest attempt tried, even where the runtime shows no such sandbox (its name may still be reserved)."""
 

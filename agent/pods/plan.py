@@ -204,6 +204,9 @@ def _kills(pod: Pod, observed: ObservedPod, sandbox: ObservedSandbox, knows: Kno
         elif name not in ends_by_itself and container.spec_hash != spec_hash(spec):
             message = f"Container {name} definition changed, will be restarted"
             kills.append(KillContainer(container.id, name, pod_grace, message, replaced=True))
+        elif container.id in knows.outgrown:
+            message = f"Container {name} resize requires restart"
+            kills.append(KillContainer(container.id, name, pod_grace, message, replaced=True))
         elif health.failed:
             grace = pod_grace if health.grace_s is None else health.grace_s
             kills.append(KillContainer(container.id, name, grace, health.failed, replaced=health.restarts))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.model.container import Container
+from agent.model.container import Container, ResourceRequirements
 from agent.model.observed import ContainerState, ObservedPod
 from agent.model.pod import ApiContainerStatus, Pod
 from agent.model.record import PodRecord
@@ -14,6 +14,7 @@ from agent.model.status import ContainerStatus, PodStatus
 from agent.pods.backoff import Backoff
 from agent.pods.knowledge import Failure, Health, Knowledge, Stop
 from agent.pods.references import Referenced
+from agent.pods.resize import NO_RESIZE, Resize
 
 RETRY_INITIAL_S = 1.0
 RETRY_MAXIMUM_S = 60.0
@@ -48,6 +49,11 @@ class PodState:
     """By container name: the highest attempt that was ever made."""
     replaced: set[str] = field(default_factory=set)
     """IDs of containers that were ended in order to be started anew."""
+    sizes: dict[str, ResourceRequirements] = field(default_factory=dict)
+    """By container ID: the resources that it really has."""
+    outgrown: set[str] = field(default_factory=set)
+    """IDs of containers that have to be started anew for a resize."""
+    resize: Resize = NO_RESIZE
     last_sandbox_attempt: int = -1
     missed: set[str] = field(default_factory=set)
     """Absent objects that an event told of."""
@@ -114,5 +120,8 @@ class PodState:
             refused=self.refused,
             refused_reason=self.refused_reason,
             rejected=self.rejected,
+            sizes=dict(self.sizes),
+            outgrown=frozenset(self.outgrown),
+            resize=self.resize,
             last_sandbox_attempt=self.last_sandbox_attempt,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from loguru import logger
 from agent.errors import Conflict, Forbidden, NotFound, Permanent, Retryable
 from agent.model.record import PodRecord
 from agent.model.status import PodStatus
+from agent.pods.resize import IN_PROGRESS, PENDING
 
 RETRY_INITIAL_S = 0.2
 RETRY_MAXIMUM_S = 10.0
@@ -147,7 +148,9 @@ class Publisher:
     async def _patch(self, outgoing: _Outgoing, update: PodUpdateLike) -> None:
         meta = update.record.pod.metadata
         try:
-            await self._api.patch_pod_status(meta.namespace, meta.name, status_patch(meta.uid, update.status))
+            await self._api.patch_pod_status(
+                meta.namespace, meta.name, status_patch(meta.uid, update.status, _dropped(update, outgoing))
+            )
         except Forbidden as error:
             raise Retryable(f"the API server refuses the status: {error}", after=RETRY_MAXIMUM_S) from error
         except Permanent as error:
@@ -169,13 +172,23 @@ class Publisher:
             del self._outgoing[uid]
 
 
-def status_patch(uid: str, status: PodStatus) -> bytes:
+def _dropped(update: PodUpdateLike, outgoing: _Outgoing) -> set[str]:
+    """Conditions that come and go with what they tell, and that the API server may still have."""
+    told = {
+        c.type for c in (*update.record.pod.status.conditions, *(outgoing.sent.conditions if outgoing.sent else ()))
+    }
+    return told & {PENDING, IN_PROGRESS} - {c.type for c in update.status.conditions}
+
+
+def status_patch(uid: str, status: PodStatus, dropped: Iterable[str] = ()) -> bytes:
     """The strategic-merge body: lists that merge by key are replaced or nulled so that nothing old stays in them."""
     body: dict[str, Any] = msgspec.to_builtins(status)
     for condition in body.get("conditions", ()):
         # Conditions merge by type, field by field: what is not named would stay.
         for name in ("reason", "message"):
             condition.setdefault(name, None)
+    if gone := [{"$patch": "delete", "type": kind} for kind in sorted(dropped)]:
+        body["conditions"] = [*body.get("conditions", ()), *gone]
     for addresses in ("podIPs", "hostIPs"):
         if addresses in body:
             body[addresses] = [{"$patch": "replace"}, *body[addresses]]

@@ -35,6 +35,7 @@ from agent.pods.pod_state import PodState
 from agent.pods.probes.target import Target
 from agent.pods.pull_faults import IMAGE_REASONS, PULL_REASONS
 from agent.pods.references import Referenced, fetch, references
+from agent.pods.resize import resized
 from agent.pods.restart import end_before
 from agent.pods.scripts.kind import is_scripts
 from agent.pods.translate import container as translate
@@ -127,6 +128,7 @@ class ContainerStarter:
                 container_id = await machine.runtime.create_container(sandbox.id, request, config)
             except Permanent as error:
                 raise Permanent(error.reason or "CreateContainerError", str(error)) from error
+        self._state.sizes[container_id] = resized(container)
         machine.events.record(about, "Normal", "Created", f"Container created: {container.name}")
         return container_id
 

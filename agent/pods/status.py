@@ -54,7 +54,7 @@ def pod_status(
     if ended and phase.is_terminal:
         inits, mains = with_unseen_ends(pod, inits, mains, previous)
     disruption = knows.stop.disruption if knows.stop is not None else ""
-    made = conditions(pod, observed, phase, inits, mains, previous, context.wall, disruption)
+    made = conditions(pod, observed, phase, inits, mains, previous, context.wall, disruption, knows.resize)
     if _was_rejected(pod, knows, previous):
         # What kubectl shows of a pod is what its containers wait for, rather than the pod's own reason.
         inits, mains = (), ()

@@ -14,9 +14,11 @@ from agent.pods.pod_totals import effective_requests
 
 
 def allocated(
-    spec: Container, container_id: str, before: ContainerStatus | None
+    spec: Container, container_id: str, before: ContainerStatus | None, has: ResourceRequirements | None = None
 ) -> tuple[ResourceRequirements, dict[str, Quantity] | None]:
-    """`resources` and `allocatedResources` of a container that the runtime has."""
+    """`resources` and `allocatedResources` of a container that the runtime has; `has`: what it is known to have."""
+    if has is not None:
+        return has, dict(effective_requests(spec.resources)) or None
     if before is not None and before.containerID == container_id and before.resources is not None:
         return before.resources, before.allocatedResources
     requests = dict(effective_requests(spec.resources)) or None

@@ -26,9 +26,6 @@ NOT_YET: dict[str, str] = {
 
 HARMLESS: frozenset[str] = frozenset(
     {
-        # Written by the API server's defaulting; they speak of a resize, which is a change we do not make.
-        "spec.containers.resizePolicy",
-        "spec.initContainers.resizePolicy",
         # Only the scheduler reads these.
         "spec.workloadRef",
         "spec.schedulingGroup",
@@ -48,6 +45,10 @@ _ALLOWED: Mapping[str, tuple[object, ...]] = {
     "spec.initContainers.restartPolicyRules.exitCodes.operator": ("In", "NotIn"),
     "spec.containers.ports.protocol": ("TCP", "UDP", "SCTP"),
     "spec.initContainers.ports.protocol": ("TCP", "UDP", "SCTP"),
+    "spec.containers.resizePolicy.resourceName": ("cpu", "memory"),
+    "spec.initContainers.resizePolicy.resourceName": ("cpu", "memory"),
+    "spec.containers.resizePolicy.restartPolicy": ("NotRequired", "RestartContainer"),
+    "spec.initContainers.resizePolicy.restartPolicy": ("NotRequired", "RestartContainer"),
     "spec.volumes.image.pullPolicy": ("", "Always", "IfNotPresent", "Never"),
     "spec.containers.imagePullPolicy": ("", "Always", "IfNotPresent", "Never"),
     "spec.initContainers.imagePullPolicy": ("", "Always", "IfNotPresent", "Never"),

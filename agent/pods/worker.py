@@ -31,6 +31,7 @@ from agent.pods.plan import Plan, plan
 from agent.pods.pod_state import PodState
 from agent.pods.probing import probe_running
 from agent.pods.refusing import refuse_unsupported, say_ignored
+from agent.pods.resizing import Resizer
 from agent.pods.scripts.allowed import SCRIPTS_DISABLED
 from agent.pods.scripts.host_program import host_record
 from agent.pods.scripts.kind import KIND_IS_SETTLED
@@ -63,6 +64,7 @@ class PodWorker:
         with on_disk("cannot look for the pod's volumes"):
             self._state.volumes_mounted = record.uid in machine.volumes.pods_on_disk()
         self._interrupt = Interrupt()
+        self._resizer = Resizer(machine, self._state)
         self._performer = Performer(machine, self._state, root, self._interrupt)
         self._wake = asyncio.Event()
         self._status = last
@@ -76,6 +78,7 @@ class PodWorker:
         self.gone = asyncio.Event()
         """Set when `run` has ended: another pod may take the name."""
         self._log = logger.bind(pod=record.pod.full_name)
+        self._resizer.recall(last)
         refuse_unsupported(machine, self._state, has_run=self._has_run)
 
     @property
@@ -135,7 +138,8 @@ class PodWorker:
         if record.kind_change_refused and not self._state.record.kind_change_refused:
             self._event("Warning", SCRIPTS_DISABLED, KIND_IS_SETTLED)
         before, now = self._state.pod, record.pod
-        self._state.record = host_record(record)
+        if self._resizer.want(host_record(record)):
+            self._wake.set()
         if (before.metadata.labels, before.metadata.annotations) != (now.metadata.labels, now.metadata.annotations):
             self._refresh = True
             self._wake.set()
@@ -192,6 +196,9 @@ class PodWorker:
             state.recall_attempts(self._status, logged, observed)
             self._recalled = True
         now = machine.monotonic()
+        self._resizer.note(observed)
+        if state.stop is None:
+            await self._resizer.perform(observed)
         state.note_ends(observed, now, machine.wall())
         if state.refused_reason == SCRIPTS_DISABLED and observed.alive and state.stop is None:
             # It ran before the machine's owner took the permission back.
@@ -219,7 +226,7 @@ class PodWorker:
         if self._refresh and state.volume_paths is not None and state.stop is None:
             self._refresh = False
             await self._performer.refresh_volumes()
-        await self._wait(decided.wake_at, state.refresh_at, deadline)
+        await self._wait(decided.wake_at, state.refresh_at, deadline, self._resizer.retry_at)
         return False
 
     async def _leave(self, observed: ObservedPod) -> None:

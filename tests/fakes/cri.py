@@ -211,6 +211,12 @@ class FakeRuntime(
         container.resources = request.linux
         return pb.UpdateContainerResourcesResponse()
 
+    async def ContainerStats(self, request: pb.ContainerStatsRequest, context: Context) -> pb.ContainerStatsResponse:
+        await self._enter("ContainerStats", request, context)
+        container = await self._container(request.container_id, context)
+        usage = pb.UInt64Value(value=container.memory_used)
+        return pb.ContainerStatsResponse(stats=pb.ContainerStats(memory=pb.MemoryUsage(usage_bytes=usage)))
+
     async def ReopenContainerLog(
         self, request: pb.ReopenContainerLogRequest, context: Context
     ) -> pb.ReopenContainerLogResponse:

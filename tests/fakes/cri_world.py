@@ -48,6 +48,7 @@ class FakeContainer:
     reason: str = ""
     message: str = ""
     resources: pb.LinuxContainerResources | None = None
+    memory_used: int = 0
     ended: Callable[[], None] = lambda: None
     """Called at its end: whoever stops it waits no longer."""
 

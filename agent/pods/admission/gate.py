@@ -21,8 +21,9 @@ from agent.model.observed import ObservedPod
 from agent.model.pod import Pod
 from agent.pods.admission.claim import Claim, claim
 from agent.pods.admission.preemption import victims
-from agent.pods.admission.rules import NODE_AFFINITY, Offers, Rejection, judge
+from agent.pods.admission.rules import NODE_AFFINITY, Offers, Rejection, judge, resources, too_much
 from agent.pods.qos import QosClass
+from agent.pods.resize import DEFERRED, INFEASIBLE
 from agent.store.base import Delete, Put, Store
 
 PREFIX = "admission/"
@@ -136,6 +137,23 @@ class Gate:
         self._take(pod, wanted)
         if chosen:
             await self._clear(pod, chosen)
+        return None
+
+    def resize(self, pod: Pod) -> tuple[str, str] | None:
+        """Whether a pod that is here may have other resources, which it then has; else the reason and a message."""
+        try:
+            wanted = claim(pod)
+        except ValueError as error:
+            return INFEASIBLE, str(error)
+        node = self._node.facts()
+        if none_ever := next(too_much(wanted, node), ""):
+            return INFEASIBLE, none_ever
+        others = [one for uid, one in self._held().items() if uid != pod.uid]
+        if lacking := next(resources(wanted, node, tuple(others)), None):
+            return DEFERRED, lacking.message
+        if (row := self._decided.get(pod.uid)) is not None:
+            self._decided[pod.uid] = msgspec.structs.replace(row, claim=wanted)
+            self._write_soon(pod.uid)
         return None
 
     def left(self, uid: str) -> None:

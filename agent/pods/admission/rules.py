@@ -46,7 +46,7 @@ def judge(pod: Pod, wanted: Claim, node: NodeFacts, others: Iterable[Claim], off
     for_good = next(_for_good(pod, offers), None)
     if for_good is not None:
         return (for_good,)
-    against = (*_resources(wanted, node, tuple(others)), *_placement(pod, wanted, node, tuple(others)))
+    against = (*resources(wanted, node, tuple(others)), *_placement(pod, wanted, node, tuple(others)))
     if against:
         return against
     if not offers.app_armor and _asks_app_armor(pod):
@@ -71,7 +71,7 @@ def _for_good(pod: Pod, offers: Offers) -> Iterator[Rejection]:
         )
 
 
-def _resources(wanted: Claim, node: NodeFacts, others: tuple[Claim, ...]) -> Iterator[Rejection]:
+def resources(wanted: Claim, node: NodeFacts, others: tuple[Claim, ...]) -> Iterator[Rejection]:
     room = allocatable(node)
     pods = room.get("pods", 0)
     if len(others) + 1 > pods:
@@ -84,6 +84,14 @@ def _resources(wanted: Claim, node: NodeFacts, others: tuple[Claim, ...]) -> Ite
         used = sum(other.requests.get(name, 0) for other in others)
         if asked > free_of - used:
             yield _out_of(name, asked, used, free_of)
+
+
+def too_much(wanted: Claim, node: NodeFacts) -> Iterator[str]:
+    """What the node would not have if it were empty."""
+    room = allocatable(node)
+    for name in ("cpu", "memory"):
+        if (asked := wanted.requests.get(name, 0)) > room.get(name, asked):
+            yield f"Node didn't have enough capacity: {name}, requested: {asked}, capacity: {room[name]}"
 
 
 def _placement(pod: Pod, wanted: Claim, node: NodeFacts, others: tuple[Claim, ...]) -> Iterator[Rejection]:

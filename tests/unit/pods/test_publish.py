@@ -342,3 +342,9 @@ def test_the_patch_names_the_uid_and_leaves_nothing_old_behind() -> None:
     }
     told = msgspec.json.decode(status_patch("u-1", PodStatus(phase=Phase.FAILED, reason="Evicted", message="why")))
     assert told["status"] == {"phase": "Failed", "reason": "Evicted", "message": "why"}
+
+
+def test_a_condition_that_is_over_is_taken_away() -> None:
+    status = PodStatus(phase=Phase.RUNNING, conditions=(PodCondition(type="Ready", status="True"),))
+    body = msgspec.json.decode(status_patch("u", status, {"PodResizePending"}))
+    assert body["status"]["conditions"][-1] == {"$patch": "delete", "type": "PodResizePending"}
