@@ -80,6 +80,8 @@ class Settings:
     """HTTP port without authentication, for what can only be read; 0: none."""
     local_api: tuple[str, int] | None = ("127.0.0.1", 10550)
     """Where the local API listens, with TLS; None: nowhere."""
+    inject_local_api: bool = False
+    """Pods find the local API where they look for the API server."""
     local_api_secrets: bool = False
     """The local API shows recorded Secrets too."""
     pod_logs_dir: Path = Path("/var/log/pods")

@@ -299,6 +299,12 @@ OPTIONS: tuple[Option, ...] = (
         key="localAPI", default="127.0.0.1:10550",
     ),
     Option(
+        "inject_local_api", "inject-local-api", form.switch, "BOOL",
+        "pods find the local API where they look for the API server, and trust it; on loopback: those on the host's"
+        " network",
+        key="injectLocalAPI",
+    ),
+    Option(
         "local_api_secrets", "local-api-secrets", form.switch, "BOOL", "the local API shows recorded Secrets too",
         key="localAPISecrets",
     ),
@@ -345,6 +351,8 @@ def resolve(
     for name, group in (("system", settings.system_reserved_cgroup), ("kube", settings.kube_reserved_cgroup)):
         if not group and any(one.startswith(f"{name}-reserved") for one in settings.enforce_node_allocatable):
             raise ConfigError(f"--enforce-node-allocatable={name}-reserved also needs --{name}-reserved-cgroup")
+    if settings.inject_local_api and (settings.local_api is None or settings.local_api[0] in ("0.0.0.0", "::")):
+        raise ConfigError("--inject-local-api needs --local-api with the one address at which pods reach this node")
     if (settings.image_credential_provider_config is None) != (settings.image_credential_provider_bin_dir is None):
         raise ConfigError("--image-credential-provider-config and --image-credential-provider-bin-dir go together")
     return replace(settings, provider_taint=_provider_taint(settings, environ))

@@ -18,6 +18,7 @@ from agent.model.meta import Quantity
 from agent.model.pod import Pod
 from agent.model.quantity import ceil_milli, ceil_units, parse
 from agent.model.volume import ResourceFieldSelector
+from agent.pods.injected_api import InjectedApi
 from agent.pods.pod_totals import whole_limits
 
 
@@ -32,6 +33,8 @@ class NodeContext:
     """The pod's addresses, primary first; those of the host for a pod on the host's network. Env only."""
     allocatable: Mapping[str, Quantity] = field(default_factory=dict)
     """The node's allocatable resources: what an absent limit reads as."""
+    api: InjectedApi | None = None
+    """What programs in pods take for the API server; None: the cluster's own."""
 
 
 def env_field(pod: Pod, path: str, node: NodeContext) -> str:

@@ -40,6 +40,8 @@ def build_env(
     """`files`: what `fileKeyRef` names. Raises Permanent("CreateContainerConfigError")."""
     notices: list[Notice] = []
     from_services = service_env(referenced.services, pod.metadata.namespace, links=pod.spec.enableServiceLinks)
+    if node.api is not None and node.api.is_reached_by(pod):
+        from_services = {**from_services, **node.api.variables()}
     env: dict[str, str] = {}
     for source in container.envFrom:
         pairs = _of_source(source, pod, referenced)

@@ -22,6 +22,7 @@ from agent.pods.cgroups import CgroupDriver
 from agent.pods.downward import NodeContext
 from agent.pods.hooks import Hooks
 from agent.pods.image_access import Verification
+from agent.pods.injected_api import InjectedApi
 from agent.pods.last_words import last_words
 from agent.pods.logfiles import LogFiles
 from agent.pods.machine import Machine
@@ -138,7 +139,12 @@ async def build_machine(
         users=users,
         translate=await translate_context(context, runtime, log_files.pods),
         resolv_conf=settings.resolv_conf,
-        node=NodeContext(settings.node_name, context.node_ips, allocatable=context.facts.allocatable),
+        node=NodeContext(
+            settings.node_name,
+            context.node_ips,
+            allocatable=context.facts.allocatable,
+            api=_injected_api(settings),
+        ),
         cgroups=await _cgroups(context, runtime),
         starts=asyncio.Semaphore(settings.parallel_starts),
         offline_images=settings.offline_images == "present",
@@ -160,6 +166,12 @@ async def _cgroups(context: ProviderContext, runtime: RuntimeClient) -> CgroupTr
     return CgroupTree(
         driver, settings.cgroup_root, rules, context.facts.all_pods, context.facts.others, cgroups.CGROUP_FS
     )
+
+
+def _injected_api(settings: Settings) -> InjectedApi | None:
+    if not settings.inject_local_api or settings.local_api is None:
+        return None
+    return InjectedApi(*settings.local_api, settings.root_dir / "local-api.crt")
 
 
 def _csi_volumes(context: ProviderContext, csi: Csi) -> Callable[[Path, Mounts], CsiVolumes]:

@@ -26,6 +26,7 @@ from agent.model.volume import (
     Volume,
 )
 from agent.pods.downward import NodeContext, resource, volume_field
+from agent.pods.injected_api import ROOT_CA, ROOT_CA_KEY
 from agent.pods.ports import Token
 from agent.pods.references import Referenced
 from agent.pods.trust_bundles import anchors, trust_key
@@ -55,7 +56,7 @@ def holds_payload(volume: Volume) -> bool:
 def payload(pod: Pod, volume: Volume, referenced: Referenced, node: NodeContext) -> Payload:
     """The contents of a volume for which `holds_payload`. Raises ValueError."""
     if (config_map := volume.configMap) is not None:
-        return _config_map(pod, config_map, config_map.defaultMode, referenced)
+        return _config_map(pod, config_map, config_map.defaultMode, referenced, node)
     if (secret := volume.secret) is not None:
         return _secret(
             pod, secret.secretName, secret.items, secret.optional, default=secret.defaultMode, referenced=referenced
@@ -87,7 +88,7 @@ def _projected(
     for part in source.sources:
         try:
             if part.configMap is not None:
-                files.update(_config_map(pod, part.configMap, default, referenced))
+                files.update(_config_map(pod, part.configMap, default, referenced, node))
             elif (secret := part.secret) is not None:
                 files.update(_of_secret_projection(pod, secret, default, referenced))
             elif part.downwardAPI is not None:
@@ -109,13 +110,20 @@ def _projected(
 
 
 def _config_map(
-    pod: Pod, source: ConfigMapVolumeSource | ConfigMapProjection, default: int, referenced: Referenced
+    pod: Pod,
+    source: ConfigMapVolumeSource | ConfigMapProjection,
+    default: int,
+    referenced: Referenced,
+    node: NodeContext,
 ) -> Payload:
     optional = bool(source.optional)
     found = referenced.config_map(pod.metadata.namespace, source.name)
     if found is None and not optional:
         raise ValueError(f'configmap "{source.name}" not found')
-    return _selected(_contents(found), source.items, default, optional, "configmap references non-existent config key")
+    contents = _contents(found)
+    if source.name == ROOT_CA and ROOT_CA_KEY in contents and node.api is not None and node.api.is_reached_by(pod):
+        contents[ROOT_CA_KEY] = node.api.bundle(contents[ROOT_CA_KEY])
+    return _selected(contents, source.items, default, optional, "configmap references non-existent config key")
 
 
 def _of_secret_projection(pod: Pod, source: SecretProjection, default: int, referenced: Referenced) -> Payload:

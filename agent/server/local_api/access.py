@@ -22,6 +22,7 @@ from agent.server.certificate import CertificateFiles, own_certificate
 TOKEN = "local-api.token"  # noqa: S105 - a file's name
 KUBECONFIG = "local-api.kubeconfig"
 CA = "local-api.crt"
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n", re.DOTALL)
 CLUSTER_NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc")
 """By which programs in pods call an API server."""
 
@@ -33,7 +34,7 @@ class LocalAccess:
     ca: bytes = field(repr=False)
 
     def is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), self.token.encode())
+        return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self.token.encode())
 
 
 def local_access(settings: Settings, address: str, port: int, unix_s: float) -> LocalAccess:
@@ -43,7 +44,8 @@ def local_access(settings: Settings, address: str, port: int, unix_s: float) -> 
     names |= {address} if address not in ("0.0.0.0", "::") else set()
     files = own_certificate(root / "pki" / "local-api.pem", settings.node_name, sorted(names), unix_s)
     token = _token(root / TOKEN)
-    ca = _certificate(files.certificate.read_bytes())
+    # The one before stays trusted: the server shows a new one only once everybody has had time to learn of it.
+    ca = _trusted(_certificate(files.certificate.read_bytes()), root / CA)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
     url = f"https://{f'[{host}]' if ':' in host else host}:{port}"
     _keep(root / KUBECONFIG, _kubeconfig(url, ca, token))
@@ -63,8 +65,17 @@ def _token(file: Path) -> str:
     return made
 
 
+def _trusted(current: bytes, file: Path) -> bytes:
+    try:
+        known = file.read_bytes()
+    except FileNotFoundError:
+        return current
+    before = [found for found in _PEM.findall(known) if found != current]
+    return known if known.startswith(current) else current + b"".join(before[:1])
+
+
 def _certificate(pem: bytes) -> bytes:
-    found = re.search(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n", pem, re.DOTALL)
+    found = _PEM.search(pem)
     if found is None:
         raise OSError("the certificate that was just made cannot be read")
     return found[0]

@@ -64,6 +64,9 @@ class Dispatch:
                 logger.debug("{} {}: the client went away", request.method, request.path)
                 return Upgraded()
             logger.error("local API: {} {}: {}: {}", request.method, request.path, type(error).__name__, error)
+            if request.writer.output_size > 0:
+                request.transport.abort()  # a second answer in the middle of the first would be mistaken for its end
+                return Upgraded()
             response = refused(500, "internal error, see the node's log")
         if "Upgrade" in request.headers and not response.prepared:
             response.force_close()  # a client whose upgrade is refused uses the connection for nothing else

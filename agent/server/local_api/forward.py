@@ -24,7 +24,8 @@ from agent.server.local_api.upstream import Reply, Unreachable, Upstream, accept
 READ_S = 10.0
 READ_WITH_RECORD_S = 4.0
 WRITE_S = 60.0
-RETRY_AFTER_S = 5
+RETRY_AFTER_S = 1
+"""kubectl tries ten times, with this wait between, before it says anything."""
 REVIEWS = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 REVIEW = b'{"kind":"SelfSubjectReview","apiVersion":"authentication.k8s.io/v1"}'
 AWAY = frozenset({500, 502, 503, 504})
@@ -78,12 +79,13 @@ class Forwarder:
         try:
             async with self._upstream.send(request, request.raw_path, begin_s=patience) as answer:
                 headers = _headers(answer)
-                if not is_stream and int(answer.headers.get("Content-Length", "0")) <= ANSWER_BYTES:
-                    body = await answer.read(patience)
+                body, is_all = await answer.read_up_to(0 if is_stream else ANSWER_BYTES, patience)
+                if is_all and not is_stream:
                     return await self._taken(request, credential, answer.status, headers, body, known)
                 # A log, or more than is kept: it goes through as it comes.
                 response = web.StreamResponse(status=answer.status, headers=headers)
                 await response.prepare(request)
+                await response.write(body)
                 async for block in answer.pieces():
                     await response.write(block)
                 await response.write_eof()
@@ -145,7 +147,7 @@ class Forwarder:
             logger.debug("who asked is told by the credential alone: {}", error)
         if not is_taken:
             return None
-        caller = f"credential:{hashlib.sha256(credential.encode()).hexdigest()}"
+        caller = f"credential:{hashlib.sha256(credential.encode('utf-8', 'surrogateescape')).hexdigest()}"
         if user.username:
             caller = f"user:{user.username}\n{user.uid}\n{','.join(sorted(user.groups))}"
         self._recorded.know(credential, caller)
@@ -166,7 +168,7 @@ class Forwarder:
             return ()
         form = _form(request)
         queries = dict.fromkeys(canonical(request.query, without_limit=cut) for cut in (True, False))
-        return tuple(Question(caller, request.path, query, form) for query in queries)
+        return tuple(Question(caller, request.rel_url.raw_path, query, form) for query in queries)
 
     def _from_record(self, answer: Answer) -> web.Response:
         age = self._recorded.age(answer)

@@ -26,6 +26,8 @@ from agent.server.local_api.upstream import Upstream
 
 BEGIN_S = 10.0
 LIST_S = 30.0
+UNKNOWN_YET_S = 15.0
+"""A watch that was allowed before is refused for so long before its client hears of it."""
 RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 2.0
 AWAY = frozenset({429, 500, 502, 503, 504})
@@ -65,6 +67,7 @@ class _Watch:
     held: dict[Key, bytes] | None = None
     """What the client has by now; None: not known."""
     over: bool = False
+    refused_since: float | None = None
 
     async def say(self, kind: str, raw: bytes) -> None:
         assert self.response is not None
@@ -139,9 +142,10 @@ class ForwardedWatch:
         if watch.ends_at is not None:
             left = watch.ends_at - asyncio.get_running_loop().time()
             query["timeoutSeconds"] = str(max(int(left), 1))
-        async with self._upstream.send(watch.request, f"{watch.request.path}?{urlencode(query)}") as answer:
+        async with self._upstream.send(watch.request, f"{_path(watch)}?{urlencode(query)}") as answer:
             if answer.status != 200:
                 return await self._refused(watch, answer.status, await answer.read(BEGIN_S))
+            watch.refused_since = None
             await self._begin(watch, answer.headers.get("Content-Type", "application/json"))
             if watch.question is not None:
                 self._recorded.confirm(watch.question)
@@ -198,7 +202,7 @@ class ForwardedWatch:
         return True
 
     async def _list(self, watch: _Watch, query: Mapping[str, str]) -> bytes | web.StreamResponse | None:
-        path = f"{watch.request.path}?{urlencode(query)}" if query else watch.request.path
+        path = f"{_path(watch)}?{urlencode(query)}" if query else _path(watch)
         async with self._upstream.send(watch.request, path) as answer:
             body = await answer.read(LIST_S)
         match answer.status:
@@ -213,6 +217,12 @@ class ForwardedWatch:
         """Raises Retryable where it may be otherwise soon."""
         if status in AWAY:
             raise Retryable(f"HTTP {status}")
+        if status in (401, 403) and watch.response is not None:
+            # An API server that was just started knows neither roles nor accounts yet.
+            now = asyncio.get_running_loop().time()
+            watch.refused_since = watch.refused_since or now
+            if now - watch.refused_since < UNKNOWN_YET_S:
+                raise Retryable(f"HTTP {status}")
         if watch.response is None:
             watch.over = True
             return web.Response(status=status, body=body, headers={"Content-Type": "application/json"})
@@ -256,6 +266,11 @@ class ForwardedWatch:
             watch.revision = meta.resourceVersion or watch.revision
         if watch.question is not None and watch.question.form == "json":
             self._recorded.told(watch.question, event.type, raw)
+
+
+def _path(watch: _Watch) -> str:
+    """As it was sent, quoted: decoded it could be another request."""
+    return watch.request.rel_url.raw_path
 
 
 def _list_query(watch: _Watch) -> dict[str, str]:

@@ -316,4 +316,4 @@ def _as_item(raw: bytes) -> bytes:
 
 
 def _digest(credential: str) -> str:
-    return hashlib.sha256(credential.encode()).hexdigest()
+    return hashlib.sha256(credential.encode("utf-8", "surrogateescape")).hexdigest()

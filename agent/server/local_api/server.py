@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from agent.server.local_api.view import LocalView
 
 CERTIFICATE_CHECK_S = 3600.0
+LEARN_S = 2 * 3600.0
+"""A pod's volume with its token is written anew at least once an hour."""
 LISTEN_AGAIN_S = 10.0
 STOP_S = 0.2
 HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
@@ -148,7 +150,10 @@ class LocalApiServer:
         return self._access
 
     async def _keep_certificate(self, context: ssl.SSLContext, address: str, port: int) -> None:
-        """Our own is made anew before it ends, and with it the files that name it."""
+        """Our own is made anew a month before it ends, and with it the files that name it.
+
+        It is shown a while later: pods' volumes must have it by then.
+        """
         while True:
             await self._clock.sleep(CERTIFICATE_CHECK_S)
             before = self._access
@@ -158,4 +163,5 @@ class LocalApiServer:
                 logger.warning("local API: the present certificate stays: {}", error)
                 continue
             if before is None or access.ca != before.ca:
+                await self._clock.sleep(LEARN_S)
                 context.load_cert_chain(access.files.certificate, access.files.key)

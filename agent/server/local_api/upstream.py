@@ -115,6 +115,17 @@ class Reply:
             async with asyncio.timeout(within_s):
                 return await self.response.read()
 
+    async def read_up_to(self, limit_bytes: int, within_s: float) -> tuple[bytes, bool]:
+        """What comes until the limit is passed, and whether that is all."""
+        found = bytearray()
+        with _translated():
+            async with asyncio.timeout(within_s):
+                while piece := await self.response.content.readany():
+                    found += piece
+                    if len(found) > limit_bytes:
+                        return bytes(found), False
+        return bytes(found), True
+
     async def pieces(self) -> AsyncIterator[bytes]:
         while True:
             with _translated():

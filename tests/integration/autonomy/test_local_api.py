@@ -69,12 +69,23 @@ class Local:
 
 
 @pytest.fixture
+def more_flags() -> list[str]:
+    """A test overrides it by parametrizing."""
+    return []
+
+
+@pytest.fixture
 def local(
-    agent: AgentFactory, one_containerd: Containerd, control_plane: ControlPlane, namespace: str, relay: Relay
+    agent: AgentFactory,
+    one_containerd: Containerd,
+    control_plane: ControlPlane,
+    namespace: str,
+    relay: Relay,
+    more_flags: list[str],
 ) -> Iterator[Local]:
     port, node = free_port(), f"edge-{uuid.uuid4().hex[:6]}"
     link = through(relay.port, control_plane, node)
-    made = agent(node, flags=[f"--local-api=127.0.0.1:{port}", f"--kubeconfig={link}"])
+    made = agent(node, flags=[f"--local-api=127.0.0.1:{port}", f"--kubeconfig={link}", *more_flags])
     yield Local(Edge(made, one_containerd, control_plane, namespace), port, relay)
     if not control_plane.api_server.running:
         # Controllers that were alone for a while take their time: new ones don't.
@@ -165,9 +176,38 @@ def test_a_caller_of_the_clusters_gets_its_own_answers_also_while_cut_off(local:
     assert headers["Warning"].startswith("299 ")
     assert int(headers["X-Edgelet-Age"]) >= 0
     status, body, headers = local.request(path, token, "POST", new)
-    assert (status, body["reason"], headers["Retry-After"]) == (503, "ServiceUnavailable", "5")
+    assert (status, body["reason"], headers["Retry-After"]) == (503, "ServiceUnavailable", "1")
     assert local.request(path, "of-nobody")[0] == 503
     assert local.request("/api/v1/nodes", token)[0] == 503
+
+
+@pytest.mark.parametrize("more_flags", [["--inject-local-api"]])
+def test_a_pods_own_client_finds_the_local_api_and_goes_on_while_cut_off(local: Local) -> None:
+    """What its client library would use is taken out of the pod, and used from here: it is on the host's network."""
+    edge = local.edge
+    edge.run(pod("robot", hostNetwork=True), pod("apart"))
+    edge.wait_ready("robot", "apart")
+    edge.kubectl("create", "rolebinding", "robot", "--clusterrole=view", f"--serviceaccount={edge.namespace}:default")
+
+    def inside(name: str, script: str) -> str:
+        return local.kubectl("exec", name, "-n", edge.namespace, "--", "sh", "-c", script)
+
+    host, port = inside("robot", "echo $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT").split()
+    assert (host, port) == ("127.0.0.1", str(local.port))
+    assert inside("apart", "echo $KUBERNETES_SERVICE_HOST").strip() == "10.96.0.1"
+    account = "/var/run/secrets/kubernetes.io/serviceaccount"
+    token = inside("robot", f"cat {account}/token")
+    trust = ssl.create_default_context(cadata=inside("robot", f"cat {account}/ca.crt"))
+
+    def ask() -> tuple[int, bool]:
+        url = f"https://{host}:{port}/api/v1/namespaces/{edge.namespace}/pods"
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(request, context=trust, timeout=30) as answer:
+            return len(json.load(answer)["items"]), "X-Edgelet-Age" in answer.headers
+
+    assert wait_until(ask, what="its role is known") == (2, False)
+    local.relay.cut(Cut.REFUSED)
+    assert ask() == (2, True)
 
 
 class Informer:

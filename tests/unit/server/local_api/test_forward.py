@@ -134,7 +134,7 @@ async def test_writes_while_the_link_is_down_are_refused_with_a_reason(joined: S
         status, refusal, headers = await joined.ask(f"{MAPS}/c", "mine", method, data=b"{}")
         assert (status, refusal["status"]) == (503, "Failure")
         assert "nothing is changed" in refusal["message"]
-        assert headers["Retry-After"] == "5"
+        assert headers["Retry-After"] == "1"
 
 
 async def test_an_overloaded_api_server_is_covered_by_the_record_but_its_refusals_are_not(
@@ -150,6 +150,21 @@ async def test_an_overloaded_api_server_is_covered_by_the_record_but_its_refusal
     assert (await joined.ask(f"{MAPS}/c", "mine"))[0] == 503  # what is gone stays gone
 
 
+async def test_an_answer_too_long_to_keep_goes_through_whole(joined: Served, cluster: FakeApiServer) -> None:
+    cluster.put("configmaps", "long", "shop", data={"a": "x" * (5 * 2**20)})
+    status, found, _ = await joined.ask(f"{MAPS}/long", "mine")
+    assert (status, len(found["data"]["a"])) == (200, 5 * 2**20)
+    await cluster.stop()
+    assert (await joined.ask(f"{MAPS}/long", "mine"))[0] == 503
+
+
+async def test_what_is_quoted_in_a_path_stays_quoted(joined: Served, cluster: FakeApiServer) -> None:
+    """Decoded it would be another request than the one that was asked for."""
+    await joined.ask("/api/v1/namespaces/shop%3Fx/configmaps?watch=1&resourceVersion=1&timeoutSeconds=1", "mine")
+    assert cluster.seen("GET", "shop?x/configmaps")
+    assert not [request for request in cluster.seen("GET") if "shop?x" not in request.path]
+
+
 async def test_a_watch_goes_on_over_cuts_and_tells_each_change_once(joined: Served, cluster: FakeApiServer) -> None:
     cluster.put("configmaps", "a", "shop")
     revision = (await joined.ask(MAPS, "mine"))[1]["metadata"]["resourceVersion"]
@@ -163,6 +178,18 @@ async def test_a_watch_goes_on_over_cuts_and_tells_each_change_once(joined: Serv
             assert await watching.names(1) == [("ADDED", f"during-{cut}")]
             cluster.remove("configmaps", f"during-{cut}", "shop")
             assert await watching.names(1) == [("DELETED", f"during-{cut}")]
+
+
+async def test_a_watch_survives_an_api_server_that_does_not_know_its_roles_yet(
+    joined: Served, cluster: FakeApiServer
+) -> None:
+    revision = (await joined.ask(MAPS, "mine"))[1]["metadata"]["resourceVersion"]
+    async with joined.watch(f"{MAPS}?watch=1&resourceVersion={revision}", "mine") as watching:
+        await cluster.stop()
+        cluster.put("configmaps", "b", "shop")
+        cluster.faults.insert(0, cluster.fail(403, times=2, matches=lambda r: r.is_watch))
+        await cluster.start()
+        assert await watching.names(1) == [("ADDED", "b")]
 
 
 async def test_a_watch_without_a_revision_survives_too(joined: Served, cluster: FakeApiServer) -> None:
