@@ -38,8 +38,9 @@ _OPTIONS: Final = (
     ("grpc.default_authority", "localhost"),
     # gRPC's backoff grows to two minutes; a local socket costs nothing to try.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # What it really sets is how long one attempt may take: a busy machine needs more than a moment for the handshake.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     # Retries are the caller's, and no DNS names a service config for a socket.
     ("grpc.enable_retries", 0),
     ("grpc.service_config_disable_resolution", 1),

@@ -15,7 +15,6 @@ import grpc.aio
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from agent.cri._generated import content_pb2, images_pb2
-from agent.cri._generated.content_pb2_grpc import ContentStub
 from agent.cri._generated.images_pb2_grpc import ImagesStub
 from agent.cri.channel import RuntimeChannel
 from agent.cri.faults import fault
@@ -40,7 +39,13 @@ class Blob:
 class ImageImport:
     def __init__(self, channel: RuntimeChannel) -> None:
         self._endpoint = channel.endpoint
-        self._content = ContentStub(channel.grpc)
+        # A stream both ways by its definition. Nothing but one request is ever sent, and so it goes out as a whole: a
+        # refusal that overtakes a message is lost otherwise, and gRPC tells an error of its own instead.
+        self._write = channel.grpc.unary_stream(
+            "/containerd.services.content.v1.Content/Write",
+            request_serializer=content_pb2.WriteContentRequest.SerializeToString,
+            response_deserializer=content_pb2.WriteContentResponse.FromString,
+        )
         self._images = ImagesStub(channel.grpc)
 
     async def write(self, blob: Blob) -> None:
@@ -53,7 +58,7 @@ class ImageImport:
             data=blob.content,
             labels=blob.labels,
         )
-        call = self._content.Write(iter((request,)), timeout=CALL_DEADLINE_S, metadata=_NAMESPACE)
+        call = self._write(request, timeout=CALL_DEADLINE_S, metadata=_NAMESPACE)
         try:
             async for answer in call:
                 if answer.digest not in ("", blob.digest):

@@ -361,13 +361,6 @@ class FakeApiServer:
         }
 
 
-async def eventually(holds: Callable[[], object]) -> None:
-    """Wait, shortly, for what the other side of a connection does in its own time."""
-    async with asyncio.timeout(5):
-        while not holds():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-
-
 @asynccontextmanager
 async def running_api_server() -> AsyncIterator[FakeApiServer]:
     server = FakeApiServer()

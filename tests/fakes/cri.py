@@ -304,7 +304,6 @@ class FakeRuntime(
 
     async def _enter(self, method: str, request: Any, context: Context) -> None:
         self.calls.append((method, request))
-        self._changed.set()
         if method in self.unserved:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"unknown method {method}")
         failure = self._failures.get(method)

@@ -20,6 +20,7 @@ from agent.clock import Clock, SystemClock
 from agent.cri._generated import api_pb2 as pb
 from agent.cri._generated import event_service_pb2, event_types_pb2
 from agent.cri.events import Source
+from tests.fakes.waiting import eventually
 
 SIGKILLED = 137
 
@@ -95,7 +96,6 @@ class FakeWorld:
         self._names: dict[str, str] = {}
         self._ids = 0
         self._subscribers: set[asyncio.Queue[Any]] = set()
-        self._changed = asyncio.Event()
 
     # What a test does to it
 
@@ -116,11 +116,8 @@ class FakeWorld:
         await self.until(lambda: len(self.called(method)) >= count)
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Return once `holds()`; looked at whenever a call comes in or a stream begins or ends."""
-        async with asyncio.timeout(10):
-            while not holds():
-                self._changed.clear()
-                await self._changed.wait()
+        """Return once `holds()`."""
+        await eventually(holds)
 
     def add_image(self, name: str) -> pb.Image:
         """The node has the image, as if pulled. Its id is made of its name."""
@@ -289,13 +286,11 @@ class FakeWorld:
     async def _stream(self) -> AsyncIterator[Any]:
         queue: asyncio.Queue[Any] = asyncio.Queue()
         self._subscribers.add(queue)
-        self._changed.set()
         try:
             while (message := await queue.get()) is not None:
                 yield message
         finally:
             self._subscribers.discard(queue)
-            self._changed.set()
 
 
 def sandbox_state(sandbox: FakeSandbox) -> pb.PodSandboxState:

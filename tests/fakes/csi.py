@@ -162,7 +162,7 @@ def _is_mounted(path: Path) -> bool:
 
 
 def _run(*command: str | Path) -> None:
-    subprocess.run(command, check=True, timeout=10)
+    subprocess.run(command, check=True, timeout=60)
 
 
 async def _refuse(context: Context, code: grpc.StatusCode, details: str) -> NoReturn:
@@ -201,10 +201,10 @@ def driving_aside(driver: FakeDriver, registry: Path) -> Iterator[None]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), name="csi driver", daemon=True)
     thread.start()
-    assert started.wait(10), "the driver did not start"
+    assert started.wait(60), "the driver did not start"
     try:
         yield
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join(60)
         loop.close()

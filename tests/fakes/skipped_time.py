@@ -2,23 +2,67 @@
 
 Where `tests.fakes.virtual_time` jumps by itself and so allows nothing but timers, here time passes as it does, and
 `skip` adds to it: every timer of the loop that has become due then fires. `now` is that time, for code under test.
+Time in which a busy machine let nothing of the test run does not count: no timer fires before its turn for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import selectors
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from tests.fakes.waiting import PATIENCE_S
+
 WALL = 1_700_000_000.0
+TURN_S = 0.002
+"""The most that passes while the loop's callbacks run once, and beyond what a wait was to take."""
+QUIET_TURNS = 30
+
+
+class _Selector(selectors.DefaultSelector):
+    """Tells how long a wait was to take."""
+
+    asked_s = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.asked_s = PATIENCE_S if timeout is None else max(0.0, timeout)
+        return super().select(timeout)
 
 
 class SkippedTimeLoop(asyncio.SelectorEventLoop):
-    skipped_s = 0.0
+    def __init__(self) -> None:
+        self._waits = _Selector()
+        self._now = self._read_at = time.monotonic()
+        self.woken = 0
+        """How many callbacks were asked for, from the loop, its sockets and other threads."""
+        self.in_threads = 0
+        """How many calls are with threads now."""
+        super().__init__(self._waits)
 
     def time(self) -> float:
-        return super().time() + self.skipped_s
+        real = time.monotonic()
+        self._now += min(real - self._read_at, self._waits.asked_s + TURN_S)
+        self._read_at, self._waits.asked_s = real, 0.0
+        return self._now
+
+    def skip(self, seconds: float) -> None:
+        self._now += seconds
+
+    def _call_soon(self, *args: Any) -> Any:
+        self.woken += 1
+        return super()._call_soon(*args)  # type: ignore[misc]
+
+    def run_in_executor(self, *args: Any) -> Any:  # type: ignore[override]
+        self.in_threads += 1
+        future = super().run_in_executor(*args)
+        future.add_done_callback(self._came_back)
+        return future
+
+    def _came_back(self, _: Any) -> None:
+        self.in_threads -= 1
 
 
 class SkippedTime:
@@ -39,7 +83,7 @@ class SkippedTime:
     def skip(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SkippedTimeLoop)
-        loop.skipped_s += seconds
+        loop.skip(seconds)
 
 
 def with_skipped_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -53,15 +97,18 @@ def with_skipped_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callabl
     return run
 
 
-async def eventually(holds: Callable[[], object]) -> None:
-    """Wait, shortly and in real time, for what other tasks do."""
-    for _ in range(3000):
-        if holds():
-            return
+async def quiet() -> None:
+    """Give what must not happen the time to happen: go on when nothing has moved for a while.
+
+    A while is counted in turns of the loop, each of which leaves the machine to others for a moment.
+    """
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SkippedTimeLoop)
+    end = time.monotonic() + PATIENCE_S
+    still = 0
+    while still < QUIET_TURNS and time.monotonic() < end:
+        before = loop.woken
         await asyncio.sleep(0.001)
-    raise AssertionError("it did not come true")
-
-
-async def quiet(while_s: float = 0.02) -> None:
-    """Give what must not happen the time to happen."""
-    await asyncio.sleep(while_s)
+        # Our own sleep asks for one callback; more than that is somebody else at work.
+        still = 0 if loop.in_threads or loop.woken - before > 1 else still + 1
+    assert still == QUIET_TURNS, "it never comes to rest"

@@ -23,8 +23,9 @@ from agent.kube.tokens import StandaloneTokens
 from agent.model import labels
 from agent.store.base import Delete, Put
 from tests.fakes.cri import FakeRuntime, serving
-from tests.fakes.skipped_time import SkippedTime, eventually, quiet, with_skipped_time
+from tests.fakes.skipped_time import SkippedTime, quiet, with_skipped_time
 from tests.fakes.store import MemoryStore
+from tests.fakes.waiting import eventually
 from tests.unit.pods.scene import NODE, TEST_CGROUPS
 
 MANIFEST = """
@@ -120,7 +121,7 @@ async def test_nothing_is_ended_before_every_origin_has_told_its_pods(
         async with m.running():
             await m.cri.until(lambda: m.cri.subscriptions == 1)
             m.time.skip(200)
-            await quiet(0.1)
+            await quiet()
         assert orphan in m.cri.sandboxes
         assert "status/u-9" in m.store.rows
 

@@ -209,7 +209,7 @@ def test_an_end_while_a_plugin_is_asked_leaves_no_keys_behind(
     (tmp_path / "called").read_text()
     assert list(Path("/dev/shm").glob(f"edgelet-{agent.pid}-*"))
     agent.send_signal(ends_with)
-    assert agent.wait(20) == code
+    assert agent.wait(60) == code
     if ends_with is signal.SIGKILL:
         (tmp_path / "answer").open("w").close()  # nobody ends the plugin: it comes to its own end
     assert agent.stderr is not None

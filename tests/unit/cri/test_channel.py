@@ -15,6 +15,7 @@ from agent.cri.images import ImageClient
 from agent.cri.runtime import RuntimeClient
 from agent.errors import ConfigError, Retryable
 from tests.fakes.cri import FakeRuntime, serve_at, serving
+from tests.fakes.waiting import PATIENCE_S
 from tests.unit.cri.conftest import Rig
 
 BUSYBOX = pb.ImageSpec(image="busybox")
@@ -77,6 +78,18 @@ async def test_a_call_without_a_runtime_fails_at_once_and_says_what_the_system_s
     assert said == "Status: the runtime at unix:///nowhere/cri.sock is unavailable: No such file or directory"
 
 
+async def test_a_runtime_that_is_too_busy_to_greet_at_once_is_waited_for(tmp_path: Path) -> None:
+    endpoint = f"unix://{tmp_path}/cri.sock"
+    with socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(f"{tmp_path}/cri.sock")
+        busy.listen()
+        async with RuntimeChannel(endpoint) as channel, asyncio.TaskGroup() as tasks:
+            asked = tasks.create_task(RuntimeClient(channel).status())
+            done, _ = await asyncio.wait({asked}, timeout=0.25)
+            assert not done
+            asked.cancel()
+
+
 async def test_a_runtime_that_comes_back_is_found_again() -> None:
     fake = FakeRuntime()
     async with serving(fake) as endpoint:
@@ -86,7 +99,7 @@ async def test_a_runtime_that_comes_back_is_found_again() -> None:
             with pytest.raises(Retryable):
                 await runtime.status()
             server = await serve_at(fake, second)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 while True:
                     try:
                         await runtime.status()

@@ -14,6 +14,7 @@ from agent.cri._generated import api_pb2 as pb
 from agent.cri._generated import event_service_pb2, event_types_pb2
 from agent.cri.events import Kind, RuntimeEvent, Source, from_containerd, from_cri, runtime_events
 from agent.errors import Permanent, Retryable
+from tests.fakes.waiting import PATIENCE_S
 from tests.unit.cri.conftest import Rig
 
 
@@ -23,7 +24,7 @@ class Listening:
     seen: asyncio.Queue[RuntimeEvent] = field(default_factory=asyncio.Queue)
 
     async def take(self, count: int) -> list[RuntimeEvent]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             return [await self.seen.get() for _ in range(count)]
 
 

@@ -10,6 +10,7 @@ from agent.kube.events import EventRecorder, LoggedEvents
 from agent.kube.rest import Api
 from agent.model.objects import ObjectReference
 from tests.fakes.apiserver import FakeApiServer
+from tests.fakes.waiting import PATIENCE_S
 from tests.unit.kube.test_tokens import WaitlessClock
 
 WEB = ObjectReference(kind="Pod", name="web", uid="u1", namespace="default", fieldPath="spec.containers{main}")
@@ -24,7 +25,7 @@ async def recorder(api: Api) -> AsyncIterator[EventRecorder]:
 
 
 async def drained(recorder: EventRecorder) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await recorder.drain()
 
 

@@ -11,8 +11,9 @@ from agent.kube import objects as objects_module
 from agent.kube.objects import RecordedObjects, ReferencedObjects
 from agent.kube.rest import Api
 from agent.model.objects import ObjectKey
-from tests.fakes.apiserver import FakeApiServer, Request, eventually
+from tests.fakes.apiserver import FakeApiServer, Request
 from tests.fakes.store import MemoryStore
+from tests.fakes.waiting import PATIENCE_S, eventually
 from tests.unit.kube.test_tokens import WaitlessClock
 
 KEY = ObjectKey("configmaps", "default", "settings")
@@ -31,7 +32,7 @@ class House:
         self.objects = ReferencedObjects(api, store, self.woken.append, self.clock)
 
     async def data(self, key: ObjectKey = KEY) -> object:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             return json.loads(await self.objects.get(key)).get("data")
 
     def recorded(self) -> object:
@@ -275,7 +276,7 @@ async def test_services_come_from_the_record_while_the_server_is_away(house: Hou
     await house.server.stop()
     again = await house.restarted()
     task = asyncio.ensure_future(again.objects.run())
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE_S):
         found = await again.objects.services("shop")
     assert [service.spec.clusterIP for service in found] == ["10.0.0.2", "10.0.0.1"]
     task.cancel()
@@ -344,7 +345,7 @@ def put_bundle(house: House, name: str, text: str, signer: str = "x.io/s") -> No
 
 
 async def selected(house: House) -> list[str]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         found = json.loads(await house.objects.get(SIGNER))
     return [item["spec"]["trustBundle"] for item in found["items"]]
 

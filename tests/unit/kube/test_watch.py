@@ -10,7 +10,8 @@ import pytest
 from agent.kube import watch
 from agent.kube.rest import Api
 from agent.kube.watch import Disconnected, Listed, Removed, Resumed, Upserted, WatchEvent, list_watch
-from tests.fakes.apiserver import FakeApiServer, eventually
+from tests.fakes.apiserver import FakeApiServer
+from tests.fakes.waiting import PATIENCE_S, eventually
 
 PODS = "/api/v1/pods"
 Start = Callable[..., AsyncGenerator[WatchEvent]]
@@ -41,7 +42,7 @@ async def start(api: Api, waits: list[float]) -> AsyncIterator[Start]:
 
 
 async def soon(events: AsyncGenerator[WatchEvent]) -> WatchEvent:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         return await anext(events)
 
 

@@ -19,6 +19,7 @@ from agent.node.ports import RuntimeCondition
 from agent.node.pressure import Pressure
 from tests.fakes.apiserver import FakeApiServer, running_api_server
 from tests.fakes.clock import FakeClock
+from tests.fakes.waiting import eventually
 from tests.unit.node.machine import FACTS, HEALTH, SETTINGS, FakeEvents, FakeRuntime
 
 LEASES = "/apis/coordination.k8s.io/v1"
@@ -64,13 +65,12 @@ class Lab:
 
     async def until(self, holds: Callable[[], object]) -> None:
         """Real time passes here only as long as loopback needs."""
-        async with asyncio.timeout(5):
-            while not holds():  # noqa: ASYNC110  what holds is on the other side of a socket
-                await asyncio.sleep(0.002)
+        await eventually(holds)
 
     async def quiet(self) -> None:
-        """Long enough for whatever was woken to be done with it."""
-        await asyncio.sleep(0.015)
+        """Long enough for whatever was woken to be done with it: counted in turns, for a busy machine is late."""
+        for _ in range(15):
+            await asyncio.sleep(0.001)
 
     @property
     def node(self) -> dict[str, Any]:

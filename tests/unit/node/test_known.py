@@ -14,6 +14,7 @@ from agent.errors import Retryable
 from agent.model.node import NodeTaint
 from agent.node.known import KnownNode
 from tests.fakes.store import MemoryStore
+from tests.fakes.waiting import PATIENCE_S
 from tests.unit.node.machine import FACTS, SETTINGS
 
 SEEN: dict[str, Any] = {
@@ -25,7 +26,7 @@ SEEN: dict[str, Any] = {
 
 async def run_until_written(known: KnownNode, store: MemoryStore) -> None:
     task = asyncio.create_task(known.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not store.writes:  # noqa: ASYNC110  the writer is another task
             await asyncio.sleep(0)
     task.cancel()

@@ -23,6 +23,7 @@ from agent.node.csi_node import NODE_ID_ANNOTATION, CsiNode
 from agent.node.plugins import FOLDER, Plugins
 from tests.fakes.apiserver import FakeApiServer, running_api_server
 from tests.fakes.csi import TOPOLOGY, FakeDriver, driving
+from tests.fakes.waiting import PATIENCE_S
 
 STORAGE = "/apis/storage.k8s.io/v1"
 DRIVER = "hostpath.csi.k8s.io"
@@ -57,7 +58,7 @@ class Lab:
             await asyncio.gather(task, return_exceptions=True)
 
     async def until(self, holds: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not holds():  # noqa: ASYNC110  what holds is on the other side of a socket
                 await asyncio.sleep(0.005)
 

@@ -50,8 +50,9 @@ from agent.pods.volumes.pod_volumes import PodVolumes
 from agent.pods.worker import PodWorker
 from agent.providers.contract import PodUpdate
 from tests.fakes.cri import FakeRuntime, serving
-from tests.fakes.skipped_time import SkippedTime, eventually
+from tests.fakes.skipped_time import SkippedTime
 from tests.fakes.store import MemoryStore
+from tests.fakes.waiting import eventually
 from tests.unit.pods.volumes.fake_mounts import FakeMounts
 
 NODE = "node-1"

@@ -14,7 +14,8 @@ import pytest
 from agent.errors import ConfigError
 from agent.pods.credential_config import read_providers
 from agent.pods.credential_plugins import CredentialPlugins
-from tests.fakes.skipped_time import eventually, with_skipped_time
+from tests.fakes.skipped_time import with_skipped_time
+from tests.fakes.waiting import eventually
 from tests.unit.pods.scene import record, scene
 from tests.unit.pods.test_image_pull import pull_secret
 

@@ -205,7 +205,7 @@ async def test_one_images_backoff_does_not_hurry_another(tmp_path: Path) -> None
         await s.until(lambda: s.waits("side") == "ImagePullBackOff")
         before = len(s.cri.called("ImageStatus"))
         s.skip(1)
-        await quiet(0.15)
+        await quiet()
         assert len(s.cri.called("ImageStatus")) == before
 
 

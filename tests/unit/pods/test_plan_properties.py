@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
 import msgspec
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from agent.model.action import (
@@ -397,7 +397,6 @@ def live(world: World, blows: list[tuple[str, int, int, int]]) -> None:
         world.befall(what, which, code)
 
 
-@settings(max_examples=150, deadline=None, database=None)
 @given(pods(), st.lists(BLOWS, max_size=8))
 def test_a_pod_comes_to_rest_with_everything_running_that_should_or_with_nothing(pod: Pod, blows: Any) -> None:
     world = World(pod)
@@ -429,7 +428,6 @@ def test_a_pod_comes_to_rest_with_everything_running_that_should_or_with_nothing
     assert world.status == before
 
 
-@settings(max_examples=100, deadline=None, database=None)
 @given(pods(), st.lists(BLOWS, max_size=6), st.sampled_from(list(StopCause)))
 def test_a_pod_that_is_stopped_goes_down_whatever_befell_it(pod: Pod, blows: Any, cause: StopCause) -> None:
     world = World(pod)
@@ -446,7 +444,6 @@ def test_a_pod_that_is_stopped_goes_down_whatever_befell_it(pod: Pod, blows: Any
         assert (world.status.phase, world.status.reason) == (Phase.FAILED, "DeadlineExceeded")
 
 
-@settings(max_examples=50, deadline=None, database=None)
 @given(pods(), st.integers(0, 12))
 def test_an_agent_that_restarts_at_any_moment_touches_nothing_that_runs(pod: Pod, steps: int) -> None:
     world = World(pod)

@@ -15,8 +15,9 @@ from agent.model.record import Origin, PodRecord
 from agent.pods.desired import PREFIX, DesiredChange, DesiredPods
 from agent.pods.sources import CONFIRM_EMPTY_S, follow_api
 from agent.store.base import Put
-from tests.fakes.apiserver import FakeApiServer, Request, eventually, running_api_server
+from tests.fakes.apiserver import FakeApiServer, Request, running_api_server
 from tests.fakes.store import MemoryStore
+from tests.fakes.waiting import eventually
 
 EMPTY = json.dumps({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []}).encode()
 

@@ -23,8 +23,9 @@ from agent.model.status import Terminated
 from agent.providers.containerd import ContainerdProvider
 from agent.providers.contract import MachineFacts, PodUpdate, ProviderContext
 from tests.fakes.cri import FakeRuntime, serve_at, serving
-from tests.fakes.skipped_time import SkippedTime, eventually, quiet, with_skipped_time
+from tests.fakes.skipped_time import SkippedTime, quiet, with_skipped_time
 from tests.fakes.store import MemoryStore
+from tests.fakes.waiting import eventually
 from tests.unit.pods.scene import NODE, TEST_CGROUPS, FakeEvents, FakeObjects, FakeTokens, record
 
 
@@ -82,6 +83,11 @@ class Node:
                 life.result()
             life.cancel()
             await asyncio.gather(life, return_exceptions=True)
+
+    async def listening(self) -> None:
+        """The first agent has subscribed to events, and has taken the look at everything that follows."""
+        await eventually(lambda: self.health_changes >= 2)  # once it was up, and then when the subscription held
+        await quiet()
 
     def phase(self, uid: str = "u-1") -> str:
         return next((u.status.phase for u in reversed(self.updates) if u.record.uid == uid), "")
@@ -142,8 +148,7 @@ async def test_without_an_event_source_exits_are_looked_for_every_second(tmp_pat
 async def test_an_exit_that_no_event_told_is_found_by_the_relist(tmp_path: Path) -> None:
     async with node(tmp_path) as n, n.agent() as provider:
         await n.running(provider)
-        await n.cri.until(lambda: n.cri.subscriptions == 1)
-        await quiet()
+        await n.listening()
         n.cri.record_exit(n.cri.container("main").id, 1)
         n.time.skip(20)
         await quiet()
@@ -156,8 +161,7 @@ async def test_an_exit_that_no_event_told_is_found_by_the_relist(tmp_path: Path)
 async def test_what_happened_while_events_were_lost_is_seen_when_they_are_back(tmp_path: Path) -> None:
     async with node(tmp_path) as n, n.agent() as provider:
         await n.running(provider)
-        await n.cri.until(lambda: n.cri.subscriptions == 1)
-        await quiet()
+        await n.listening()
         n.cri.break_streams()
         await n.cri.until(lambda: n.cri.subscriptions == 0)
         n.cri.exit(n.cri.container("main").id, 1)
@@ -170,8 +174,7 @@ async def test_what_happened_while_events_were_lost_is_seen_when_they_are_back(t
 async def test_while_events_cannot_be_had_exits_are_looked_for_every_second(tmp_path: Path) -> None:
     async with node(tmp_path) as n, n.agent() as provider:
         await n.running(provider)
-        await n.cri.until(lambda: n.cri.subscriptions == 1)
-        await quiet()
+        await n.listening()
         n.cri.fail("GetContainerEvents", grpc.StatusCode.UNAVAILABLE, times=1000)
         n.cri.break_streams()
         await n.cri.until(lambda: n.cri.subscriptions == 0)
@@ -202,11 +205,8 @@ async def test_an_event_stream_that_ends_with_an_odd_error_is_opened_again(tmp_p
 async def test_our_own_starts_told_as_events_make_no_more_work(tmp_path: Path) -> None:
     async with node(tmp_path) as n, n.agent() as provider:
         await n.running(provider)
-        await n.cri.until(lambda: n.cri.subscriptions == 1)
-        before = -1
-        while before != len(n.cri.calls):
-            before = len(n.cri.calls)
-            await quiet(0.1)
+        await n.listening()
+        before = len(n.cri.calls)
         n.cri.tell_start(n.cri.container("main").id)
         await quiet()
         assert len(n.cri.calls) == before
@@ -218,7 +218,7 @@ async def test_a_runtime_that_comes_later_is_waited_for(tmp_path: Path) -> None:
     n = Node(tmp_path, f"unix://{tmp_path}/cri.sock", cri, SkippedTime())
     async with n.agent() as provider:
         made = asyncio.ensure_future(provider.create_pod(record()))
-        await quiet(0.1)
+        await quiet()
         assert (await provider.health()).down != ""
         assert not made.done()
         server = await serve_at(cri, n.endpoint)
@@ -267,7 +267,7 @@ async def test_a_restarted_runtime_is_found_again(tmp_path: Path) -> None:
         try:
             for _ in range(40):
                 n.time.skip(1)
-                await quiet(0.05)
+                await quiet()
                 if n.restarts() == 1:
                     break
             assert n.restarts() == 1
@@ -446,8 +446,7 @@ async def test_what_only_the_runtime_knows_ends_before_a_new_pod_of_its_name_beg
 async def test_a_pod_that_ends_while_everything_is_looked_at_is_no_orphan(tmp_path: Path) -> None:
     async with node(tmp_path) as n, n.agent() as provider:
         await n.running(provider)
-        await n.cri.until(lambda: n.cri.subscriptions == 1)
-        await quiet()
+        await n.listening()
         observer, read, go_on = provider._machine.observer, asyncio.Event(), asyncio.Event()
         look = observer.observe_all
 

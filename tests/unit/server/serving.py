@@ -14,6 +14,7 @@ from agent.model.record import PodRecord
 from agent.model.status import Phase, PodStatus
 from agent.server.http import KubeletServer
 from agent.server.reviews import ApiServer
+from tests.fakes.waiting import PATIENCE_S
 from tests.unit.server.authority import client_context
 
 POD = b"""{"metadata": {"name": "web", "namespace": "shop", "uid": "u1", "managedFields": [{"manager": "kubectl"}]},
@@ -89,6 +90,6 @@ async def served(
             yield Served(f"https://127.0.0.1:{listener.getsockname()[1]}", session, task)
     finally:
         task.cancel()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE_S):
             await asyncio.wait([task])
         assert task.cancelled()

@@ -15,6 +15,7 @@ from agent.errors import ConfigError, NotFound, Permanent, Retryable
 from agent.model.logs import LogOptions
 from agent.pods.logs import read_log
 from agent.server.http import KubeletServer
+from tests.fakes.waiting import PATIENCE_S
 from tests.unit.server.authority import Authority, client_context
 from tests.unit.server.serving import Silent, served
 
@@ -211,7 +212,7 @@ async def test_a_reader_that_goes_away_ends_its_log_while_nothing_is_written(
         assert await response.content.readline() == b"one\n"
         assert not provider.closed.is_set()
         response.close()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE_S):
             await provider.closed.wait()
 
 
@@ -233,7 +234,7 @@ async def test_followers_do_not_hold_up_the_stop(settings: Settings, authority: 
         response = await api.session.get(api.url + LOG)
         assert await response.content.readline() == b"one\n"
         api.server.cancel()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             await provider.closed.wait()
             await asyncio.wait([api.server])
 
@@ -258,7 +259,7 @@ async def test_a_long_log_arrives_whole(settings: Settings, authority: Authority
 
 async def refusal(settings: Settings, ca: bytes | None = None) -> str:
     with pytest.raises(ConfigError) as refused:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE_S):
             await KubeletServer(settings, Silent(), Silent(), ca, []).run()
     return str(refused.value)
 
@@ -285,13 +286,14 @@ async def test_an_unusable_authority_or_folder_is_refused_in_one_line(settings: 
 async def test_without_an_address_both_families_are_listened_to(
     settings: Settings, authority: Authority, admin: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    task = asyncio.ensure_future(
-        KubeletServer(replace(settings, port=port), Silent(), Silent(), authority.pem, []).run()
-    )
-    async with asyncio.timeout(3), aiohttp.ClientSession() as session:
-        while not task.done():
+    task: asyncio.Future[None] | None = None
+    async with asyncio.timeout(PATIENCE_S), aiohttp.ClientSession() as session:
+        while True:
+            if task is None or task.done():  # another process may have been quicker to take the port
+                with socket.create_server(("127.0.0.1", 0)) as probe:
+                    port = probe.getsockname()[1]
+                server = KubeletServer(replace(settings, port=port), Silent(), Silent(), authority.pem, [])
+                task = asyncio.ensure_future(server.run())
             try:
                 async with session.get(f"https://127.0.0.1:{port}/healthz", ssl=client_context(admin)) as response:
                     assert response.status == 200
@@ -355,7 +357,7 @@ async def test_a_replaced_certificate_is_taken_up_and_a_broken_one_is_not(
         await clock.sleeping.wait()
 
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             first = await shown()
             authority.issue(given, "second")
             await an_hour_later()

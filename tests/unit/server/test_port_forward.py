@@ -7,6 +7,7 @@ from agent.config import Settings
 from agent.errors import Permanent
 from agent.providers.streaming import ByteStream
 from agent.server import spdy
+from tests.fakes.waiting import PATIENCE_S
 from tests.unit.server.authority import Authority
 from tests.unit.server.serving import Silent, served
 from tests.unit.server.upgraded import SPDY_FORWARD, SpdyClient, upgrade
@@ -115,7 +116,7 @@ async def test_a_client_that_goes_away_cancels_its_connections(
             await connect(client, 9, 0)
             await client.until_pong()
             assert not ports.was_cancelled.is_set()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE_S):
             await ports.was_cancelled.wait()
 
 

@@ -12,6 +12,7 @@ from agent.config import Settings
 from agent.errors import Retryable
 from agent.providers.streaming import AttachIO, TerminalSize
 from agent.server import spdy
+from tests.fakes.waiting import PATIENCE_S
 from tests.unit.server.authority import Authority, client_context
 from tests.unit.server.serving import Served, Silent, served
 from tests.unit.server.upgraded import SPDY_EXEC, SpdyClient, upgrade
@@ -208,7 +209,7 @@ async def test_a_client_that_goes_away_cancels_the_command(
             for kind in ("error", "stdout"):
                 await client.open(streamtype=kind)
             await client.until_pong()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE_S):
             await shell.was_cancelled.wait()
 
 
@@ -317,7 +318,7 @@ async def test_a_websocket_client_that_goes_away_cancels_the_command(
     async with served(settings, shell, authority.pem, admin) as api:
         async with connect(api, admin, EXEC + "wait&output=1", V5) as socket:
             await socket.receive()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE_S):
             await shell.was_cancelled.wait()
 
 

@@ -10,6 +10,7 @@ from agent.server.remote_command import status_of, status_of_error
 from agent.server.runtime_command import exit_code
 from agent.server.spdy_session import Session, Stream, switching
 from agent.server.takeover import Connection
+from tests.fakes.waiting import PATIENCE_S
 from tests.unit.server.authority import Authority
 from tests.unit.server.serving import served
 from tests.unit.server.test_remote_command import V5, connect, messages
@@ -102,7 +103,7 @@ async def test_a_client_that_goes_away_ends_the_runtimes_session(
         async with connect(api, admin, EXEC + "&input=1&output=1", V5) as socket:
             await socket.receive()
             assert (await socket.receive()).data == b"\x01here"
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE_S):
             await ended.wait()
 
 

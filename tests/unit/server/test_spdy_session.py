@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from agent.server import spdy
 from agent.server.inlet import CAPACITY_BYTES, Inlet
 from agent.server.spdy_session import Session, Stream
+from tests.fakes.waiting import PATIENCE_S
 from tests.unit.server.test_spdy import headers
 
 few = st.integers(0, 9)
@@ -40,7 +41,7 @@ class Wire:
 
 def served(wire: Wire, opened: Callable[[Stream], None] | None) -> None:
     async def run() -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await Session(wire, opened).run()
 
     asyncio.run(run())
@@ -88,7 +89,7 @@ async def test_a_full_inlet_holds_its_feeder_until_somebody_reads() -> None:
 async def test_an_inlet_that_nobody_wants_any_more_lets_its_feeder_go() -> None:
     inlet = Inlet()
     await inlet.feed(b"x" * CAPACITY_BYTES)
-    async with asyncio.timeout(1), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
         tasks.create_task(inlet.feed(b"y"))
         await asyncio.sleep(0)
         await inlet.discard()

@@ -11,6 +11,7 @@ import pytest
 from agent.config import Settings
 from agent.errors import Permanent, Retryable
 from agent.providers.streaming import CommandOutput, Streams
+from tests.fakes.waiting import PATIENCE_S
 from tests.unit.server.authority import Authority
 from tests.unit.server.serving import Silent, served
 from tests.unit.server.upgraded import SPDY_EXEC, SPDY_FORWARD, upgrade
@@ -154,7 +155,7 @@ async def test_a_client_that_goes_away_ends_the_runtimes_session(
     async with runtime(until_end) as (url, _), served(settings, ByUrl(url), authority.pem, admin) as api:
         async with upgrade(api, admin, EXEC):
             assert not ended.is_set()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE_S):
             await ended.wait()
 
 
@@ -177,7 +178,7 @@ async def test_a_client_that_goes_away_is_noticed_although_the_runtime_takes_not
             pump = next(task for task in asyncio.all_tasks() if task.get_name() == "to the runtime")
             reset_at_close = struct.pack("ii", 1, 0)
             answer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset_at_close)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE_S):
             await asyncio.wait([pump])
         held.set()
 
@@ -204,7 +205,7 @@ async def test_the_stop_of_the_agent_does_not_wait_for_sessions(
         upgrade(api, admin, EXEC) as answer,
     ):
         api.server.cancel()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             await asyncio.wait([api.server])
         assert await answer.reader.read() == b""
 

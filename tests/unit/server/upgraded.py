@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from agent.server import spdy
+from tests.fakes.waiting import PATIENCE_S
 from tests.unit.server.authority import client_context
 from tests.unit.server.serving import Served
 
@@ -36,7 +37,7 @@ async def upgrade(
 ) -> AsyncIterator[Answer]:
     """Everything must be over in five seconds."""
     where = urlsplit(api.url)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection(where.hostname, where.port, ssl=client_context(certificate))
         lines = [f"{method} {path} HTTP/1.1", "Host: node", "Connection: Upgrade"]
         lines += [f"{name}: {value}" for name, value in headers.items()]

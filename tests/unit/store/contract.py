@@ -9,12 +9,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from agent.store.base import BATCH_LIMIT, Change, Delete, Put, Store
+from tests.fakes.waiting import PATIENCE_S
 
 Reopen = Callable[[], Awaitable[Store]]
 
 
 async def take(changes: AsyncIterator[Change], count: int) -> list[tuple[str, bytes | None]]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         return [(change.key, change.value) for change in [await anext(changes) for _ in range(count)]]
 
 
@@ -107,7 +108,7 @@ class StoreContract:
     async def test_a_watched_change_has_the_revision_of_its_write(self, store: Store) -> None:
         async with store.watch("") as changes:
             revision = await store.batch([Put("a", b"1"), Put("b", b"1")])
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 assert [(await anext(changes)).revision for _ in range(2)] == [revision, revision]
 
     async def test_two_watchers_each_see_everything(self, store: Store) -> None:

@@ -14,6 +14,7 @@ from agent.store.sqlite import SqliteStore
 from agent.store.write_behind import FILLED_FROM, LIFE_S, WriteBehind
 from tests.fakes.clock import FakeClock
 from tests.fakes.store import MemoryStore
+from tests.fakes.waiting import PATIENCE_S
 
 
 class Server(MemoryStore):
@@ -199,7 +200,7 @@ async def test_its_task_goes_on_through_an_outage(local: SqliteStore, server: Se
     await clock.advance(5)
     assert server.content == {}
     server.away = False
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while server.content != {"a": b"1"}:
             await clock.advance(10)
             await asyncio.sleep(0.01)

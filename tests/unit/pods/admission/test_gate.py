@@ -15,6 +15,7 @@ from agent.model.node import NodeFacts
 from agent.model.pod import Pod
 from agent.pods.admission.gate import Gate, Verdict
 from tests.fakes.store import MemoryStore
+from tests.fakes.waiting import PATIENCE_S
 from tests.unit.pods.pods import make_pod
 
 ROOM = {"cpu": "1", "memory": "1Gi", "pods": "10"}
@@ -63,7 +64,7 @@ class Lab:
             await asyncio.gather(life, return_exceptions=True)
 
     async def written(self, count: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while len(self.store.writes) < count:  # noqa: ASYNC110  the writer is another task
                 await asyncio.sleep(0)
 

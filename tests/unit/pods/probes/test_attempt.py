@@ -1,7 +1,7 @@
 import datetime
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
@@ -36,12 +36,12 @@ def attempts(runtime: FakeExec, http: HttpGetter) -> Attempts:
     return Attempts(runtime, http)
 
 
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        assert isinstance(port, int)
-        return port
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """Nobody listens at it, and nobody can take it meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 def get(port: int | str, path: str = "/", **more: object) -> Probe:
@@ -189,8 +189,8 @@ async def test_no_more_of_a_body_is_kept_than_an_event_can_use(attempts: Attempt
         assert len((await attempts.attempt(target(port), get(port))).output) == 10240
 
 
-async def test_a_refused_connection_is_a_failure_in_plain_words(attempts: Attempts) -> None:
-    port = unused_port()
+async def test_a_refused_connection_is_a_failure_in_plain_words(attempts: Attempts, unused_port: int) -> None:
+    port = unused_port
     outcome = await attempts.attempt(target(port), get(port, "/healthz"))
     assert outcome == Outcome(
         Result.FAILURE,
@@ -247,8 +247,8 @@ async def test_tcp_asks_for_a_connection_only(attempts: Attempts) -> None:
     assert seen == []
 
 
-async def test_tcp_tells_a_refused_connection(attempts: Attempts) -> None:
-    port = unused_port()
+async def test_tcp_tells_a_refused_connection(attempts: Attempts, unused_port: int) -> None:
+    port = unused_port
     outcome = await attempts.attempt(target(port), Probe(tcpSocket=TCPSocketAction(port=port)))
     assert outcome == Outcome(Result.FAILURE, f"dial tcp 127.0.0.1:{port}: connect: connection refused")
 
@@ -313,8 +313,8 @@ async def test_grpc_without_a_service_asks_for_the_whole_server(attempts: Attemp
     assert (await attempts.attempt(target(), probe)).result is Result.SUCCESS
 
 
-async def test_grpc_tells_a_server_that_is_not_there(attempts: Attempts) -> None:
-    outcome = await check(f"127.0.0.1:{unused_port()}", "", 0.05)
+async def test_grpc_tells_a_server_that_is_not_there(unused_port: int) -> None:
+    outcome = await check(f"127.0.0.1:{unused_port}", "", 0.05)
     assert outcome.result is Result.FAILURE
     assert outcome.output.startswith('timeout: failed to connect service "127.0.0.1:')
     assert outcome.output.endswith('" within 0.05s: context deadline exceeded')

@@ -27,6 +27,7 @@ from agent.pods.volumes.csi import CsiVolumes
 from agent.pods.volumes.csi_plan import attachment_name
 from agent.pods.volumes.pod_volumes import PodVolumes
 from tests.fakes.csi import FakeDriver, Rpc, driving
+from tests.fakes.waiting import PATIENCE_S
 from tests.unit.pods.volumes.fake_mounts import FakeMounts
 
 NODE = "edge-1"
@@ -399,7 +400,7 @@ async def test_a_volume_is_mounted_only_when_the_node_has_it_in_use_and_attached
     rig.objects.held[ATTACHMENT] = {"status": {"attached": True, "attachmentMetadata": {"lun": "7"}}}
     await rig.volumes.recall()
     running = asyncio.ensure_future(rig.run(pod()))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while rig.attached.in_use is None:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     assert rig.in_use == {UNIQUE}
@@ -421,7 +422,7 @@ async def test_a_driver_without_a_csidriver_object_is_attached_to(rig: Rig) -> N
     del rig.objects.held[CSI_DRIVER]
     running = asyncio.ensure_future(rig.run(pod()))
     await rig.volumes.recall()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while rig.attached.in_use is None:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     running.cancel()
