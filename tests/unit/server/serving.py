@@ -60,7 +60,7 @@ class Served:
         """Raw bytes over TLS without a certificate, and all that comes back."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=client_context(None))
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 writer.write(data)
                 with suppress(ConnectionError):
                     await writer.drain()

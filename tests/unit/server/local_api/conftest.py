@@ -28,6 +28,7 @@ from agent.server.local_api.recent_events import RecentEvents
 from agent.server.local_api.server import LocalApiServer, Parts
 from tests.fakes.apiserver import FakeApiServer, running_api_server
 from tests.fakes.store import MemoryStore
+from tests.fakes.waiting import PATIENCE_S
 
 Json = dict[str, Any]
 REVIEWS = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
@@ -107,7 +108,7 @@ class Watching:
     response: aiohttp.ClientResponse
 
     async def next(self) -> tuple[str, Json]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             event = json.loads(await self.response.content.readline())
         return event["type"], event["object"]
 
@@ -126,7 +127,7 @@ async def serving(folder: Path, node: Node, api: Api | None = None, **settings: 
     task = asyncio.ensure_future(server.run(listener))
     kubeconfig = root / "local-api.kubeconfig"
     url = f"https://127.0.0.1:{listener.getsockname()[1]}"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not (kubeconfig.exists() and url in kubeconfig.read_text() and (root / "local-api.crt").exists()):
             await asyncio.sleep(0.01)
             assert not task.done(), task
@@ -136,7 +137,7 @@ async def serving(folder: Path, node: Node, api: Api | None = None, **settings: 
             yield Served(url, session, server, root, node, events)
     finally:
         task.cancel()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE_S):
             await asyncio.wait([task])
 
 
