@@ -81,24 +81,27 @@ def test_a_runtime_socket_that_may_not_be_read(tmp_path: Path) -> None:
     assert told == f"edgelet: container runtime endpoint unix://{path}: permission denied (run as root)"
 
 
+IQN = "iqn.2001-04.com.example:storage"
+
+
 def test_an_impossible_pod_waits_with_an_event_that_names_the_field(edge: Edge) -> None:
     edge.run(pod("good"))
     edge.wait_ready("good")
     before = container_ids(edge.pod("good"))
     edge.run(
-        pod("nfs", volumes=[{"name": "far", "nfs": {"server": "10.0.0.1", "path": "/"}}]),
-        pod("users", hostUsers=False),
+        pod("iscsi", volumes=[{"name": "far", "iscsi": {"targetPortal": "192.0.2.1", "iqn": IQN, "lun": 0}}]),
+        pod("rbd", volumes=[{"name": "far", "rbd": {"monitors": ["192.0.2.1"], "image": "one"}}]),
     )
-    wait_until(lambda: any("spec.volumes[0].nfs" in message for _, message in edge.events("nfs")))
-    wait_until(lambda: any("spec.hostUsers" in message for _, message in edge.events("users")))
-    (event,) = [(reason, message) for reason, message in edge.events("nfs") if "nfs" in message]
+    wait_until(lambda: any("spec.volumes[0].iscsi" in message for _, message in edge.events("iscsi")))
+    wait_until(lambda: any("spec.volumes[0].rbd" in message for _, message in edge.events("rbd")))
+    (event,) = [(reason, message) for reason, message in edge.events("iscsi") if "iscsi" in message]
     assert event[0] == "UnsupportedField"
-    wait_until(lambda: edge.pod("nfs")["status"].get("phase") == "Pending")
-    assert condition(edge.pod("nfs"), "Ready").get("status") != "True"
+    wait_until(lambda: edge.pod("iscsi")["status"].get("phase") == "Pending")
+    assert condition(edge.pod("iscsi"), "Ready").get("status") != "True"
     assert {one["metadata"]["name"] for one in edge.sandboxes()} == {"good"}
     # It can be deleted as any other.
-    edge.delete("pod/nfs")
-    edge.wait_gone("nfs")
+    edge.delete("pod/iscsi")
+    edge.wait_gone("iscsi")
     assert (container_ids(edge.pod("good")), restarts(edge.pod("good"))) == (before, 0)
 
 
