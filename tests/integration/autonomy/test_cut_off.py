@@ -31,7 +31,12 @@ def test_an_agent_that_starts_again_while_cut_off_manages_its_pods_as_before(out
     tmp_path.chmod(0o777)
     shared = [{"name": "shared", "hostPath": {"path": str(tmp_path)}}]
     mounts = [{"name": "shared", "mountPath": "/shared"}]
-    alive = {"exec": {"command": ["test", "!", "-e", "/shared/ill"]}, "periodSeconds": 1, "failureThreshold": 1}
+    alive = {
+        "exec": {"command": ["test", "!", "-e", "/shared/ill"]},
+        "initialDelaySeconds": 8,  # time for the test to see the restart and to heal before the next probe
+        "periodSeconds": 1,
+        "failureThreshold": 1,
+    }
     said = {"exec": {"command": ["sh", "-c", "echo stopped >>/shared/hook"]}}
     watched = container(livenessProbe=alive, volumeMounts=mounts, lifecycle={"preStop": said})
     outpost.run(
