@@ -11,8 +11,9 @@ import asyncio
 import os
 import re
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +30,9 @@ LOOK_S = 1.0
 """Longest time between the end of a container and the end of a follower, where the runtime gave no sign."""
 LOOK_CLOSED_S = 0.1
 """The same once the runtime has closed the file: the container has ended, or its log is being rotated."""
+LATE_S = 0.1
+"""So long after the first line of the next file one may still come into the rotated one: the runtime writes standard
+output and standard error each at its own pace."""
 GATHER_S = 0.01
 """Pause after a write, so that a chatty container costs a hundred looks a second and not one for each line."""
 
@@ -97,7 +101,7 @@ async def read_log(path: Path, options: LogOptions, is_running: Callable[[], boo
         look_s = LOOK_S
         ended = False
         while not reader.is_full:
-            moved, text = await asyncio.to_thread(reader.step)
+            moved, text = await asyncio.to_thread(reader.step, final=ended)
             if text:
                 yield text
             if moved:
@@ -106,7 +110,7 @@ async def read_log(path: Path, options: LogOptions, is_running: Callable[[], boo
                 return
             elif not is_running():
                 ended = True  # one more look: it may have written between the last one and its end
-            elif changes := await watch.changes(look_s):
+            elif changes := await watch.changes(LATE_S if reader.is_rotated else look_s):
                 if changes.get(reader.name, Happened(0)) & Happened.CLOSED:
                     look_s = LOOK_CLOSED_S
                 await asyncio.sleep(GATHER_S)
@@ -130,6 +134,13 @@ class _Reader:
         self._end = None if options.follow else size
         tail = options.tail_lines
         self._at = 0 if tail is None else tail_start(self._fd, size, tail)
+        self._rotated_at: float | None = None
+        """Monotonic: when the next file was first seen with a line in it."""
+
+    @property
+    def is_rotated(self) -> bool:
+        """The next file has begun, and this one is only watched for what comes late."""
+        return self._rotated_at is not None
 
     @property
     def is_full(self) -> bool:
@@ -142,14 +153,17 @@ class _Reader:
                 self._closed = True
                 os.close(self._fd)
 
-    def step(self) -> tuple[bool, bytes]:
-        """Go on by a block: whether there was anything new, and what of it is to be shown. Blocks."""
+    def step(self, *, final: bool = False) -> tuple[bool, bytes]:
+        """Go on by a block: whether there was anything new, and what of it is to be shown. Blocks.
+
+        `final`: nothing is written any more, not even late.
+        """
         with self._lock:
             if self._closed:
                 return False, b""
             lines = self._lines()
             if not lines and self._follow:
-                self._move_on()
+                self._move_on(final)
                 lines = self._lines()
             self._at += len(lines)
             return bool(lines), self._render(lines)
@@ -168,7 +182,7 @@ class _Reader:
                 return block
             size *= 4
 
-    def _move_on(self) -> None:
+    def _move_on(self, final: bool) -> None:
         """At the end of the file: begin again where it was emptied, go to the next one where it was rotated."""
         mine = os.fstat(self._fd)
         if mine.st_size < self._at:
@@ -178,12 +192,27 @@ class _Reader:
             there = os.stat(self._path)
         except FileNotFoundError:
             return  # moved away, the next one not yet made
-        is_next = (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino)
-        # Only once the next file has its first line is the last line of this one surely written.
-        if is_next and there.st_size > 0 and not self._lines():
-            os.close(self._fd)
-            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            self._at = 0
+        if (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino) or not there.st_size:
+            return
+        now = time.monotonic()
+        self._rotated_at = self._rotated_at or now
+        if (final or now - self._rotated_at >= LATE_S) and not self._lines():
+            with suppress(FileNotFoundError):  # renamed between the two calls: found at the next look
+                following = os.open(self._next(mine), os.O_RDONLY | os.O_CLOEXEC)
+                os.close(self._fd)
+                self._fd = following
+                self._at, self._rotated_at = 0, None
+
+    def _next(self, mine: os.stat_result) -> Path:
+        """The file after this one: where rotation went on meanwhile, an older one than the container's current."""
+        later = [
+            (found.st_mtime_ns, path)
+            for path in self._path.parent.glob(f"{self._path.name}.*")
+            if path.suffix not in (".gz", ".tmp")
+            and (found := path.stat()).st_ino != mine.st_ino
+            and found.st_mtime_ns > mine.st_mtime_ns
+        ]
+        return min(later, default=(0, self._path))[1]
 
 
 class _Renderer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from agent.cri.channel import RuntimeChannel
+from agent.cri.runtime import RuntimeClient
 from hack.processes import free_port
 from tests.integration.agent.edge import SLEEP, Edge, container, pod
 from tests.integration.server.client import Kubectl
@@ -144,6 +147,29 @@ def test_a_client_that_is_killed_leaves_no_session_behind(edge: Edge, kubectl: K
     process.communicate()
     wait_until(lambda: runtime_sessions(edge) == 0, timeout=10)
     wait_until(lambda: kubectl("exec", "web", "--", "pidof", "cat").stdout == b"", timeout=10)
+
+
+async def reopen_log(edge: Edge, container_id: str) -> None:
+    async with RuntimeChannel(edge.runtime.endpoint) as channel:
+        await RuntimeClient(channel).reopen_container_log(container_id)
+
+
+def test_a_followed_log_goes_on_over_rotations(edge: Edge, kubectl: Kubectl) -> None:
+    count = "i=0; while [ $i -lt 400 ]; do echo line $i; i=$((i+1)); sleep 0.01; done"
+    edge.run(pod("web", container(count), restartPolicy="Never"))
+    wait_until(lambda: "running" in str(edge.pod("web").get("status", {}).get("containerStatuses")))
+    (found,) = edge.containers()
+    (log,) = edge.agent.pod_logs_dir.glob(f"{edge.namespace}_web_*/main/0.log")
+    following = kubectl.start("logs", "-f", "web")
+    assert following.stdout is not None
+    first = following.stdout.readline()
+    for number in range(3):
+        wait_until(lambda: log.exists() and log.stat().st_size > 0)
+        log.rename(log.with_name(f"0.log.{number}"))
+        asyncio.run(reopen_log(edge, found["id"]))
+    shown = following.stdout.read()  # not `communicate`, which passes over what was read ahead
+    following.communicate(timeout=30)
+    assert (first + shown).decode().split("\n")[:-1] == [f"line {number}" for number in range(400)]
 
 
 def test_what_does_not_run_cannot_be_entered(edge: Edge, kubectl: Kubectl) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -265,6 +266,55 @@ async def test_a_follower_goes_on_into_the_next_file_and_misses_nothing_of_the_o
         new.write(line("e"))
         new.close()
         await follower.until(b"a\nb\nc\nd\ne\n")
+
+
+async def test_what_comes_late_into_the_rotated_file_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.pods.logs.LATE_S", 3600)  # a slow machine does not end the wait before the late line
+    log = write(tmp_path / "0.log", line("a"))
+    async with Follower(log) as follower:
+        await follower.until(b"a\n")
+        with log.open("a") as old:
+            log.rename(tmp_path / "0.log.20260102-030405")
+            write(log, line("c"))  # standard output is in the next file already, standard error not yet
+            await asyncio.sleep(0.05)
+            old.write(line("b"))
+        await follower.until(b"a\nb\n")
+        monkeypatch.setattr("agent.pods.logs.LATE_S", 0.0)
+        with log.open("a") as new:
+            new.write(line("d"))
+        await follower.until(b"a\nb\nc\nd\n")
+
+
+async def test_a_follower_passes_over_no_file_when_rotation_is_faster_than_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.pods.logs.LATE_S", 3600)
+    log = write(tmp_path / "0.log", line("a"))
+    async with Follower(log) as follower:
+        await follower.until(b"a\n")
+        for number, text in enumerate("bcd"):
+            log.rename(tmp_path / f"0.log.{9 - number}")
+            write(log, line(text))
+            os.utime(log, ns=(0, time.time_ns() + number + 1))  # a coarse clock does not tell them apart
+        await asyncio.sleep(0.05)
+        monkeypatch.setattr("agent.pods.logs.LATE_S", 0.0)
+        with log.open("a") as file:
+            file.write(line("e"))
+        await follower.until(b"a\nb\nc\nd\ne\n")
+
+
+async def test_an_ended_containers_rotated_log_is_read_to_its_end(tmp_path: Path) -> None:
+    log = write(tmp_path / "0.log", line("a"))
+    async with Follower(log) as follower:
+        await follower.until(b"a\n")
+        log.rename(tmp_path / "0.log.20260102-030405")
+        write(log, line("b"))
+        follower.running = False
+        async with asyncio.timeout(PATIENCE_S):
+            await follower.task
+        assert follower.got == b"a\nb\n"
 
 
 async def test_a_follower_begins_again_in_a_file_that_was_emptied(tmp_path: Path) -> None:
