@@ -122,10 +122,13 @@ class PodController:
         return uid in self._given
 
     async def _bring(self, uid: str) -> None:
-        delay = RETRY_INITIAL_S
+        delay, ends = RETRY_INITIAL_S, False
         try:
             while change := self._orders.pop(uid, None):
                 self._busy[uid].clear()
+                if ends != (ends := _ends(change)):
+                    # However often it could not be updated: its end is not what failed.
+                    delay = RETRY_INITIAL_S
                 try:
                     await self._call(uid, change)
                     delay = RETRY_INITIAL_S
@@ -205,7 +208,7 @@ class PodController:
         record = change.record or change.was
         assert record is not None
         uid = record.uid
-        if change.record is None or record.is_terminating:
+        if _ends(change):
             reason = "ProviderDeleteFailed"
         else:
             reason = "ProviderUpdateFailed" if uid in self._created else "ProviderCreateFailed"
@@ -220,6 +223,10 @@ class PodController:
         if (reason, message) not in said:
             said.add((reason, message))
             self._events.record(ObjectReference.of(record.pod), kind, reason, message)
+
+
+def _ends(change: DesiredChange) -> bool:
+    return change.record is None or change.record.is_terminating
 
 
 def _is_new(change: DesiredChange) -> bool:

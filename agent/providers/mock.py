@@ -2,7 +2,7 @@
 
 For fleets and tests: everything that the API server and `kubectl` see is as with real pods. The pods are kept in the
 agent's record, so they survive its restarts as those of a real provider do. Given the same seed, a pod of the same name
-meets the same latencies and failures.
+meets the same latencies and failures, in whatever namespace: a test's own has a random name.
 """
 
 from __future__ import annotations
@@ -244,9 +244,9 @@ class MockProvider:
     async def _called(self, kind: str, record: PodRecord) -> Random:
         """Take the call's time, and fail it where it is to fail."""
         await self._open.wait()
-        name = record.pod.full_name
+        name, pod = record.pod.full_name, record.pod.metadata.name
         self._calls[name, kind] = number = self._calls.get((name, kind), 0) + 1
-        chance = Random(f"{self._config.seed}/{name}/{kind}/{number}")  # noqa: S311
+        chance = Random(f"{self._config.seed}/{pod}/{kind}/{number}")  # noqa: S311
         await asyncio.sleep(drawn(getattr(self._config.latency, kind), chance))
         if chance.random() < getattr(self._config.failures, kind):
             raise Retryable(f"the mock provider fails this {kind}, as its config says")

@@ -144,6 +144,18 @@ async def test_a_failed_delete_is_told_as_one_and_tried_again() -> None:
 
 
 @in_virtual_time
+async def test_the_end_of_a_pod_whose_creates_failed_long_is_tried_again_soon() -> None:
+    world = World({"create": [Retryable("away")] * 9, "delete": [Retryable("away")] * 3})
+
+    async def work() -> None:
+        await world.want(record(), wait_s=130)
+        await world.want(record(terminating=True), wait_s=10)
+
+    await beside(world.controller.run(), work)
+    assert [at for at, kind, _ in world.calls if kind == "delete"] == [130, 131, 133, 137]
+
+
+@in_virtual_time
 async def test_the_newest_order_of_a_pod_wins_and_pods_do_not_wait_for_each_other() -> None:
     world = World(slow_s=5)
 

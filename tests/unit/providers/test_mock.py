@@ -195,6 +195,22 @@ async def test_calls_fail_at_their_rate_and_alike_for_the_same_seed(tmp_path: Pa
 
 
 @in_virtual_time
+async def test_calls_fail_alike_in_every_namespace(tmp_path: Path) -> None:
+    seen = []
+    for namespace in ("shop", "test-1f3a"):
+        world = World(tmp_path, "seed: 1\nfailures: {create: 0.3}")
+
+        async def work(world: World = world, namespace: str = namespace) -> None:
+            pods = [record(f"p{n}", namespace=namespace) for n in range(100)]
+            seen.append([await outcome(world.mock.create_pod(pod)) for pod in pods])
+
+        await world.life(work)
+    assert seen[0] == seen[1]
+    assert True in seen[0]
+    assert False in seen[0]
+
+
+@in_virtual_time
 async def test_what_it_does_not_have_is_not_found(tmp_path: Path) -> None:
     world = World(tmp_path)
 
