@@ -137,7 +137,11 @@ async def test_images_are_listed_and_found_by_name_and_id(images: ImageClient) -
     assert await images.image_status(pb.ImageSpec(image=image.id)) is not None
     assert image.id in {listed.id for listed in await images.list_images()}
     assert await images.image_status(pb.ImageSpec(image="registry.example/nothing:1")) is None
-    assert (await images.image_fs_info()).image_filesystems[0].fs_id.mountpoint
+    for _ in range(300):  # containerd looks at its disk every 10 s, and has nothing to tell before
+        if found := (await images.image_fs_info()).image_filesystems:
+            break
+        await asyncio.sleep(0.2)
+    assert found[0].fs_id.mountpoint
 
 
 async def test_a_pull_that_fails_says_why(images: ImageClient) -> None:

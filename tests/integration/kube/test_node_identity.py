@@ -45,7 +45,7 @@ async def house(cluster: Cluster) -> AsyncIterator[House]:
 
 
 async def soon(awaitable: Any) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return await awaitable
 
 
