@@ -23,6 +23,8 @@ HANDSHAKE_S = 10.0
 IDLE_S = 90.0
 """Also for a request's head to arrive. The kubelet's, longer than what API servers keep a connection for."""
 ACCEPT_PAUSE_S = 0.5
+LONGEST_REQUEST_LINE_BYTES = 256 * 1024
+"""`kubectl exec` sends its command in the request's line, and Linux lets one argument have 128 KiB."""
 
 SERVER = "edgelet"
 """Told to clients; the library would name itself with its version."""
@@ -49,7 +51,14 @@ class Exchange(web.RequestHandler):
     __slots__ = ("is_busy",)
 
     def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop, log: logging.Logger) -> None:
-        super().__init__(server, loop=loop, keepalive_timeout=IDLE_S, logger=log, access_log=None)  # type: ignore[arg-type]
+        super().__init__(
+            server,
+            loop=loop,
+            keepalive_timeout=IDLE_S,
+            max_line_size=LONGEST_REQUEST_LINE_BYTES,
+            logger=log,
+            access_log=None,  # type: ignore[arg-type]
+        )
         self.is_busy = False
         """A request is under way."""
 

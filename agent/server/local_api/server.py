@@ -21,6 +21,7 @@ from agent.clock import Clock
 from agent.config import Settings
 from agent.errors import ConfigError
 from agent.kube.rest import Api
+from agent.server.connections import LONGEST_REQUEST_LINE_BYTES
 from agent.server.local_api.access import KUBECONFIG, LocalAccess, local_access
 from agent.server.ports import Pods, PodStatuses
 from agent.store.base import Store
@@ -83,7 +84,13 @@ class LocalApiServer:
         context.load_cert_chain(access.files.certificate, access.files.key)
         app = web.Application(client_max_size=BODY_BYTES)
         app.router.add_route("*", "/{path:.*}", self._answer)
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_S)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=STOP_S,
+            max_line_size=LONGEST_REQUEST_LINE_BYTES,
+        )
         await runner.setup()
         try:
             await web.SockSite(runner, listener, ssl_context=context).start()

@@ -132,6 +132,13 @@ async def test_old_tls_is_not_spoken(settings: Settings, authority: Authority, a
             assert response.status == 200
 
 
+async def test_a_command_as_long_as_linux_lets_one_be_fits_into_a_request(
+    settings: Settings, authority: Authority, admin: Path
+) -> None:
+    async with served(settings, Provider(), authority.pem, admin) as api:
+        assert (await api.get(f"/healthz?command={'a' * 128 * 1024}"))[0] == 200
+
+
 async def test_unknown_paths_and_methods_are_refused(settings: Settings, authority: Authority, admin: Path) -> None:
     async with served(settings, Silent(), authority.pem, admin) as api:
         assert (await api.get("/execute/shop/web/main"))[0] == 404
