@@ -112,7 +112,7 @@ def metrics_server(plane: ControlPlane, folder: Path) -> Iterator[None]:
         "--kubelet-use-node-status-port",
         "--metric-resolution=15s",
     ]
-    daemon = Daemon(NAME, command, folder)
+    daemon = Daemon(NAME, command, folder, working_folder=folder)  # it writes certificates where it stands
     daemon.start()
     try:
         yield
