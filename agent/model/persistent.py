@@ -14,7 +14,6 @@ FILESYSTEM = "Filesystem"
 BLOCK = "Block"
 PROTECTION_FINALIZER = "kubernetes.io/pvc-protection"
 MOUNT_OPTIONS_ANNOTATION = "volume.beta.kubernetes.io/mount-options"
-GID_ANNOTATION = "pv.beta.kubernetes.io/gid"
 
 
 class PersistentVolumeClaimSpec(K8sStruct, frozen=True):

@@ -24,6 +24,7 @@ from agent.model.status import (
     timestamp,
 )
 from agent.pods import status_details as details
+from agent.pods.go_duration import go_duration
 from agent.pods.knowledge import NO_HEALTH, Failure, Knowledge
 from agent.pods.restart import causes_of_restart, restart_due, restarts, runs_again
 from agent.pods.translate.identity import spec_hash
@@ -239,7 +240,7 @@ class _Writer:
             return self._waiting(None, initializing=False)
         meta = self._pod.metadata
         name = f"{meta.name}_{meta.namespace}({meta.uid})"
-        message = f"back-off {_duration(backoff.delay_s)} restarting failed container={spec.name} pod={name}"
+        message = f"back-off {go_duration(backoff.delay_s)} restarting failed container={spec.name} pod={name}"
         return Waiting(reason=CRASH_LOOP, message=message)
 
     def _waiting(self, failure: Failure | None, *, initializing: bool) -> Waiting:
@@ -272,9 +273,3 @@ def _told_end(before: ContainerStatus | None, newest: ObservedContainer) -> Stat
 
 def _time(unix_ns: int) -> str | None:
     return timestamp(unix_ns / 1e9) if unix_ns else None
-
-
-def _duration(seconds: float) -> str:
-    """As Go prints it: 10s, 2m40s."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

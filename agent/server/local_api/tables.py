@@ -7,9 +7,9 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 from typing import Any
 
+from agent.model.status import unix_seconds
 from agent.server.local_api.pod_row import POD_COLUMNS, pod_cells
 
 Json = dict[str, Any]
@@ -88,7 +88,7 @@ def _pair(first: int, unit: str, second: int, smaller: str) -> str:
 def _ago(unix_s: float) -> Callable[[object], str]:
     def ago(time: object) -> str:
         try:
-            return human_duration(unix_s - datetime.fromisoformat(str(time)).timestamp())
+            return human_duration(unix_s - unix_seconds(str(time)))
         except ValueError:
             return UNKNOWN
 
