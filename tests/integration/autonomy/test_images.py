@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from hack.images import BUSYBOX
@@ -16,9 +18,19 @@ def away() -> str:
     return f"127.0.0.1:{free_port()}/app:1"
 
 
-def test_always_means_the_present_image_while_the_registry_is_away_and_what_is_absent_waits(outpost: Outpost) -> None:
-    present, absent = away(), away()
-    outpost.runtime.ctr("images", "tag", BUSYBOX, present)
+@pytest.fixture
+def present(outpost: Outpost) -> Iterator[str]:
+    """Such an image, on the machine all the same. Its tag goes after the test: a runtime shows any tag of an image."""
+    reference = away()
+    outpost.runtime.ctr("images", "tag", BUSYBOX, reference)
+    yield reference
+    outpost.runtime.ctr("images", "remove", "--sync", reference)
+
+
+def test_always_means_the_present_image_while_the_registry_is_away_and_what_is_absent_waits(
+    outpost: Outpost, present: str
+) -> None:
+    absent = away()
     always = {"imagePullPolicy": "Always"}
     outpost.run(
         pod("present", {**container(), **always, "image": present}),
@@ -34,9 +46,7 @@ def test_always_means_the_present_image_while_the_registry_is_away_and_what_is_a
 
 
 @pytest.mark.parametrize("outpost_flags", [["--offline-images=none"]])
-def test_where_it_is_not_wanted_always_waits_for_the_registry(outpost: Outpost) -> None:
-    present = away()
-    outpost.runtime.ctr("images", "tag", BUSYBOX, present)
+def test_where_it_is_not_wanted_always_waits_for_the_registry(outpost: Outpost, present: str) -> None:
     outpost.run(pod("present", {**container(), "image": present, "imagePullPolicy": "Always"}))
     wait_until(lambda: status_of(outpost.pod("present"))["state"]["waiting"]["reason"] == "ErrImagePull")
     assert "OfflineImage" not in {reason for reason, _ in outpost.events("present")}
