@@ -11,15 +11,11 @@ from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 
-from agent.config import Taint
 from agent.model.quantity import parse as parse_quantity
 from agent.store.address import parse as parse_address
 
 _DNS_LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
-_LABEL_WORD = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?")
-_TAINT = re.compile(r"(?P<key>[^=:]+)(?:=(?P<value>[^:]*))?(?::(?P<effect>.*))?")
-_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 _SYSCTL_PART = r"[a-z0-9](?:[-_a-z0-9]*[a-z0-9])?"
 _SYSCTL = re.compile(rf"(?=.{{1,253}}$)(?:{_SYSCTL_PART}[./])*(?:{_SYSCTL_PART}\*?|\*)")
@@ -39,25 +35,6 @@ ENFORCED = (
 
 _TRUE = frozenset({"true", "t", "1"})
 _FALSE = frozenset({"false", "f", "0"})
-
-# What the NodeRestriction admission lets a node say about itself in the namespaces kubernetes.io and k8s.io.
-_OWN_LABELS = frozenset(
-    {
-        "beta.kubernetes.io/arch",
-        "beta.kubernetes.io/instance-type",
-        "beta.kubernetes.io/os",
-        "failure-domain.beta.kubernetes.io/region",
-        "failure-domain.beta.kubernetes.io/zone",
-        "kubernetes.io/arch",
-        "kubernetes.io/hostname",
-        "kubernetes.io/os",
-        "node.kubernetes.io/instance-type",
-        "topology.kubernetes.io/region",
-        "topology.kubernetes.io/zone",
-    }
-)
-_OWN_NAMESPACES = ("kubelet.kubernetes.io", "node.kubernetes.io")
-_RESERVED_NAMESPACES = ("kubernetes.io", "k8s.io")
 
 
 def text(value: object) -> str:
@@ -198,7 +175,7 @@ def address(value: object) -> str:
 
 
 def addresses(value: object) -> tuple[str, ...]:
-    return tuple(_address(text(item)) for item in _items(value))
+    return tuple(_address(text(item)) for item in items(value))
 
 
 def node_ips(value: object) -> str:
@@ -215,7 +192,7 @@ def node_ips(value: object) -> str:
 
 def sysctls(value: object) -> tuple[str, ...]:
     """Names of kernel parameters that belong to a pod's own namespaces; a `*` at the end stands for any rest."""
-    found = tuple(text(item) for item in _items(value))
+    found = tuple(text(item) for item in items(value))
     for one in found:
         if not _SYSCTL.fullmatch(one):
             raise ValueError(f"{one!r} is no name of a kernel parameter")
@@ -227,7 +204,7 @@ def sysctls(value: object) -> tuple[str, ...]:
 
 def images(value: object) -> tuple[str, ...]:
     """Names of images without tag and digest; a `/*` at the end stands for any rest."""
-    found = tuple(text(item) for item in _items(value))
+    found = tuple(text(item) for item in items(value))
     for one in found:
         name = one.removesuffix("/*")
         tagged = name == one and ":" in name.rpartition("/")[2]
@@ -262,7 +239,7 @@ def reserved(value: object) -> dict[str, str]:
     if isinstance(value, Mapping):
         pairs = [(text(key), str(amount)) for key, amount in value.items()]
     else:
-        pairs = [_pair(text(item)) for item in _items(value)]
+        pairs = [pair(text(item)) for item in items(value)]
     for name, amount in pairs:
         if name not in ("cpu", "memory", "ephemeral-storage", "pid"):
             raise ValueError(f"{name!r} cannot be reserved: cpu, memory, ephemeral-storage and pid can")
@@ -273,7 +250,7 @@ def reserved(value: object) -> dict[str, str]:
 
 def enforced(value: object) -> tuple[str, ...]:
     """Names of what is enforced by cgroups; `none` alone, or nothing, is nothing."""
-    found = tuple(text(item) for item in _items(value))
+    found = tuple(text(item) for item in items(value))
     if found == ("none",):
         return ()
     for one in found:
@@ -282,57 +259,13 @@ def enforced(value: object) -> tuple[str, ...]:
     return found
 
 
-def labels(value: object) -> dict[str, str]:
-    """`a=b,c=d`, or a mapping. Labels that the API server would not let a node set on itself are refused here."""
-    found: dict[str, str] = {}
-    if isinstance(value, Mapping):
-        pairs = [(text(key), text(word)) for key, word in value.items()]
-    else:
-        pairs = [_pair(text(item)) for item in _items(value)]
-    for key, word in pairs:
-        _check_label(key, word)
-        if reserved_label(key):
-            raise ValueError(
-                f"label {key!r} is reserved: below kubernetes.io and k8s.io a node may only name itself with"
-                f" {' or '.join(f'{name}/…' for name in _OWN_NAMESPACES)} and the well-known labels"
-            )
-        found[key] = word
-    return found
-
-
-def reserved_label(key: str) -> bool:
-    """A node may not set this label on itself. Source: the NodeRestriction admission controller's page."""
-    namespace, slash, _ = key.partition("/")
-    if not slash or not _within(namespace, _RESERVED_NAMESPACES):
-        return False
-    return key not in _OWN_LABELS and not _within(namespace, _OWN_NAMESPACES)
-
-
-def taints(value: object) -> tuple[Taint, ...]:
-    """`key=value:Effect,…`, or a list of those or of mappings with key, value and effect."""
-    found = tuple(_taint(item) for item in _items(value))
-    for one in found:
-        if not one.effect:
-            raise ValueError(f"taint {one.key!r} has no effect: write key=value:{'|'.join(_EFFECTS)}")
-    seen = [(one.key, one.effect) for one in found]
-    for twice in seen:
-        if seen.count(twice) > 1:
-            raise ValueError(f"taint {twice[0]}:{twice[1]} is there twice")
-    return found
-
-
-def provider_taint(value: object) -> Taint:
-    """A taint, or just its key (virtual-kubelet's form): then value and effect are empty and filled in later."""
-    return _taint(value)
-
-
 def namespaces(value: object) -> tuple[str, ...]:
-    return tuple(_dns_label(text(item)) for item in _items(value))
+    return tuple(_dns_label(text(item)) for item in items(value))
 
 
 def service_accounts(value: object) -> tuple[str, ...]:
     """NAME or NAMESPACE/NAME."""
-    found = tuple(text(item) for item in _items(value))
+    found = tuple(text(item) for item in items(value))
     for one in found:
         namespace, slash, name = one.rpartition("/")
         if slash:
@@ -348,50 +281,18 @@ def _dns_label(name: str) -> str:
     return name
 
 
-def effect(value: object) -> str:
-    if value not in _EFFECTS:
-        raise ValueError(f"{value!r} is none of {', '.join(_EFFECTS)}")
-    return str(value)
-
-
-def _items(value: object) -> list[object]:
+def items(value: object) -> list[object]:
     """A YAML list, or words with commas between."""
     if isinstance(value, list):
         return value
     return [word for item in text(value).split(",") if (word := item.strip())]
 
 
-def _pair(item: str) -> tuple[str, str]:
+def pair(item: str) -> tuple[str, str]:
     key, equals, word = item.partition("=")
     if not equals:
         raise ValueError(f"{item!r} is not written key=value")
     return key.strip(), word.strip()
-
-
-def _check_label(key: str, word: str) -> None:
-    prefix, slash, name = key.rpartition("/")
-    if (slash and not is_subdomain(prefix)) or len(name) > 63 or not _LABEL_WORD.fullmatch(name):
-        raise ValueError(f"{key!r} is no label key")
-    if word and (len(word) > 63 or not _LABEL_WORD.fullmatch(word)):
-        raise ValueError(f"label {key!r} cannot have the value {word!r}")
-
-
-def _taint(item: object) -> Taint:
-    if isinstance(item, Mapping):
-        if unknown := sorted(str(key) for key in item.keys() - {"key", "value", "effect"}):
-            raise ValueError(f"a taint has no {unknown[0]!r}: it has key, value and effect")
-        found = Taint(text(item.get("key", "")), text(item.get("value", "")), text(item.get("effect", "")))
-    else:
-        match = _TAINT.fullmatch(text(item))
-        if match is None:
-            raise ValueError(f"{item!r} is not written key=value:Effect")
-        found = Taint(match["key"], match["value"] or "", match["effect"] or "")
-        if (match["value"] is not None or match["effect"] is not None) and not found.effect:
-            raise ValueError(f"taint {item!r} has no effect: write key=value:{'|'.join(_EFFECTS)}")
-    _check_label(found.key, found.value)
-    if found.effect:
-        effect(found.effect)
-    return found
 
 
 def _address(word: str) -> str:
@@ -399,7 +300,3 @@ def _address(word: str) -> str:
         return str(ip_address(word.strip()))
     except ValueError:
         raise ValueError(f"{word!r} is no IP address") from None
-
-
-def _within(namespace: str, parents: tuple[str, ...]) -> bool:
-    return any(namespace == parent or namespace.endswith(f".{parent}") for parent in parents)

@@ -22,7 +22,7 @@ from agent.kube.bootstrap_token import BootstrapToken
 from agent.kube.discovery import Cluster
 from agent.kube.enrol import enrol_with, write_bootstrap_kubeconfig, write_kubeconfig
 from agent.kube.pki import CLIENT, IssuedPair, folder_of
-from agent.options import JOINED_KUBECONFIG
+from agent.option_table import JOINED_KUBECONFIG
 
 _HASH = re.compile(r"sha256:[0-9a-fA-F]{64}")
 

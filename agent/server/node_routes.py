@@ -17,7 +17,7 @@ from aiohttp import web
 from agent.config import Settings, Taint
 from agent.model.record import PodRecord
 from agent.model.status import PodStatus
-from agent.options import OPTIONS
+from agent.option_table import OPTIONS
 from agent.providers.contract import TellsHealth
 from agent.server.ports import Pods, PodStatuses
 

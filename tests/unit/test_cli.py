@@ -14,7 +14,7 @@ from agent import __version__
 from agent.cli import main
 from agent.config import Settings, Taint
 from agent.errors import ConfigError, Retryable
-from agent.options import OPTIONS
+from agent.option_table import OPTIONS
 
 Run = Callable[[Settings, object], Awaitable[None]]
 VARIABLES = [option.env for option in OPTIONS if option.env] + ["VKUBELET_TAINT_VALUE", "VKUBELET_TAINT_EFFECT"]

@@ -10,7 +10,8 @@ import yaml
 
 from agent.config import Settings, Taint
 from agent.errors import ConfigError
-from agent.options import OPTIONS, resolve
+from agent.option_table import OPTIONS
+from agent.options import resolve
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,314 @@
+"""Every setting's names, form, help and default in one table.
+
+What reads flags, environment and file, the help text and the docs all come from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+
+from agent import option_labels
+from agent import option_values as form
+from agent.config import Settings
+
+DEFAULT_KUBECONFIG = Path("config/config.yaml")
+JOINED_KUBECONFIG = Path("/etc/edgelet/kubeconfig")
+"""Where `edgelet join` writes unless told otherwise."""
+DEFAULT_MANIFESTS = Path("config/manifests")
+DEFAULT_TAINT_KEY = "virtual-kubelet.io/provider"
+TAINT_VALUE_ENV = "VKUBELET_TAINT_VALUE"
+TAINT_EFFECT_ENV = "VKUBELET_TAINT_EFFECT"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting. `flag` has no dashes in front; `key` is its name in the settings file, beside the flag's own."""
+
+    field: str
+    flag: str
+    parse: Callable[[object], object]
+    metavar: str
+    help: str
+    key: str = ""
+    env: str = ""
+    flag_alias: str = ""
+    many: bool = False
+    """A list: the flag may be given again and adds to it."""
+    default: str = ""
+    """The default in words, where Settings' own says too little."""
+
+    @property
+    def file_key(self) -> str:
+        head, *rest = self.flag.split("-")
+        return self.key or head + "".join(word.capitalize() for word in rest)
+
+    @property
+    def switch(self) -> bool:
+        """The flag may stand without a value."""
+        return self.parse is form.switch
+
+    def default_in_words(self) -> str:
+        """What holds where nothing is given; empty: nothing does."""
+        if self.default:
+            return self.default
+        found = next(field for field in fields(Settings) if field.name == self.field).default
+        return str(found).lower() if isinstance(found, bool) else "" if found in (None, (), MISSING) else str(found)
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "kubeconfig", "kubeconfig", form.optional_path, "FILE",
+        "the cluster to join; empty: standalone, with static pods only",
+        env="KUBECONFIG", default=f"{DEFAULT_KUBECONFIG} or {JOINED_KUBECONFIG} where it exists, else standalone",
+    ),
+    Option(
+        "bootstrap_kubeconfig", "bootstrap-kubeconfig", form.optional_path, "FILE",
+        "asks for the node's certificate where the kubeconfig is missing or its certificate ended", default="none",
+    ),
+    Option(
+        "cert_dir", "cert-dir", form.optional_path, "DIR", "certificates that the cluster issued to this node",
+        default="ROOT_DIR/pki",
+    ),
+    Option(
+        "rotate_certificates", "rotate-certificates", form.switch, "BOOL",
+        "renew the client certificate in CERT_DIR in time",
+    ),
+    Option(
+        "rotate_server_certificates", "rotate-server-certificates", form.switch, "BOOL",
+        "have the certificate of the node's API signed by the cluster, and renewed; somebody there has to approve it",
+        key="serverTLSBootstrap",
+    ),
+    Option(
+        "node_name", "nodename", form.node_name, "NAME", "the Node's name",
+        key="nodeName", env="DEFAULT_NODE_NAME", flag_alias="hostname-override", default="the host name",
+    ),
+    Option(
+        "provider", "provider", form.provider, "NAME",
+        "who runs the pods: a name that `edgelet providers` lists, or module:Class; mynode and example-provider mean"
+        " containerd",
+    ),
+    Option(
+        "provider_config", "provider-config", form.optional_path, "FILE", "the provider's own settings",
+        default="none",
+    ),
+    Option(
+        "full_resync_period", "full-resync-period", form.duration, "DURATION",
+        "how often to see whether the provider has all pods of this node and no others", default="1m",
+    ),
+    Option(
+        "node_ip", "node-ip", form.node_ips, "ADDRESS",
+        "the Node's InternalIP: one address, or one IPv4 and one IPv6 with a comma between",
+        key="nodeIP", env="VKUBELET_POD_IP", default="the address of the default route",
+    ),
+    Option("node_labels", "node-labels", option_labels.labels, "KEY=VALUE,...", "labels of the Node", many=True),
+    Option(
+        "register_with_taints", "register-with-taints", option_labels.taints, "KEY=VALUE:EFFECT,...",
+        "taints that the Node is made with", many=True,
+    ),
+    Option(
+        "provider_taint", "taint", option_labels.provider_taint, "KEY[=VALUE:EFFECT]",
+        "taint the Node with its provider; the value is the provider's name and the effect NoSchedule unless given"
+        f" here or in {TAINT_VALUE_ENV} and {TAINT_EFFECT_ENV}",
+        env="VKUBELET_TAINT_KEY", default=f"{DEFAULT_TAINT_KEY}=PROVIDER:NoSchedule, none with containerd",
+    ),
+    Option("disable_taint", "disable-taint", form.switch, "BOOL", "no provider taint, whatever else says so"),
+    Option("max_pods", "max-pods", form.whole(0, 100_000), "N", "pods that the Node takes"),
+    Option(
+        "container_runtime_endpoint", "container-runtime-endpoint", form.endpoint, "URL", "the runtime's CRI socket",
+    ),
+    Option("root_dir", "root-dir", form.path, "DIR", "the record of pods, and their volumes"),
+    Option(
+        "store", "store", form.store, "URL",
+        "the record: sqlite:///PATH, or beside a local copy redis://HOST, rediss://, redis+sentinel://, etcd://, etcds://",
+        env="EDGELET_STORE", default="sqlite, ROOT_DIR/record.db",
+    ),
+    Option(
+        "store_key_file", "store-key-file", form.optional_path, "FILE",
+        "the key that Secrets and tokens are sealed with in the record; made where it is missing",
+        default="ROOT_DIR.key, beside the root folder",
+    ),
+    Option(
+        "pod_manifest_path", "pod-manifest-path", form.optional_path, "PATH", "folder or file of static pods",
+        default=f"{DEFAULT_MANIFESTS} when standalone, else none",
+    ),
+    Option("pod_logs_dir", "pod-logs-dir", form.path, "DIR", "containers' logs"),
+    Option(
+        "container_log_links_dir", "container-log-links-dir", form.path, "DIR",
+        "links to the logs, by which log shippers find them",
+    ),
+    Option("cluster_dns", "cluster-dns", form.addresses, "ADDRESS,...", "DNS servers of the cluster, for its pods",
+           key="clusterDNS", many=True, default="none"),
+    Option("cluster_domain", "cluster-domain", form.domain, "DOMAIN", "the cluster's DNS domain"),
+    Option(
+        "resolv_conf", "resolv-conf", form.optional_path, "FILE",
+        "what pods with the node's own DNS get; empty: nothing",
+    ),
+    Option("cgroup_root", "cgroup-root", form.cgroup, "PATH", "cgroup below which pods' cgroups are made"),
+    Option(
+        "cgroup_driver", "cgroup-driver", form.choice("cgroupfs", "systemd", ""), "NAME",
+        "who makes pods' cgroups: cgroupfs or systemd", default="what the runtime uses",
+    ),
+    Option(
+        "cpu_cfs_quota", "cpu-cfs-quota", form.switch, "BOOL", "enforce containers' cpu limits",
+        key="cpuCFSQuota",
+    ),
+    Option(
+        "pod_max_pids", "pod-max-pids", form.whole(-1, 4_194_304), "N",
+        "processes and threads of each pod; -1: only all pods together are limited",
+        key="podPidsLimit",
+    ),
+    Option(
+        "system_reserved", "system-reserved", form.reserved, "RESOURCE=QUANTITY,...",
+        "what pods leave to the system: cpu, memory, ephemeral-storage, pid", many=True, default="none",
+    ),
+    Option(
+        "kube_reserved", "kube-reserved", form.reserved, "RESOURCE=QUANTITY,...",
+        "what pods leave to the agent and the runtime", many=True, default="none",
+    ),
+    Option(
+        "enforce_node_allocatable", "enforce-node-allocatable", form.enforced, "NAME,...",
+        "who is kept in these bounds by cgroups: pods, system-reserved, kube-reserved, system-reserved-compressible,"
+        " kube-reserved-compressible, or none",
+        many=True, default="pods",
+    ),
+    Option(
+        "system_reserved_cgroup", "system-reserved-cgroup", form.optional_cgroup, "PATH",
+        "the system's cgroup, where it is to be enforced", default="none",
+    ),
+    Option(
+        "kube_reserved_cgroup", "kube-reserved-cgroup", form.optional_cgroup, "PATH",
+        "the cgroup of agent and runtime, where it is to be enforced", default="none",
+    ),
+    Option("parallel_starts", "parallel-starts", form.whole(1, 1000), "N", "pods started at the same time"),
+    Option(
+        "max_parallel_image_pulls", "max-parallel-image-pulls", form.whole(1, 1000), "N",
+        "images pulled at the same time", flag_alias="registry-pull-limit",
+    ),
+    Option(
+        "registry_qps", "registry-qps", form.rate, "N", "image pulls begun a second; 0: as many as wanted",
+        key="registryPullQPS", default="5",
+    ),
+    Option(
+        "registry_burst", "registry-burst", form.whole(1, 100_000), "N",
+        "image pulls that may begin at once all the same",
+    ),
+    Option(
+        "offline_images", "offline-images", form.choice("present", "none"), "WHICH",
+        "what a container with the pull policy Always is started from while its registry can't be reached: the image"
+        " that is present, or none",
+    ),
+    Option(
+        "image_pull_credentials_verification_policy", "image-pull-credentials-verification-policy",
+        form.choice("NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify"),
+        "POLICY",
+        "images on the machine that a pod has to show credentials for, unless they were pulled without any:"
+        " AlwaysVerify, NeverVerify, or which of them it need not",
+    ),
+    Option(
+        "preloaded_images_verification_allowlist", "preloaded-images-verification-allowlist", form.images,
+        "IMAGE,...", "images that NeverVerifyAllowlistedImages means; IMAGE has no tag and may end in /*", many=True,
+        default="none",
+    ),
+    Option(
+        "image_credential_provider_config", "image-credential-provider-config", form.optional_path, "PATH",
+        "a CredentialProviderConfig, or a folder of them: programs that give credentials for images", default="none",
+    ),
+    Option(
+        "image_credential_provider_bin_dir", "image-credential-provider-bin-dir", form.optional_path, "DIR",
+        "the folder of those programs", default="none",
+    ),
+    Option(
+        "seccomp_default", "seccomp-default", form.switch, "BOOL",
+        "the runtime's seccomp profile, not none, for containers that ask for no profile",
+    ),
+    Option(
+        "allowed_unsafe_sysctls", "allowed-unsafe-sysctls", form.sysctls, "NAME,...",
+        "kernel parameters that pods may set beside the safe ones; NAME may end in *", many=True, default="none",
+    ),
+    Option(
+        "scripts_enabled", "scripts-enabled", form.switch, "BOOL",
+        "let pods be programs of the host (docs/scripts.md), where the two lists below allow it",
+    ),
+    Option(
+        "scripts_namespaces", "scripts-namespaces", form.namespaces, "NAMESPACE,...",
+        "namespaces whose pods may be programs of the host", many=True, default="none",
+    ),
+    Option(
+        "scripts_service_accounts", "scripts-service-accounts", form.service_accounts, "[NAMESPACE/]NAME,...",
+        "service accounts whose pods may be programs of the host", many=True, default="none",
+    ),
+    Option("port", "port", form.whole(0, 65535), "PORT", "HTTPS port of the node's API; 0: none", env="KUBELET_PORT"),
+    Option(
+        "address", "address", form.address, "ADDRESS", "where the node's API listens",
+        default="every address",
+    ),
+    Option(
+        "tls_cert_file", "tls-cert-file", form.optional_path, "FILE", "certificate of the node's API",
+        env="APISERVER_CERT_LOCATION", default="a self-signed one",
+    ),
+    Option(
+        "tls_private_key_file", "tls-private-key-file", form.optional_path, "FILE", "its private key",
+        env="APISERVER_KEY_LOCATION", default="that of the self-signed certificate",
+    ),
+    Option(
+        "client_ca_file", "client-ca-file", form.optional_path, "FILE",
+        "who signs the certificates of the node API's clients",
+        key="clientCAFile", env="APISERVER_CA_CERT_LOCATION", default="the cluster's CA in the kubeconfig",
+    ),
+    Option(
+        "authentication_token_webhook", "authentication-token-webhook", form.switch, "BOOL",
+        "the node's API takes bearer tokens and has the API server review them",
+    ),
+    Option(
+        "authentication_token_webhook_cache_ttl", "authentication-token-webhook-cache-ttl", form.duration, "DURATION",
+        "how long a token that was found good counts as good", default="2m",
+    ),
+    Option(
+        "authorization_mode", "authorization-mode", form.choice("Webhook", "AlwaysAllow"), "MODE",
+        "who decides what a client of the node's API may do: Webhook, the API server; AlwaysAllow, nobody: every"
+        " client that is known may do everything",
+    ),
+    Option(
+        "authorization_webhook_cache_authorized_ttl", "authorization-webhook-cache-authorized-ttl", form.duration,
+        "DURATION", "how long its yes holds", default="5m",
+    ),
+    Option(
+        "authorization_webhook_cache_unauthorized_ttl", "authorization-webhook-cache-unauthorized-ttl", form.duration,
+        "DURATION", "how long its no holds", default="30s",
+    ),
+    Option(
+        "streaming_connection_idle_timeout", "streaming-connection-idle-timeout", form.duration, "DURATION",
+        "an exec, attach or port-forward without a byte for so long is ended", default="4h",
+    ),
+    Option(
+        "enable_system_log_handler", "enable-system-log-handler", form.switch, "BOOL",
+        "the node's API shows the files in /var/log to those who may get nodes/log",
+    ),
+    Option(
+        "read_only_port", "read-only-port", form.whole(0, 65535), "PORT",
+        "HTTP port for health, pods and figures, without authentication; 0: none",
+    ),
+    Option(
+        "local_api", "local-api", form.listening, "ADDRESS:PORT",
+        "where this node itself answers Kubernetes requests, also while cut off (docs/local-api.md); empty: nowhere",
+        key="localAPI", default="127.0.0.1:10550",
+    ),
+    Option(
+        "inject_local_api", "inject-local-api", form.switch, "BOOL",
+        "pods find the local API where they look for the API server, and trust it; on loopback: those on the host's"
+        " network",
+        key="injectLocalAPI",
+    ),
+    Option(
+        "local_api_secrets", "local-api-secrets", form.switch, "BOOL", "the local API shows recorded Secrets too",
+        key="localAPISecrets",
+    ),
+    Option(
+        "log_level", "log-level",
+        form.choice("trace", "debug", "info", "warning", "error", aliases={"warn": "warning"}), "LEVEL",
+        "trace, debug, info, warning or error",
+    ),
+    Option("log_format", "log-format", form.choice("text", "json"), "FORMAT", "text or json (one object a line)"),
+)  # fmt: skip
