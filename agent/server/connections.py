@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 
@@ -87,9 +88,10 @@ class Exchange(web.RequestHandler):
 
 
 class Connections:
-    def __init__(self, server: web.Server, context: ssl.SSLContext | None) -> None:
+    def __init__(self, server: web.Server, tls: Callable[[], ssl.SSLContext] | None) -> None:
+        """`tls` is asked for each connection's context; None: without TLS."""
         self._server = server
-        self._context = context
+        self._tls = tls
         self._log = quiet_log()
         self._handshakes: dict[asyncio.Task[None], None] = {}
         self._open: dict[Exchange, None] = {}
@@ -125,8 +127,8 @@ class Connections:
             _, made = await loop.connect_accepted_socket(
                 lambda: Exchange(self._server, loop, self._log),
                 client,
-                ssl=self._context,
-                ssl_handshake_timeout=HANDSHAKE_S if self._context is not None else None,
+                ssl=self._tls and self._tls(),
+                ssl_handshake_timeout=HANDSHAKE_S if self._tls is not None else None,
             )
         except OSError as error:  # no TLS, or a certificate that is not the cluster's: not worth a line in the log
             logger.debug("kubelet API: no handshake: {}", error)

@@ -11,7 +11,6 @@ import asyncio
 import errno
 import os
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 
@@ -21,7 +20,6 @@ from loguru import logger
 from agent.clock import Clock, SystemClock
 from agent.config import Settings
 from agent.errors import ConfigError, NotFound, Permanent, Retryable
-from agent.server.certificate import CertificateFiles, server_certificate
 from agent.server.checkpoint import CheckpointRoutes
 from agent.server.connections import SERVER, Connections, mark_busy
 from agent.server.container_logs import container_log
@@ -34,8 +32,8 @@ from agent.server.reviews import ApiServer, Lives, Reviews
 from agent.server.stats import StatsRoutes
 from agent.server.streaming import StreamingRoutes
 from agent.server.takeover import Upgraded
+from agent.server.tls import ServingTls
 
-CERTIFICATE_CHECK_S = 3600.0
 STOP_S = 0.2
 """Time for requests under way when the agent stops: a follower of a log would stay for ever."""
 
@@ -65,15 +63,13 @@ class KubeletServer:
         self._api = api
         self._provider = provider
         self._statuses = statuses
-        self._client_ca = client_ca
-        self._addresses = tuple(addresses)
         self._clock = clock or SystemClock()
-        self._read_addresses = read_addresses or (lambda: self._addresses)
-        self._certificate_news = asyncio.Event()
+        fixed = tuple(addresses)
+        self._tls = ServingTls(settings, client_ca, read_addresses or (lambda: fixed), self._clock)
 
     def certificate_changed(self) -> None:
         """Another one lies on the disk: take it up now."""
-        self._certificate_news.set()
+        self._tls.changed()
 
     async def run(self, listener: socket.socket | None = None) -> None:
         """Serve until cancelled, on `listener` where one is given. Port 0 in the settings: serve nothing.
@@ -83,8 +79,7 @@ class KubeletServer:
         if listener is None and self._settings.port == 0:
             await asyncio.get_running_loop().create_future()
             return
-        files = await self._certificate()
-        context = await asyncio.to_thread(self._tls, files)
+        await self._tls.load()
         node = NodeRoutes(self._settings, self._provider, self._statuses)
         stats = StatsRoutes(self._provider)
         routes = [
@@ -97,7 +92,7 @@ class KubeletServer:
         ]
         async with AsyncExitStack() as stack:
             opened = listener or _listen(self._settings.address, self._settings.port, "--port")
-            serving = [await self._serving(stack, opened, self._application(routes, self._gate()), context)]
+            serving = [await self._serving(stack, opened, self._application(routes, self._gate()), self._tls)]
             if port := self._settings.read_only_port:
                 opened = _listen(self._settings.address, port, "--read-only-port")
                 readable = self._application([*node.readable(), *stats.routes()], None)
@@ -105,18 +100,18 @@ class KubeletServer:
             async with asyncio.TaskGroup() as tasks:
                 for connections, opened in serving:
                     tasks.create_task(connections.accept(opened), name="connections")
-                await self._keep_certificate(context, files)
+                await self._tls.run()
 
     async def _serving(
-        self, stack: AsyncExitStack, listener: socket.socket, app: web.Application, context: ssl.SSLContext | None
+        self, stack: AsyncExitStack, listener: socket.socket, app: web.Application, tls: ServingTls | None
     ) -> tuple[Connections, socket.socket]:
         stack.callback(listener.close)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_S)
         stack.push_async_callback(runner.cleanup)
         await runner.setup()
         assert runner.server is not None
-        logger.info("kubelet API on port {}{}", listener.getsockname()[1], "" if context else ", read only")
-        return Connections(runner.server, context), listener
+        logger.info("kubelet API on port {}{}", listener.getsockname()[1], "" if tls else ", read only")
+        return Connections(runner.server, tls.context if tls else None), listener
 
     def _application(self, routes: Iterable[web.AbstractRouteDef], gate: Gate | None) -> web.Application:
         @web.middleware
@@ -144,65 +139,6 @@ class KubeletServer:
             takes_tokens=settings.authentication_token_webhook,
             allows_all=settings.authorization_mode == "AlwaysAllow",
         )
-
-    # ------------------------------------------------------------ TLS
-
-    async def _certificate(self) -> CertificateFiles:
-        try:
-            return await asyncio.to_thread(self._chosen_certificate)
-        except OSError as error:
-            raise ConfigError(f"--root-dir: the server's certificate cannot be kept: {error}") from error
-
-    def _chosen_certificate(self) -> CertificateFiles:
-        return server_certificate(self._settings, self._read_addresses(), self._clock.wall())
-
-    def _tls(self, files: CertificateFiles) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(files.certificate, files.key)
-        if (authorities := self._authorities()) is not None:
-            # Asked for, not demanded: a client without one is told 401, which a failed handshake cannot say.
-            context.verify_mode = ssl.CERT_OPTIONAL
-            try:
-                context.load_verify_locations(cadata=authorities)
-            except ssl.SSLError as error:
-                source = self._settings.client_ca_file or "the kubeconfig's certificate-authority"
-                raise ConfigError(f"--client-ca-file: {source} is not a PEM certificate") from error
-        return context
-
-    def _authorities(self) -> str | None:
-        file = self._settings.client_ca_file
-        try:
-            content = self._client_ca if file is None else file.read_bytes()
-            return None if content is None else content.decode("ascii")
-        except OSError as error:
-            raise ConfigError(f"--client-ca-file {file}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"--client-ca-file: {file or 'the CA'} is not a PEM certificate") from error
-
-    async def _keep_certificate(self, context: ssl.SSLContext, files: CertificateFiles) -> None:
-        """For as long as the server runs: renew our own, take up a given one that was replaced."""
-        version = await asyncio.to_thread(files.version)
-        while True:
-            await self._certificate_due()
-            try:
-                files = await self._certificate()
-                if (now := await asyncio.to_thread(files.version)) != version:
-                    context.load_cert_chain(files.certificate, files.key)  # connections made from now on have it
-                    version = now
-                    logger.info("kubelet API: new server certificate")
-            except (ConfigError, OSError) as error:
-                logger.warning("kubelet API: the present certificate stays: {}", error)
-
-    async def _certificate_due(self) -> None:
-        due = asyncio.ensure_future(self._clock.sleep(CERTIFICATE_CHECK_S))
-        told = asyncio.ensure_future(self._certificate_news.wait())
-        try:
-            await asyncio.wait((due, told), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            due.cancel()
-            told.cancel()
-        self._certificate_news.clear()
 
     # ------------------------------------------------------------ every request
 

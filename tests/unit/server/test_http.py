@@ -331,6 +331,12 @@ class FakeClock:
         await self.wake.wait()
         self.wake.clear()
 
+    async def minute_later(self) -> None:
+        """All that was due is done."""
+        self.sleeping.clear()
+        self.wake.set()
+        await self.sleeping.wait()
+
 
 async def test_port_zero_listens_nowhere_until_it_is_stopped(settings: Settings) -> None:
     task = asyncio.ensure_future(KubeletServer(replace(settings, port=0), Silent(), Silent(), None, []).run())
@@ -358,21 +364,52 @@ async def test_a_replaced_certificate_is_taken_up_and_a_broken_one_is_not(
         writer.close()
         return bytes(der)
 
-    async def an_hour_later() -> None:
-        clock.sleeping.clear()
-        clock.wake.set()
-        await clock.sleeping.wait()
-
     try:
         async with asyncio.timeout(PATIENCE_S):
             first = await shown()
             authority.issue(given, "second")
-            await an_hour_later()
+            await clock.minute_later()
             second = await shown()
             assert second != first
             given.write_bytes(b"half a certif")
-            await an_hour_later()
+            await clock.minute_later()
             assert await shown() == second
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_a_replaced_client_authority_is_the_only_one_trusted_from_then_on(
+    settings: Settings, authority: Authority, admin: Path, tmp_path: Path
+) -> None:
+    file, following = tmp_path / "ca.pem", Authority()
+    file.write_bytes(authority.pem)
+    newcomer = following.issue(tmp_path / "newcomer.pem", "admin", "system:masters")
+    clock = FakeClock(1.0)
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    server = KubeletServer(replace(settings, client_ca_file=file), Silent(), Silent(), None, [], clock)
+    task = asyncio.ensure_future(server.run(listener))
+
+    async def is_let_in(certificate: Path) -> bool:
+        await clock.sleeping.wait()
+        try:
+            async with aiohttp.ClientSession() as session:
+                context = client_context(certificate)
+                async with session.get(f"https://127.0.0.1:{port}/healthz", ssl=context) as response:
+                    return response.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await is_let_in(admin), await is_let_in(newcomer)) == (True, False)
+            file.write_bytes(following.pem)
+            await clock.minute_later()
+            assert (await is_let_in(admin), await is_let_in(newcomer)) == (False, True)
+            file.unlink()
+            await clock.minute_later()
+            assert (await is_let_in(admin), await is_let_in(newcomer)) == (False, True)
     finally:
         task.cancel()
         await asyncio.wait([task])
