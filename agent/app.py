@@ -18,7 +18,7 @@ from typing import Any
 from loguru import logger
 
 from agent import __version__
-from agent.clock import SystemClock
+from agent.clock import Clock, NodeClock, SystemClock
 from agent.config import Settings
 from agent.errors import ConfigError, NotFound, Permanent, Retryable
 from agent.kube.credentials import Credentials
@@ -39,6 +39,7 @@ from agent.node.known import KnownNode
 from agent.node.plugins import Plugins
 from agent.node.reserved import others_limits, pods_limits
 from agent.node.status import allocatable, node_ips
+from agent.node.timekeeper import Timekeeper
 from agent.pods.controller import PodController
 from agent.pods.desired import DesiredChange, DesiredPods
 from agent.pods.ports import Events, Objects, Tokens
@@ -109,11 +110,12 @@ class _ApiSide:
 class Agent:
     """All parts of a running agent, wired."""
 
-    def __init__(self, settings: Settings, store: Store, side: _ApiSide) -> None:
+    def __init__(self, settings: Settings, store: Store, side: _ApiSide, clock: NodeClock | None = None) -> None:
         self._settings = settings
         self._store = store
         self._side = side
-        recent = RecentEvents(side.events, settings.node_name, SystemClock())
+        self._clock = clock = clock or SystemClock()
+        recent = RecentEvents(side.events, settings.node_name, clock)
         events: Events = recent if settings.local_api else side.events
         facts = read_facts(settings.root_dir)
         api = side.api
@@ -134,6 +136,7 @@ class Agent:
             node_ips=node_ips(facts, settings),
             health_changed=self._health_changed,
             node=self._known_node,
+            clock=clock,
             config_file=settings.provider_config,
         )
         self._node: NodeController | None = None
@@ -147,13 +150,13 @@ class Agent:
                 self._provider.notify_pods(self._controller.pod_updated)
         else:
             resync_s = settings.full_resync_period
-            self._follower = Follower(self._provider, store, side.objects, events, SystemClock(), resync_s=resync_s)
+            self._follower = Follower(self._provider, store, side.objects, events, clock, resync_s=resync_s)
             self._controller = PodController(self._follower, events, self._publish, status_is_update=False)
             self._follower.notify_pods(self._controller.pod_updated)
         self._desired = DesiredPods(store, self._desired_changed, _origins(settings))
         self._statuses: dict[str, PodStatus] = {}
         if side.api is not None:
-            told = NodeSide(self._provider, settings.provider, self._health_changed, SystemClock().wall)
+            told = NodeSide(self._provider, settings.provider, self._health_changed, clock.wall)
             attached = AttachedVolumes()
             if isinstance(self._provider, UsesCsi):
                 csi_node = CsiNode(side.api, settings.node_name, self._node_uid)
@@ -164,7 +167,7 @@ class Agent:
                 settings,
                 told,
                 events,
-                SystemClock(),
+                clock,
                 configure=told.configure,
                 attached=attached,
                 on_registered=self._plugins.node_registered if self._plugins is not None else None,
@@ -186,10 +189,10 @@ class Agent:
             )
         )
         self._server = KubeletServer(
-            settings, self._provider, self, ca, context.node_ips, api=side.api, read_addresses=self._addresses
+            settings, self._provider, self, ca, context.node_ips, clock, side.api, read_addresses=self._addresses
         )
         parts = Parts(self._provider, self, store, self._own_node, recent.all, side.api)
-        self._local_api = LocalApiServer(settings, parts, SystemClock())
+        self._local_api = LocalApiServer(settings, parts, clock)
         recent.changed = lambda: self._local_api.changed("events")
 
     async def live(self) -> None:
@@ -250,7 +253,7 @@ class Agent:
             yield "kubelet API", self._server.run()
             if wants_issued(self._settings):
                 changed = self._server.certificate_changed
-                serving = ServingCertificate(self._side.api, self._settings, self._addresses, SystemClock(), changed)
+                serving = ServingCertificate(self._side.api, self._settings, self._addresses, self._clock, changed)
                 yield "serving certificate", serving.run()
         yield "local API", self._local_api.run()
 
@@ -355,6 +358,7 @@ def _origins(settings: Settings) -> frozenset[Origin]:
 async def _build(settings: Settings, credentials: Credentials | None, stack: AsyncExitStack) -> Agent:
     store = await open_record(settings, SystemClock())
     stack.push_async_callback(store.close)
+    clock = await Timekeeper.load(store, corrigible=credentials is not None)
     agent: Agent
 
     def wake(pod_uid: str) -> None:
@@ -363,16 +367,18 @@ async def _build(settings: Settings, credentials: Credentials | None, stack: Asy
     if credentials is None:
         side = _ApiSide(RecordedObjects(store), StandaloneTokens(), LoggedEvents())
     else:
+        credentials.wall = clock.wall
         api = Api(credentials)
+        api.dated = clock.heard
         stack.push_async_callback(api.close)
-        side = _cluster_side(settings, api, store, wake)
-        side.jobs.append(("client certificate", ClientCertificate(api, credentials, settings, SystemClock()).run()))
-    agent = Agent(settings, store, side)
+        side = _cluster_side(settings, api, store, wake, clock)
+        side.jobs.append(("client certificate", ClientCertificate(api, credentials, settings, clock).run()))
+    side.jobs.append(("known time", clock.run()))
+    agent = Agent(settings, store, side, clock)
     return agent
 
 
-def _cluster_side(settings: Settings, api: Api, store: Store, wake: Callable[[str], None]) -> _ApiSide:
-    clock = SystemClock()
+def _cluster_side(settings: Settings, api: Api, store: Store, wake: Callable[[str], None], clock: Clock) -> _ApiSide:
     objects = ReferencedObjects(api, store, wake, clock)
     events = EventRecorder(api, settings.node_name, clock, store)
     return _ApiSide(

@@ -18,6 +18,7 @@ need ip iproute2
 need iptables iptables
 need conntrack conntrack
 need socat socat
+need faketime faketime
 need redis-check-rdb redis-tools # it is redis-server under another name; the package of that name would start a service
 for package in "$@"; do need "$package" "$package"; done
 [ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ] || [ -x /usr/libexec/cni/bridge ] || missing+=(containernetworking-plugins)

@@ -13,7 +13,7 @@ import os
 import ssl
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -64,11 +64,13 @@ class Credentials:
         self._look_at = time.monotonic() + LOOK_AGAIN_S
         self._not_before = 0.0
         self._renewing = asyncio.Lock()
+        self.wall: Callable[[], float] = time.time
+        """Unix seconds by which a token has ended."""
 
     @classmethod
     async def load(cls, kubeconfig: Path | str) -> Credentials:
         """Read the kubeconfig. Raises ConfigError: one line that names the file."""
-        access, seen = await _load(str(kubeconfig))
+        access, seen = await _load(str(kubeconfig), time.time())
         if access.problem:
             logger.warning("kubeconfig {}: no credential yet: {}", kubeconfig, access.problem)
         return cls(str(kubeconfig), access, seen)
@@ -97,7 +99,7 @@ class Credentials:
                 return self._access
             self._not_before = time.monotonic() + RENEWAL_PAUSE_S
             try:
-                access, self._seen = await _load(self._kubeconfig)
+                access, self._seen = await _load(self._kubeconfig, self.wall())
             except ConfigError as error:
                 # Half-written or broken since the start: what is loaded may still be good.
                 logger.warning("credential is not renewed: {}", error)
@@ -122,13 +124,13 @@ class Credentials:
 
     def _usable(self) -> bool:
         access = self._access
-        return not access.problem and (access.expires_at is None or time.time() < access.expires_at)
+        return not access.problem and (access.expires_at is None or self.wall() < access.expires_at)
 
     def _is_due(self) -> bool:
         access = self._access
         if time.monotonic() < self._not_before:
             return False
-        if access.problem or (access.renew_at is not None and time.time() >= access.renew_at):
+        if access.problem or (access.renew_at is not None and self.wall() >= access.renew_at):
             return True
         if time.monotonic() < self._look_at:
             return False
@@ -136,17 +138,17 @@ class Credentials:
         return fingerprint([name for name, _, _ in self._seen]) != self._seen
 
 
-async def _load(kubeconfig: str) -> tuple[Access, Fingerprint]:
+async def _load(kubeconfig: str, now: float) -> tuple[Access, Fingerprint]:
     reading = await read_kubeconfig(kubeconfig)
     for remark in reading.remarks:
         logger.warning("{}", remark)
     try:
-        return _access(reading), reading.seen
+        return _access(reading, now), reading.seen
     except (OSError, ValueError) as error:
         raise ConfigError(f"kubeconfig {kubeconfig}: {' '.join(str(error).split())}") from error
 
 
-def _access(reading: Reading) -> Access:
+def _access(reading: Reading, now: float) -> Access:
     tls = None
     if reading.server.startswith("https"):
         tls = ssl.create_default_context(cadata=reading.ca.decode() if reading.ca else None)
@@ -157,8 +159,8 @@ def _access(reading: Reading) -> Access:
         if not reading.verify:
             tls.check_hostname = False
             tls.verify_mode = ssl.CERT_NONE
-    now, ends = time.time(), reading.expires_at
-    margin = 0.0 if ends is None else min(RENEWAL_MARGIN_S, (ends - now) * 0.2)
+    ends = reading.expires_at
+    margin = 0.0 if ends is None else min(RENEWAL_MARGIN_S, max(0.0, (ends - now) * 0.2))
     return Access(
         server=reading.server,
         user=reading.user,

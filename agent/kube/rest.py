@@ -26,6 +26,7 @@ from loguru import logger
 from yarl import URL
 
 from agent import __version__, own_metrics
+from agent.clock import uptime
 from agent.errors import Conflict, EdgeletError, Forbidden, Gone, NotFound, Permanent, Retryable
 from agent.kube.credentials import Access, Credentials
 from agent.kube.link import Link, Wait
@@ -81,6 +82,8 @@ class Api:
         self._date = ""
         self._dated_at = 0.0
         self._unauthorized = False
+        self.dated: Callable[[float], None] = lambda _: None
+        """Told the API server's time, in Unix seconds, whenever an answer brings a new one."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0, keepalive_timeout=KEEP_CONNECTIONS_S, socket_factory=checked_socket, ttl_dns_cache=30
@@ -125,7 +128,7 @@ class Api:
             stated = parsedate_to_datetime(self._date).timestamp()
         except ValueError:
             return None
-        return stated + asyncio.get_running_loop().time() - self._dated_at
+        return stated + uptime() - self._dated_at
 
     async def get(self, path: str, params: Params | None = None, *, timeout_s: float = CALL_TIMEOUT_S) -> bytes:
         return await self.request("GET", path, params=params, timeout_s=timeout_s)
@@ -225,8 +228,13 @@ class Api:
         if response.status not in (502, 503, 504):
             self._answered(wait.since)
             self._unauthorized = response.status == 401
-            self._date, self._dated_at = response.headers.get("Date", ""), asyncio.get_running_loop().time()
+            self._note_date(response.headers.get("Date", ""))
         return response.status, answer, response.headers
+
+    def _note_date(self, date: str) -> None:
+        is_new, self._date, self._dated_at = date != self._date, date, uptime()
+        if is_new and (now := self.server_time()) is not None:
+            self.dated(now)
 
     async def _send(
         self,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agent.clock import SystemClock, age_by_wall
 from agent.pods.admission.gate import Gate
 from agent.pods.cgroup_tree import CgroupTree
 from agent.pods.downward import NodeContext
@@ -59,6 +60,10 @@ class Machine:
     """The node's, which changes with its network; None: `translate` has all there is to know."""
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
+    since: Callable[[float], float] = SystemClock().since
+    """As `agent.clock.NodeClock`."""
+    age: Callable[[int], float] = age_by_wall
+    """Seconds since a moment that the runtime wrote (Unix nanoseconds) of what lives now."""
 
     def translate_for(self, uid: str) -> TranslateContext:
         """What that pod is translated with."""

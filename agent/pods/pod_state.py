@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+import math
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +42,8 @@ class PodState:
     pull_failures: dict[str, str] = field(default_factory=dict)
     """By image: what its last pull said, for those who only see that it backs off."""
     ended_at: dict[str, float] = field(default_factory=dict)
+    looked_at: float = -math.inf
+    """Monotonic: when the runtime was last read."""
     retries: dict[str, float] = field(default_factory=dict)
     """Seconds until the next try, by step."""
     post_starting: dict[str, Health] = field(default_factory=dict)
@@ -73,13 +76,17 @@ class PodState:
         self.retries[step] = delay
         return delay
 
-    def note_ends(self, observed: ObservedPod, now: float, wall: float) -> None:
-        """Date the containers that have ended, in monotonic time, and forget those that are gone."""
+    def note_ends(self, observed: ObservedPod, now: float, age: Callable[[int], float]) -> None:
+        """Date the containers that have ended, in monotonic time, and forget those that are gone.
+
+        What had not ended at the look before this one has ended since, whatever the clocks say (`age`: `Machine.age`).
+        """
         ended = [c for c in observed.containers if c.state is ContainerState.EXITED]
         for container in ended:
             if container.id not in self.ended_at:
-                age = max(0.0, wall - container.finished_at_ns / 1e9) if container.finished_at_ns else 0.0
-                self.ended_at[container.id] = now - age
+                ago = age(container.finished_at_ns) if container.finished_at_ns else 0.0
+                self.ended_at[container.id] = max(now - ago, self.looked_at)
+        self.looked_at = now
         for gone in self.ended_at.keys() - {c.id for c in ended}:
             del self.ended_at[gone]
         self.replaced &= {c.id for c in observed.containers}

@@ -27,7 +27,7 @@ def probe_running(machine: Machine, state: PodState, observed: ObservedPod, told
         elif container.id not in health and container.id not in state.post_starting:
             spec = state.container(container.name)
             if spec is not None:
-                age = max(0.0, machine.wall() - container.started_at_ns / 1e9)
+                age = machine.age(container.started_at_ns)
                 adopted = last_health(container.id, told, pod)
                 prober.start(pod, spec, container.id, next(iter(ips), ""), running_for_s=age, adopted=adopted)
     if state.stop is not None:

@@ -199,7 +199,7 @@ class PodWorker:
         self._resizer.note(observed)
         if state.stop is None:
             await self._resizer.perform(observed)
-        state.note_ends(observed, now, machine.wall())
+        state.note_ends(observed, now, machine.age)
         if state.refused_reason == SCRIPTS_DISABLED and observed.alive and state.stop is None:
             # It ran before the machine's owner took the permission back.
             self.stop(StopCause.FAILED, self._grace_s, SCRIPTS_DISABLED, state.refused)
@@ -300,7 +300,7 @@ class PodWorker:
             return None
         if self._status is not None and self._status.phase.is_terminal:
             return None
-        due = now + unix_seconds(started) + seconds - self._machine.wall()
+        due = now + seconds - self._machine.since(unix_seconds(started))
         if due > now:
             return due
         self.stop(StopCause.FAILED, self._grace_s, "DeadlineExceeded", DEADLINE_EXCEEDED)

@@ -151,6 +151,8 @@ async def build_machine(
         pulls=PullGate(settings.max_parallel_image_pulls, settings.registry_qps, settings.registry_burst),
         access=await _pull_records(context, images),
         plugins=plugins,
+        wall=context.clock.wall,
+        since=context.clock.since,
     )
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from agent.clock import NodeClock, SystemClock
 from agent.config import Settings
 from agent.model.logs import LogOptions
 from agent.model.record import PodRecord
@@ -72,6 +73,8 @@ class ProviderContext:
     """Call it when the provider becomes able or unable to run pods: the Node says so at once."""
     node: NodeView | None = None
     """The own Node as the API server last showed it: labels, taints, allocatable. None: nobody watches it."""
+    clock: NodeClock = field(default_factory=SystemClock)
+    """Its wall time is the machine's as long as that can be true."""
     config_file: Path | None = None
     """`--provider-config`. What is in it is the provider's own matter: it raises ConfigError where that is wrong."""
 

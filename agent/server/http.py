@@ -166,7 +166,7 @@ class KubeletServer:
 
     async def _container_logs(self, request: web.Request) -> web.StreamResponse:
         namespace, name, container = (request.match_info[key] for key in ("namespace", "pod", "container"))
-        return await container_log(request, self._provider, namespace, name, container, self._clock.wall())
+        return await container_log(request, self._provider, namespace, name, container)
 
 
 async def _name(_request: web.Request, response: web.StreamResponse) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from agent.clock import Clock
 from agent.errors import NotFound, Permanent
 from agent.model.record import PodRecord
 from agent.server.container_logs import container_log
@@ -20,9 +19,8 @@ TUNNEL = "SPDY/3.1+portforward.k8s.io"
 
 
 class PodStreams:
-    def __init__(self, provider: Pods, clock: Clock, idle_s: float) -> None:
+    def __init__(self, provider: Pods, idle_s: float) -> None:
         self._provider = provider
-        self._clock = clock
         self._routes = StreamingRoutes(provider, idle_s)
 
     async def answer(self, target: Target, request: web.Request) -> web.StreamResponse:
@@ -41,7 +39,7 @@ class PodStreams:
             if request.method != "GET":
                 raise Permanent(BAD_REQUEST, "a log can only be read")
             namespace, name = target.namespace, target.name
-            return await container_log(request, self._provider, namespace, name, container, self._clock.wall())
+            return await container_log(request, self._provider, namespace, name, container)
         request.match_info["container"] = container
         return await (self._routes.exec if target.stream == "exec" else self._routes.attach)(request)
 

@@ -127,7 +127,7 @@ class LocalApiServer:
             forwarder = Forwarder(self._upstream, self._recorded)
             self._asked.set()
         self._view = LocalView(Sources(parts.pods, parts.store, parts.node, parts.events), self._clock)
-        streams = PodStreams(parts.provider, self._clock, self._settings.streaming_connection_idle_timeout)
+        streams = PodStreams(parts.provider, self._settings.streaming_connection_idle_timeout)
         return Dispatch(self._view, streams, forwarder, self._clock, secrets=self._settings.local_api_secrets)
 
     async def _keep_answers(self) -> None:

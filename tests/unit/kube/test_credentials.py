@@ -171,7 +171,7 @@ async def test_a_plugins_token_is_renewed_before_it_ends(tmp_path: Path, monkeyp
     await credentials.current()
     assert (tmp_path / "calls").read_text() == "x\n"
     now = time.time()
-    monkeypatch.setattr("agent.kube.credentials.time.time", lambda: now + 850)
+    credentials.wall = lambda: now + 850
     assert (await credentials.current()).headers == {"Authorization": "Bearer t"}
     assert (tmp_path / "calls").read_text() == "x\nx\n"
 

@@ -319,6 +319,8 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
             access=PullRecords(MemoryStore()),
             monotonic=time.monotonic,
             wall=time.wall,
+            since=lambda unix_s: max(0.0, time.wall() - unix_s),
+            age=lambda unix_ns: max(0.0, time.wall() - unix_ns / 1e9),
         )
         made = Scene(cri, machine, time, root, objects, tokens, events, mounts, tasks, workers)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from agent.model.observed import ContainerState, ObservedContainer, ObservedPod
@@ -31,6 +32,11 @@ def ended(container_id: str, finished_at_s: float = 0.0) -> ObservedContainer:
     )
 
 
+def by(wall: float) -> Callable[[int], float]:
+    """Ages by a wall clock that shows that."""
+    return lambda unix_ns: max(0.0, wall - unix_ns / 1e9)
+
+
 def pod(*containers: ObservedContainer) -> ObservedPod:
     return ObservedPod("u-1", "shop", "web", (), containers)
 
@@ -43,27 +49,34 @@ def test_a_step_that_fails_again_waits_twice_as_long_up_to_a_minute() -> None:
 
 def test_an_end_is_dated_by_its_age() -> None:
     mine = state()
-    mine.note_ends(pod(ended("c", finished_at_s=1000)), now=50.0, wall=1007.0)
+    mine.note_ends(pod(ended("c", finished_at_s=1000)), now=50.0, age=by(1007.0))
     assert mine.ended_at == {"c": 43.0}
 
 
 def test_an_end_is_dated_once_whatever_the_wall_clock_does_then() -> None:
     mine = state()
-    mine.note_ends(pod(ended("c", finished_at_s=1000)), now=50.0, wall=1007.0)
-    mine.note_ends(pod(ended("c", finished_at_s=1000)), now=60.0, wall=9_000_000.0)
+    mine.note_ends(pod(ended("c", finished_at_s=1000)), now=50.0, age=by(1007.0))
+    mine.note_ends(pod(ended("c", finished_at_s=1000)), now=60.0, age=by(9_000_000.0))
     assert mine.ended_at == {"c": 43.0}
 
 
 def test_an_end_in_the_future_or_without_a_date_was_now() -> None:
     mine = state()
-    mine.note_ends(pod(ended("future", finished_at_s=2000), ended("dateless")), now=50.0, wall=1007.0)
+    mine.note_ends(pod(ended("future", finished_at_s=2000), ended("dateless")), now=50.0, age=by(1007.0))
     assert mine.ended_at == {"future": 50.0, "dateless": 50.0}
+
+
+def test_an_end_that_the_look_before_did_not_show_is_no_older_than_that_look() -> None:
+    mine = state()
+    mine.note_ends(pod(), now=45.0, age=by(1000.0))
+    mine.note_ends(pod(ended("c", finished_at_s=1000)), now=50.0, age=by(9_000_000.0))
+    assert mine.ended_at == {"c": 45.0}
 
 
 def test_ends_of_removed_containers_are_forgotten() -> None:
     mine = state()
-    mine.note_ends(pod(ended("c")), now=50.0, wall=1.0)
-    mine.note_ends(pod(), now=51.0, wall=2.0)
+    mine.note_ends(pod(ended("c")), now=50.0, age=by(1.0))
+    mine.note_ends(pod(), now=51.0, age=by(2.0))
     assert mine.ended_at == {}
 
 
@@ -94,6 +107,6 @@ def test_attempts_are_recalled_from_the_status_and_from_the_logs() -> None:
 
 def test_attempts_that_were_seen_are_remembered_when_the_container_is_gone() -> None:
     mine = state()
-    mine.note_ends(pod(replace(ended("c"), attempt=3)), now=50.0, wall=1.0)
-    mine.note_ends(pod(), now=51.0, wall=2.0)
+    mine.note_ends(pod(replace(ended("c"), attempt=3)), now=50.0, age=by(1.0))
+    mine.note_ends(pod(), now=51.0, age=by(2.0))
     assert mine.attempts == {"main": 3}

@@ -157,6 +157,22 @@ async def test_a_pod_whose_deadline_passes_is_ended_and_stays_as_failed(tmp_path
 
 
 @with_skipped_time
+async def test_a_clock_that_jumps_by_years_ends_no_pod_before_its_deadline(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        await s.running(record(activeDeadlineSeconds=60))
+        right = s.machine.wall
+        s.machine.wall = lambda: right() + 10 * 365 * 86400
+        s.skip(40)
+        s.workers["u-1"].wake()
+        s.exit("main", 1)
+        await s.until(lambda: s.main().restartCount == 1 and s.is_running("main"))
+        assert s.phase == "Running"
+        s.skip(21)
+        await s.until(lambda: s.phase == "Failed")
+        assert s.updates[-1].status.reason == "DeadlineExceeded"
+
+
+@with_skipped_time
 async def test_cleaning_up_is_tried_until_it_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene(tmp_path) as s:
         worker = await s.running()
