@@ -16,6 +16,15 @@ class Taint:
     effect: str
 
 
+EVICTION_HARD = {
+    "memory.available": "100Mi",
+    "nodefs.available": "10%",
+    "nodefs.inodesFree": "5%",
+    "imagefs.available": "15%",
+    "imagefs.inodesFree": "5%",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Every setting with its default. Paths are absolute or relative to the working folder; times are seconds."""
@@ -102,6 +111,17 @@ class Settings:
     """Whom a cgroup keeps in bounds: pods, system-reserved, kube-reserved, and the two with -compressible."""
     system_reserved_cgroup: str = ""
     kube_reserved_cgroup: str = ""
+    eviction_hard: dict[str, str] = field(default_factory=lambda: dict(EVICTION_HARD))
+    """By signal, a quantity or a share (`10%`): with less than that available a pod goes at once."""
+    eviction_soft: dict[str, str] = field(default_factory=dict)
+    """The same, after `eviction_soft_grace_period` (seconds by signal) of it."""
+    eviction_soft_grace_period: dict[str, float] = field(default_factory=dict)
+    eviction_minimum_reclaim: dict[str, str] = field(default_factory=dict)
+    """How much more than the threshold must be available before it counts as over, by signal."""
+    eviction_max_pod_grace_period: int = 0
+    """Seconds that a pod has at most to end at a soft threshold; negative: its own grace period."""
+    eviction_pressure_transition_period: float = 300.0
+    """A pressure counts as over only this long after it was last seen, so that a Node on the brink does not flap."""
     resolv_conf: Path | None = Path("/etc/resolv.conf")
     """What pods with the node's DNS inherit; None: nothing."""
     parallel_starts: int = 4

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
-from agent import option_labels
+from agent import option_eviction, option_labels
 from agent import option_values as form
-from agent.config import Settings
+from agent.config import EVICTION_HARD, Settings
 
 DEFAULT_KUBECONFIG = Path("config/config.yaml")
 JOINED_KUBECONFIG = Path("/etc/edgelet/kubeconfig")
@@ -180,6 +180,33 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "kube_reserved_cgroup", "kube-reserved-cgroup", form.optional_cgroup, "PATH",
         "the cgroup of agent and runtime, where it is to be enforced", default="none",
+    ),
+    Option(
+        "eviction_hard", "eviction-hard", option_eviction.thresholds, "SIGNAL<AMOUNT,...",
+        "with less of it available pods go at once: memory.available, nodefs.available, nodefs.inodesFree,"
+        " imagefs.available, imagefs.inodesFree, pid.available; what is given replaces the whole default, empty: none",
+        many=True, default=",".join(f"{signal}<{amount}" for signal, amount in EVICTION_HARD.items()),
+    ),
+    Option(
+        "eviction_soft", "eviction-soft", option_eviction.thresholds, "SIGNAL<AMOUNT,...",
+        "the same, once it lasts for the signal's --eviction-soft-grace-period", many=True, default="none",
+    ),
+    Option(
+        "eviction_soft_grace_period", "eviction-soft-grace-period", option_eviction.grace_periods,
+        "SIGNAL=DURATION,...", "how long a soft threshold must be crossed before pods go", many=True, default="none",
+    ),
+    Option(
+        "eviction_minimum_reclaim", "eviction-minimum-reclaim", option_eviction.minimum_reclaims,
+        "SIGNAL=AMOUNT,...", "how much more than its threshold a signal must have again before no more pods go",
+        many=True, default="none",
+    ),
+    Option(
+        "eviction_max_pod_grace_period", "eviction-max-pod-grace-period", form.whole(-1, 2**31 - 1), "SECONDS",
+        "how long a pod has at most to end at a soft threshold; -1: its own grace period",
+    ),
+    Option(
+        "eviction_pressure_transition_period", "eviction-pressure-transition-period", form.duration, "DURATION",
+        "how long a pressure must be over before the Node says so", default="5m",
     ),
     Option("parallel_starts", "parallel-starts", form.whole(1, 1000), "N", "pods started at the same time"),
     Option(

@@ -15,6 +15,9 @@ from hack.paths import REPOSITORY
 from hack.processes import Daemon, free_port
 from hack.runtime import Containerd
 
+EVICTION_HARD = "memory.available<100Mi,nodefs.available<1%,imagefs.available<1%"
+"""How full the disk of a developer's machine is must not matter to a test."""
+
 
 class Agent:
     """One `edgelet run`. Killed or terminated, it can be started again on the same folders."""
@@ -52,6 +55,8 @@ class Agent:
             "--log-level=debug",
             "--local-api=",  # several agents run on one machine; a test that wants it says where
         ]
+        if not any(flag.startswith("--eviction-hard") for flag in flags):
+            command.append(f"--eviction-hard={EVICTION_HARD}")
         if runtime is not None:
             command += [f"--container-runtime-endpoint={runtime.endpoint}", f"--cgroup-root={runtime.cgroup}"]
         if control_plane is not None:
