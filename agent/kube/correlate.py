@@ -45,6 +45,7 @@ class Event:
     queued: bool = False
     folded: dict[str, int] = field(default_factory=dict)
     """Of a summary: how often which reason."""
+    annotations: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

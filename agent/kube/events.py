@@ -8,6 +8,7 @@ record too, and are told after its return in their order, with their own times a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import msgspec
 from loguru import logger
@@ -53,7 +54,14 @@ class EventRecorder:
         """Not told yet, in the order in which they will be."""
         return tuple(self._backlog)
 
-    def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None:
+    def record(
+        self,
+        about: ObjectReference,
+        kind: str,
+        reason: str,
+        message: str,
+        annotations: Mapping[str, str] | None = None,
+    ) -> None:
         """Queue an event (`kind` Normal or Warning). Never blocks, never raises."""
         _log(about, kind, reason, message)
         wall = self._clock.wall()
@@ -66,6 +74,8 @@ class EventRecorder:
                 self._idle.clear()
                 self._news.set()
             return
+        if annotations:
+            event.annotations = dict(annotations)
         if event.queued:
             self._backlog.touched(event)
             return
@@ -171,7 +181,7 @@ class EventRecorder:
             {
                 "apiVersion": "v1",
                 "kind": "Event",
-                "metadata": {"name": event.name, "namespace": namespace},
+                "metadata": {"name": event.name, "namespace": namespace, **_annotations(event)},
                 "involvedObject": {"apiVersion": event.about.apiVersion, **msgspec.to_builtins(event.about)},
                 "type": event.kind,
                 "reason": event.reason,
@@ -186,10 +196,21 @@ class EventRecorder:
         )
 
 
+def _annotations(event: Event) -> dict[str, dict[str, str]]:
+    return {"annotations": event.annotations} if event.annotations else {}
+
+
 class LoggedEvents:
     """Standalone: the log is the only reader."""
 
-    def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None:
+    def record(
+        self,
+        about: ObjectReference,
+        kind: str,
+        reason: str,
+        message: str,
+        annotations: Mapping[str, str] | None = None,  # noqa: ARG002  they are for tools, which read no log
+    ) -> None:
         _log(about, kind, reason, message, level="INFO")
 
 

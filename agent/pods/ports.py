@@ -5,7 +5,7 @@ The API server's side (`agent.kube`), the runtime's side (`agent.cri`) and tests
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from agent.cri._generated import api_pb2
@@ -84,7 +84,14 @@ class Attachments(Protocol):
 
 
 class Events(Protocol):
-    def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None:
+    def record(
+        self,
+        about: ObjectReference,
+        kind: str,
+        reason: str,
+        message: str,
+        annotations: Mapping[str, str] | None = None,
+    ) -> None:
         """Queue an event (`kind` Normal or Warning). Never blocks, never raises, aggregated."""
 
 

@@ -7,7 +7,7 @@ is recorded goes on to whoever told the API server before.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,7 +22,14 @@ COMPONENT = "kubelet"
 
 
 class Events(Protocol):
-    def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None: ...
+    def record(
+        self,
+        about: ObjectReference,
+        kind: str,
+        reason: str,
+        message: str,
+        annotations: Mapping[str, str] | None = None,
+    ) -> None: ...
 
 
 @dataclass(slots=True)
@@ -48,8 +55,15 @@ class RecentEvents:
         self._named = 0
         self.changed: Callable[[], None] = lambda: None
 
-    def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None:
-        self._inner.record(about, kind, reason, message)
+    def record(
+        self,
+        about: ObjectReference,
+        kind: str,
+        reason: str,
+        message: str,
+        annotations: Mapping[str, str] | None = None,
+    ) -> None:
+        self._inner.record(about, kind, reason, message, annotations)
         now = self._clock.wall()
         key = (about.kind, about.uid, about.fieldPath, reason, message)
         if (known := self._kept.get(key)) is not None:

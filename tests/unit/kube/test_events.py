@@ -53,6 +53,17 @@ async def test_an_event_is_posted_as_a_kubelet_does(server: FakeApiServer, recor
     assert event["firstTimestamp"] == event["lastTimestamp"]
 
 
+async def test_annotations_are_told_and_an_event_without_any_has_none(
+    server: FakeApiServer, recorder: EventRecorder
+) -> None:
+    recorder.record(WEB, "Warning", "Evicted", "The node was low on resource: memory. ", {"starved_resource": "memory"})
+    recorder.record(WEB, "Normal", "Killing", "x")
+    await drained(recorder)
+    evicted, killing = server.all("events")
+    assert evicted["metadata"]["annotations"] == {"starved_resource": "memory"}
+    assert "annotations" not in killing["metadata"]
+
+
 async def test_an_event_of_a_node_is_in_the_default_namespace(server: FakeApiServer, recorder: EventRecorder) -> None:
     recorder.record(ObjectReference(kind="Node", name="edge", uid="edge"), "Normal", "Starting", "x")
     await drained(recorder)

@@ -6,7 +6,7 @@ Made with `async with scene(folder) as s`. Workers live in the scene's task grou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,7 +150,9 @@ class FakeEvents:
     def __init__(self) -> None:
         self.all: list[tuple[str, str, str, str]] = []
 
-    def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None:
+    def record(
+        self, about: ObjectReference, kind: str, reason: str, message: str, annotations: Mapping[str, str] | None = None
+    ) -> None:
         self.all.append((kind, reason, message, about.fieldPath))
 
     def messages(self, reason: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +61,9 @@ class World:
         if errors := self.errors.get(kind):
             raise errors.pop(0)
 
-    def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None:
+    def record(
+        self, about: ObjectReference, kind: str, reason: str, message: str, annotations: Mapping[str, str] | None = None
+    ) -> None:
         assert (about.name, about.uid[:2]) == ("web", "u-")
         self.events.append((kind, reason, message))
 

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
@@ -16,7 +16,9 @@ class Ledger:
         self.events: list[tuple[str, str, str]] = []
         self.slept: list[float] = []
 
-    def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None:
+    def record(
+        self, about: ObjectReference, kind: str, reason: str, message: str, annotations: Mapping[str, str] | None = None
+    ) -> None:
         # That a hook was asked again without TLS is told of the pod, all else of the container.
         assert about.fieldPath == ("" if reason == "LifecycleHTTPFallback" else "spec.containers{c}")
         self.events.append((kind, reason, message))

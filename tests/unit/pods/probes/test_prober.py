@@ -1,6 +1,6 @@
 import asyncio
 import heapq
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
@@ -67,7 +67,9 @@ class World:
         self.made.append((name, self.time.now))
         return Outcome(self.answers.get(name, Result.SUCCESS), "out")
 
-    def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None:
+    def record(
+        self, about: ObjectReference, kind: str, reason: str, message: str, annotations: Mapping[str, str] | None = None
+    ) -> None:
         self.about.append(about.fieldPath)
         self.events.append(f"{kind} {reason} {message}")
 
@@ -213,7 +215,14 @@ async def test_a_bug_in_a_probe_ends_its_owner() -> None:
         async def attempt(self, target: Target, probe: Probe) -> Outcome:
             raise KeyError("bug")
 
-        def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None: ...
+        def record(
+            self,
+            about: ObjectReference,
+            kind: str,
+            reason: str,
+            message: str,
+            annotations: Mapping[str, str] | None = None,
+        ) -> None: ...
 
     broken = Broken()
     of = pod(readiness={})
