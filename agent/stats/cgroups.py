@@ -51,6 +51,15 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """The little that whoever looks every few seconds wants."""
+
+    used_bytes: int
+    working_set_bytes: int
+    limit_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Details:
     """The rest, for who wants everything."""
 
@@ -80,6 +89,17 @@ class Cgroups:
 
     def details(self, path: PurePosixPath) -> Details:
         return self._details_2(path) if self.version is CgroupVersion.V2 else self._details_1(path)
+
+    def memory(self, path: PurePosixPath) -> Memory | None:
+        """Of the top: what the whole machine uses."""
+        v2 = self.version is CgroupVersion.V2
+        folder = self._mount / path if v2 else self._mount / "memory" / path
+        used = self._used_2(path) if v2 else _number(folder / "memory.usage_in_bytes")
+        if used is None:
+            return None
+        inactive = _pairs(folder / "memory.stat").get("inactive_file" if v2 else "total_inactive_file", 0)
+        limit = _limit(folder / ("memory.max" if v2 else "memory.limit_in_bytes"))
+        return Memory(used, max(0, used - inactive), limit)
 
     def processes(self, path: PurePosixPath) -> tuple[int, ...]:
         """The processes in that cgroup itself, not below."""
@@ -140,11 +160,7 @@ class Cgroups:
     def _usage_2(self, path: PurePosixPath) -> Usage | None:
         folder = self._mount / path
         cpu = _pairs(folder / "cpu.stat")
-        used = _number(folder / "memory.current")
-        if used is None and path == PurePosixPath():
-            # The top has no such file: all that the machine uses.
-            machine = _meminfo(self._proc / "meminfo")
-            used = machine.get("MemTotal", 0) - machine.get("MemFree", 0)
+        used = self._used_2(path)
         if used is None or "usage_usec" not in cpu:
             return None
         stat = _pairs(folder / "memory.stat")
@@ -162,6 +178,14 @@ class Cgroups:
             memory_limit=_limit(folder / "memory.max"),
             swap_limit=_limit(folder / "memory.swap.max"),
         )
+
+    def _used_2(self, path: PurePosixPath) -> int | None:
+        used = _number(self._mount / path / "memory.current")
+        if used is None and path == PurePosixPath():
+            # The top has no such file: all that the machine uses.
+            machine = _meminfo(self._proc / "meminfo")
+            used = machine.get("MemTotal", 0) - machine.get("MemFree", 0)
+        return used
 
     def _details_2(self, path: PurePosixPath) -> Details:
         folder = self._mount / path

@@ -144,15 +144,7 @@ class Reader:
 
     def _log(self, pod: Pod, container: str) -> Taken:
         """All runs' files, rotated ones too."""
-        used = files = 0
-        try:
-            with os.scandir(self._log_files.pod_folder(pod) / container) as entries:
-                for entry in entries:
-                    used += entry.stat(follow_symlinks=False).st_size
-                    files += 1
-        except OSError:
-            pass  # not there yet, or rotated away just now
-        return Taken(used, files)
+        return Taken(*disk.files(self._log_files.pod_folder(pod) / container))
 
     def _volumes(self, subject: Subject) -> Iterable[VolumeFigures]:
         for volume in subject.pod.spec.volumes:
