@@ -34,9 +34,12 @@ from agent.model.status import PodStatus
 from agent.node.attached import AttachedVolumes
 from agent.node.controller import NODES, NodeController
 from agent.node.csi_node import CsiNode
+from agent.node.eviction.manager import EvictionManager
+from agent.node.eviction.reading import SignalReader
 from agent.node.facts import read_facts
 from agent.node.known import KnownNode
 from agent.node.plugins import Plugins
+from agent.node.pressure import NodePressure
 from agent.node.reserved import others_limits, pods_limits
 from agent.node.status import allocatable, node_ips
 from agent.node.timekeeper import Timekeeper
@@ -51,6 +54,7 @@ from agent.pods.transitions import transitions
 from agent.providers import registry
 from agent.providers.contract import (
     HearsOfObjects,
+    LetsEvict,
     MachineFacts,
     NotifiesPods,
     Provider,
@@ -121,6 +125,7 @@ class Agent:
         api = side.api
         fetch = None if api is None else lambda: api.get(f"{NODES}/{settings.node_name}")
         self._known_node = KnownNode(facts, settings, store, fetch)
+        pressure = NodePressure()
         context = ProviderContext(
             settings=settings,
             store=store,
@@ -137,11 +142,17 @@ class Agent:
             health_changed=self._health_changed,
             node=self._known_node,
             clock=clock,
+            pressure=pressure,
             config_file=settings.provider_config,
         )
         self._node: NodeController | None = None
         self._plugins: Plugins | None = None
         self._provider = _make_provider(context)
+        evictable = self._provider.evictable() if isinstance(self._provider, LetsEvict) else None
+        self._eviction = EvictionManager(
+            settings, SignalReader(facts, settings.root_dir), pressure, events, SystemClock(), evictable
+        )
+        pressure.notify(self._health_changed)
         self._follower: Follower | None = None
         self._publisher = Publisher(PodsApi(side.api), self._finalized, side.api.link.pause) if side.api else None
         if getattr(self._provider, "supervises_pods", False):
@@ -173,6 +184,7 @@ class Agent:
                 on_registered=self._plugins.node_registered if self._plugins is not None else None,
                 record_trouble=lambda: store.trouble if isinstance(store, HeldStore) else "",
                 seen=self._node_seen,
+                pressure=lambda: pressure.now,
             )
         if isinstance(store, HeldStore):
             store.notify(self._health_changed)
@@ -237,6 +249,7 @@ class Agent:
             yield "record", self._store.run()
         yield from self._side.jobs
         yield "pods", self._controller.run()
+        yield "eviction", self._eviction.run()
         yield "desired pods", self._desired.run()
         if self._publisher is not None:
             yield "statuses", self._publisher.run()

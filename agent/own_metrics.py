@@ -39,6 +39,7 @@ POD_START_TOTAL = Histogram(
     "From a pod's creation until all its containers run, with pulls of images and init containers.",
     _START_BOUNDS,
 )
+EVICTIONS = Counter("kubelet_evictions", "Pods that were evicted, by what ran short.", "eviction_signal")
 STARTED_PODS = Counter("kubelet_started_pods_total", "Pod sandboxes that were started.")
 STARTED_PODS_ERRORS = Counter("kubelet_started_pods_errors_total", "Pod sandboxes that could not be started.")
 STARTED_CONTAINERS = Counter("kubelet_started_containers_total", "Containers that were started.")
@@ -104,6 +105,7 @@ OWN: Final = (
     POD_START,
     POD_START_SLI,
     POD_START_TOTAL,
+    EVICTIONS,
     STARTED_PODS,
     STARTED_PODS_ERRORS,
     STARTED_CONTAINERS,

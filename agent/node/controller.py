@@ -29,7 +29,7 @@ from agent.node.backoff import Backoff
 from agent.node.facts import MachineFacts, read_facts
 from agent.node.lease import LeaseKeeper
 from agent.node.ports import Events, NodeImage, Runtime, RuntimeHealth
-from agent.node.pressure import Pressure, SteadyPressure, pressure, read_signals
+from agent.node.pressure import Pressure
 
 NODES = "/api/v1/nodes"
 LOOK_EVERY_S = 10.0
@@ -39,7 +39,6 @@ LEAVE_WITHIN_S = 3.0
 PATIENCE_S = 1.5
 """The first word about a runtime that is not there yet waits this long: an agent that starts again beside a running
 runtime must not turn its Node NotReady for the moment until it has connected."""
-IMAGE_DIR = Path("/var/lib/containerd")
 
 Json = dict[str, Any]
 Configure = Callable[[Json], Awaitable[None]]
@@ -63,7 +62,7 @@ class NodeController:
         record_trouble: Callable[[], str] = str,
         seen: Callable[[Json], None] | None = None,
         read_machine: Callable[[Path], MachineFacts] = read_facts,
-        read_pressure: Callable[[Path, MachineFacts], Pressure] | None = None,
+        pressure: Callable[[], Pressure] = Pressure,
     ) -> None:
         """`seen` is given every state of the Node that the API server shows."""
         self._api = api
@@ -78,7 +77,7 @@ class NodeController:
         self._record_trouble = record_trouble
         self._seen = seen
         self._read_machine = read_machine
-        self._read_pressure = read_pressure or _pressure_now
+        self._pressure = pressure
         self._path = f"{NODES}/{settings.node_name}"
         self._known: Json | None = None
         """The Node as the API server last showed it; None: it has none, as far as we know."""
@@ -88,7 +87,6 @@ class NodeController:
         """The status that the API server last took from us."""
         self._sent_at = 0.0
         self._health = RuntimeHealth()
-        self._pressure = SteadyPressure()
         self._images: tuple[NodeImage, ...] | None = None
         self._images_read_at: float | None = None
         self._patient = True
@@ -107,7 +105,7 @@ class NodeController:
             tasks.create_task(self._watch(), name="node-watch")
 
     def poke(self) -> None:
-        """Look again now: the runtime went away or came back."""
+        """Look again now: the runtime went away or came back, or a pressure did."""
         self._look.set()
 
     async def registered(self) -> None:
@@ -227,12 +225,11 @@ class NodeController:
 
     async def _wanted(self, conditions_before: list[Json]) -> Json:
         facts = await asyncio.to_thread(self._read_machine, self._settings.root_dir)
-        reading = await asyncio.to_thread(self._read_pressure, self._settings.root_dir, facts)
         await self._ask_runtime()
         observed = status.Observed(
             facts=facts,
             health=self._health,
-            pressure=self._pressure.after(reading, self._clock.monotonic()),
+            pressure=self._pressure(),
             images=self._images,
             record_trouble=self._record_trouble(),
             leaving=self._leaving,
@@ -312,10 +309,6 @@ class NodeController:
         if not (known.isdigit() and resource_version.isdigit()):
             return resource_version != known
         return int(resource_version) > int(known)
-
-
-def _pressure_now(root_dir: Path, facts: MachineFacts) -> Pressure:
-    return pressure(read_signals(root_dir, IMAGE_DIR, facts.pid_max))
 
 
 def _missing_metadata(wanted: Json, known: Json) -> Json:

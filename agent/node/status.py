@@ -1,6 +1,6 @@
 """The Node as this machine should have it: labels, taints, capacity, conditions, addresses, images.
 
-In: the machine's facts, the settings, what the runtime and the pressure readings say, the Node's conditions so far and
+In: the machine's facts, the settings, what the runtime and eviction say, the Node's conditions so far and
 the time. Out: the parts of a v1.Node as JSON values, and which of its conditions turned. Pure.
 Field names, condition types and reasons are the kubelet's.
 """
@@ -17,9 +17,11 @@ from agent import __version__
 from agent.config import Settings, Taint
 from agent.model import quantity
 from agent.model.status import timestamp
+from agent.node.eviction.signals import Signal
+from agent.node.eviction.thresholds import kept_free
 from agent.node.facts import MachineFacts
 from agent.node.ports import NodeImage, RuntimeCondition, RuntimeHealth
-from agent.node.pressure import MEMORY_AVAILABLE_BYTES, NODE_FS_AVAILABLE, Pressure
+from agent.node.pressure import Pressure
 from agent.node.reserved import reserved
 
 Json = dict[str, Any]
@@ -145,9 +147,10 @@ def capacity(facts: MachineFacts, settings: Settings) -> dict[str, str]:
 
 def allocatable(facts: MachineFacts, settings: Settings) -> dict[str, str]:
     """Capacity without what is reserved and must stay free, and without huge pages, which only their users can have."""
-    memory = facts.memory_bytes - MEMORY_AVAILABLE_BYTES - sum(facts.hugepages_bytes.values())
+    memory = facts.memory_bytes - kept_free(settings, Signal.MEMORY, facts.memory_bytes)
+    memory -= sum(facts.hugepages_bytes.values())
     memory -= ceil(reserved(settings, "memory"))
-    disk = facts.ephemeral_storage_bytes - int(facts.ephemeral_storage_bytes * NODE_FS_AVAILABLE)
+    disk = facts.ephemeral_storage_bytes - kept_free(settings, Signal.NODE_FS, facts.ephemeral_storage_bytes)
     disk -= ceil(reserved(settings, "ephemeral-storage"))
     return capacity(facts, settings) | {
         "cpu": quantity.canonical(max(facts.cpus - reserved(settings, "cpu"), Fraction(0)), binary=False),
@@ -166,27 +169,27 @@ def conditions(observed: Observed, before: list[Json], now_s: float) -> list[Jso
         _condition(
             "MemoryPressure",
             pressed.memory,
-            ("KubeletHasInsufficientMemory", "less memory is available than must stay free")
+            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available")
             if pressed.memory
-            else ("KubeletHasSufficientMemory", "enough memory is available"),
+            else ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
             before,
             now_s,
         ),
         _condition(
             "DiskPressure",
             pressed.disk,
-            ("KubeletHasDiskPressure", "less disk space or fewer inodes are available than must stay free")
+            ("KubeletHasDiskPressure", "kubelet has disk pressure")
             if pressed.disk
-            else ("KubeletHasNoDiskPressure", "enough disk space and inodes are available"),
+            else ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
             before,
             now_s,
         ),
         _condition(
             "PIDPressure",
             pressed.pids,
-            ("KubeletHasInsufficientPID", "fewer process ids are available than must stay free")
+            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available")
             if pressed.pids
-            else ("KubeletHasSufficientPID", "enough process ids are available"),
+            else ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
             before,
             now_s,
         ),

@@ -106,6 +106,19 @@ class PodWorker:
         return self._state.stop is not None and self._state.stop.cause is StopCause.DELETED
 
     @property
+    def is_active(self) -> bool:
+        """It was taken, has not ended, and was not told to for the node's sake."""
+        stop = self._state.stop
+        ended = self._status is not None and self._status.phase.is_terminal
+        return self._admitted and not ended and (stop is None or stop.cause is StopCause.DELETED)
+
+    @property
+    def is_down(self) -> bool:
+        """Nothing of it runs, and its volumes are gone."""
+        ended = self._status is not None and self._status.phase.is_terminal
+        return self.gone.is_set() or (ended and not self._state.volumes_mounted)
+
+    @property
     def _grace_s(self) -> int:
         return self.record.pod.spec.terminationGracePeriodSeconds
 
@@ -329,6 +342,9 @@ class PodWorker:
 
     def expel(self, verdict: Verdict) -> None:
         """For good: a controller makes another pod, which another node may take."""
+        if verdict.evicted:
+            self.stop(StopCause.FAILED, verdict.grace_s, verdict.reason, verdict.message, verdict.disruption)
+            return
         self._event("Warning", verdict.reason, verdict.message)
         if verdict.preempted:
             self.stop(StopCause.FAILED, self._grace_s, verdict.reason, verdict.message, PREEMPTED_FOR)

@@ -40,6 +40,7 @@ from agent.pods.status_record import StatusRecord
 from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.worker import PodWorker
 from agent.providers.checkpoints import new_archive
+from agent.providers.containerd_evictable import ContainerdEvictable, RuntimeParts
 from agent.providers.containerd_machine import Csi, WorkerParts, build_machine, credential_plugins
 from agent.providers.contract import PodUpdate, PodUpdates, ProviderContext
 from agent.providers.found import found_record, left_record
@@ -74,7 +75,8 @@ class ContainerdProvider:
         self._last: dict[str, PodStatus] = {}
         alone = SettledNode(NodeFacts(context.settings.node_name, allocatable=context.facts.allocatable))
         self._users = UserNamespaces(context.store)
-        self._gate = Gate(context.store, context.node or alone, self._preempt)
+        pressure = context.pressure
+        self._gate = Gate(context.store, context.node or alone, self._preempt, lambda: pressure.now.conditions)
         self._workers: dict[str, PodWorker] = {}
         self._found: dict[str, PodRecord] = {}
         self._updates: PodUpdates = lambda _: None
@@ -99,6 +101,13 @@ class ContainerdProvider:
     def use_csi(self, drivers: Drivers, attachments: Attachments) -> None:
         drivers.listen(self._driver_came)
         self._csi = (drivers, attachments)
+
+    def evictable(self) -> ContainerdEvictable:
+        def parts() -> RuntimeParts | None:
+            up = self._open.is_set()
+            return RuntimeParts(self._machine, self._runtime, self._images) if up else None
+
+        return ContainerdEvictable(self._context.settings, self._workers, self._gate, parts)
 
     async def create_pod(self, record: PodRecord) -> None:
         await self._open.wait()

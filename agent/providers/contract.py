@@ -21,7 +21,9 @@ from agent.config import Settings
 from agent.model.logs import LogOptions
 from agent.model.record import PodRecord
 from agent.model.status import PodStatus
+from agent.node.eviction.ports import EvictablePods
 from agent.node.ports import NodeImage, RuntimeHealth
+from agent.node.pressure import NodePressure
 from agent.pods.admission.gate import NodeView
 from agent.pods.cgroup_limits import CgroupLimits
 from agent.pods.ports import Attachments, Drivers, Events, Objects, Tokens
@@ -75,6 +77,8 @@ class ProviderContext:
     """The own Node as the API server last showed it: labels, taints, allocatable. None: nobody watches it."""
     clock: NodeClock = field(default_factory=SystemClock)
     """Its wall time is the machine's as long as that can be true."""
+    pressure: NodePressure = field(default_factory=NodePressure)
+    """What the machine runs short of now: pods that come meanwhile are judged by it."""
     config_file: Path | None = None
     """`--provider-config`. What is in it is the provider's own matter: it raises ConfigError where that is wrong."""
 
@@ -149,6 +153,12 @@ class HearsOfObjects(Protocol):
 class UsesCsi(Protocol):
     def use_csi(self, drivers: Drivers, attachments: Attachments) -> None:
         """CSI drivers may register on this node; given once, before `run`. Not given to a standalone node."""
+
+
+@runtime_checkable
+class LetsEvict(Protocol):
+    def evictable(self) -> EvictablePods:
+        """The pods that the agent may end when the machine runs short, or when they write more than they may."""
 
 
 @runtime_checkable

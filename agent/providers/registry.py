@@ -36,6 +36,7 @@ PARTS: tuple[type, ...] = (
     contract.NotifiesNodeStatus,
     contract.ConfiguresNode,
     contract.HearsOfObjects,
+    contract.LetsEvict,
     contract.Runs,
 )
 """Everything optional."""

@@ -30,6 +30,11 @@ class FakeClock:
         heapq.heappush(self._sleepers, (self._now + seconds, next(self._count), woken))
         await woken
 
+    @property
+    def sleeping(self) -> bool:
+        """Somebody waits for time to pass."""
+        return bool(self._sleepers)
+
     async def advance(self, seconds: float) -> None:
         """Let that much time pass, and everything that it wakes run until it waits again."""
         end = self._now + seconds

@@ -51,10 +51,16 @@ def claim(pod: Pod) -> Claim:
     return Claim(
         requests=pod_requests(pod),
         ports=tuple(host_ports(pod)),
-        critical=pod.is_static or (priority is not None and priority >= SYSTEM_CRITICAL_PRIORITY),
+        critical=is_critical(pod),
         priority=priority,
         qos=qos_class(pod),
     )
+
+
+def is_critical(pod: Pod) -> bool:
+    """The cluster or the node cannot do without it."""
+    priority = pod.spec.priority
+    return pod.is_static or (priority is not None and priority >= SYSTEM_CRITICAL_PRIORITY)
 
 
 def pod_requests(pod: Pod) -> Amounts:

@@ -21,6 +21,7 @@ from agent.model.observed import ObservedPod
 from agent.model.pod import Pod
 from agent.pods.admission.claim import Claim, claim
 from agent.pods.admission.preemption import victims
+from agent.pods.admission.pressure import under_pressure
 from agent.pods.admission.rules import NODE_AFFINITY, Offers, Rejection, judge, resources, too_much
 from agent.pods.qos import QosClass
 from agent.pods.resize import DEFERRED, INFEASIBLE
@@ -67,6 +68,12 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str
     preempted: bool = False
     """It was taken first, and had to go later."""
+    evicted: bool = False
+    """So was this one: the machine ran short, or it used more than it may."""
+    grace_s: int = 0
+    """Of an evicted one."""
+    disruption: str = ""
+    """The text of an evicted one's condition DisruptionTarget; empty: it went for what it did itself."""
 
 
 class _Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -83,11 +90,18 @@ _rows = msgspec.json.Decoder(_Row)
 class Gate:
     """One for a node. `load` comes first, `run` must be running."""
 
-    def __init__(self, store: Store, node: NodeView, preempt: Callable[[str, Verdict], None]) -> None:
-        """`preempt` begins to end the pod of that UID; `left` says when it has ended."""
+    def __init__(
+        self,
+        store: Store,
+        node: NodeView,
+        preempt: Callable[[str, Verdict], None],
+        pressure: Callable[[], tuple[str, ...]] = tuple,
+    ) -> None:
+        """`preempt` begins to end the pod of that UID; `left` says when it has ended. `pressure`: what runs short."""
         self._store = store
         self._node = node
         self._preempt = preempt
+        self._pressure = pressure
         self._decided: dict[str, _Row] = {}
         self._was_here: frozenset[str] = frozenset()
         self._ended: set[str] = set()
@@ -156,6 +170,13 @@ class Gate:
             self._write_soon(pod.uid)
         return None
 
+    def evict(self, uid: str, verdict: Verdict) -> None:
+        """End a pod that is here, for good."""
+        if (row := self._decided.get(uid)) is not None:
+            self._decided[uid] = msgspec.structs.replace(row, verdict=verdict)
+            self._write_soon(uid)
+        self._preempt(uid, verdict)
+
     def left(self, uid: str) -> None:
         """The pod has ended: it holds nothing any more, and stays decided."""
         if uid not in self._ended:
@@ -194,6 +215,8 @@ class Gate:
     # ------------------------------------------------------------ inside
 
     def _judge(self, pod: Pod, wanted: Claim, node: NodeFacts) -> tuple[Rejection, ...]:
+        if (against := under_pressure(pod, wanted, self._pressure())) is not None:
+            return (against,)
         return judge(pod, wanted, node, self._held().values(), self.offers)
 
     def _held(self) -> dict[str, Claim]:

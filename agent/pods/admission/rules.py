@@ -2,7 +2,7 @@
 
 In: the pod and its claim, the node, what the runtime offers, and the claims of all pods that the node took before and
 that have not ended. Out: every reason against it, the kubelet's own words first to last; none: it is taken. Who was
-taken once is never judged again, so nothing here looks at pods that run. Node pressure is the place for one more rule.
+taken once is never judged again, so nothing here looks at pods that run.
 Source: the kubelet's admission handlers; other tools match on these reasons and messages.
 """
 

@@ -49,7 +49,7 @@ class Lab:
             configure=configure,
             **more,
             read_machine=lambda _: self.facts,
-            read_pressure=lambda _root, _facts: self.pressure,
+            pressure=lambda: self.pressure,
         )
         return self.controller
 

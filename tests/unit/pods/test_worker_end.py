@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from agent.errors import Retryable
+from agent.pods.admission.gate import Verdict
 from agent.pods.knowledge import StopCause
 from tests.fakes.skipped_time import quiet, with_skipped_time
 from tests.unit.pods.scene import container_record, record, scene
@@ -230,3 +231,36 @@ async def test_a_pod_that_ends_before_its_container_started_says_so_of_the_conta
         ended = s.main().state.terminated
         assert ended is not None
         assert (s.phase, ended.reason, ended.exitCode) == ("Failed", "ContainerStatusUnknown", 137)
+
+
+@with_skipped_time
+async def test_an_evicted_pod_is_failed_for_good_and_its_volumes_go(tmp_path: Path) -> None:
+    why = "The node was low on resource: memory. "
+    async with scene(tmp_path) as s:
+        s.objects.put("configmaps", "settings", data={"a": "1"})
+        worker = await s.running(record(volumes=[CONFIG_VOLUME]))
+        assert worker.is_active
+        s.machine.gate.evict("u-1", Verdict("Evicted", why, evicted=True, grace_s=1, disruption=why))
+        assert not worker.is_active
+        await s.until(lambda: worker.is_down)
+        status = s.updates[-1].status
+        assert (status.phase, status.reason, status.message) == ("Failed", "Evicted", why)
+        target = status.condition("DisruptionTarget")
+        assert target is not None
+        assert (target.status, target.reason, target.message) == ("True", "TerminationByKubelet", why)
+        assert not (s.root / "pods/u-1/volumes").exists()
+
+        await s.killed_agent()
+        again = s.start(record(volumes=[CONFIG_VOLUME]))
+        await s.until(lambda: again.is_down)
+        assert s.updates[-1].status.reason == "Evicted"
+        assert not s.is_running("main")
+
+
+@with_skipped_time
+async def test_a_pod_that_wrote_too_much_is_no_victim_of_a_disruption(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        worker = await s.running()
+        s.machine.gate.evict("u-1", Verdict("Evicted", "too much. ", evicted=True, grace_s=1))
+        await s.until(lambda: worker.is_down)
+        assert s.updates[-1].status.condition("DisruptionTarget") is None

@@ -201,3 +201,30 @@ async def test_a_critical_pod_that_no_end_of_others_helps_is_rejected() -> None:
         assert await reason(gate, pod("c", "2", **CRITICAL)) == "UnexpectedAdmissionError"
         assert await reason(gate, pod("d", "2", nodeSelector={"x": "y"}, **CRITICAL)) == "NodeAffinity"
         assert lab.told_to_go == []
+
+
+async def test_under_pressure_only_what_is_new_is_turned_away() -> None:
+    lab = Lab()
+    async with lab.agent() as gate:
+        assert await gate.admit(pod("before"), runs=False) is None
+    gate = Gate(lab.store, lab.node, lab._preempt, lambda: ("MemoryPressure",))
+    await gate.load(("found",), ())
+    assert await reason(gate, pod("new")) == "Evicted"
+    assert await reason(gate, pod("found")) == ""
+    assert await reason(gate, pod("ran"), runs=True) == ""
+
+
+async def test_an_eviction_stands_after_a_restart() -> None:
+    lab = Lab()
+    gone = Verdict("Evicted", "The node was low on resource: memory. ", evicted=True, grace_s=1, disruption="why")
+    ended: list[Verdict] = []
+    gate = Gate(lab.store, lab.node, lambda _, verdict: ended.append(verdict))
+    life = asyncio.create_task(gate.run())
+    assert await gate.admit(pod("eater"), runs=False) is None
+    gate.evict("eater", gone)
+    assert ended == [gone]
+    await lab.written(1)
+    life.cancel()
+    await asyncio.gather(life, return_exceptions=True)
+    async with lab.agent(running=("eater",)) as after:
+        assert await after.admit(pod("eater"), runs=True) == gone
