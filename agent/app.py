@@ -150,7 +150,7 @@ class Agent:
         self._provider = _make_provider(context)
         evictable = self._provider.evictable() if isinstance(self._provider, LetsEvict) else None
         self._eviction = EvictionManager(
-            settings, SignalReader(facts, settings.root_dir), pressure, events, SystemClock(), evictable
+            settings, SignalReader(facts, settings.root_dir), pressure, events, clock, evictable
         )
         pressure.notify(self._health_changed)
         self._follower: Follower | None = None
