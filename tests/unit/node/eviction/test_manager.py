@@ -32,6 +32,7 @@ SETTINGS = Settings(
     eviction_soft={"memory.available": "300Mi"},
     eviction_soft_grace_period={"memory.available": 60.0},
 )
+PODS = PurePosixPath("kubepods")
 PLENTY = {Signal.MEMORY: Observation(1000 * MIB, 1000 * MIB), Signal.NODE_FS: Observation(50, 100)}
 
 
@@ -63,7 +64,7 @@ class Pods:
     depths: list[Depth] = field(default_factory=list)
     asked_for: list[str] = field(default_factory=list)
 
-    cgroup: PurePosixPath | None = PurePosixPath("kubepods")
+    cgroup: PurePosixPath | None = PODS
 
     async def image_dir(self) -> Path | None:
         return None
