@@ -156,13 +156,14 @@ class Agent:
         self._follower: Follower | None = None
         self._publisher = Publisher(PodsApi(side.api), self._finalized, side.api.link.pause) if side.api else None
         if getattr(self._provider, "supervises_pods", False):
-            self._controller = PodController(self._provider, events, self._publish)
+            # Such a provider tells what it does with a pod itself; one more POST would say no more.
+            self._controller = PodController(self._provider, events, self._publish, says_success=False)
             if isinstance(self._provider, NotifiesPods):
                 self._provider.notify_pods(self._controller.pod_updated)
         else:
             resync_s = settings.full_resync_period
             self._follower = Follower(self._provider, store, side.objects, events, clock, resync_s=resync_s)
-            self._controller = PodController(self._follower, events, self._publish, status_is_update=False)
+            self._controller = PodController(self._follower, events, self._publish)
             self._follower.notify_pods(self._controller.pod_updated)
         self._desired = DesiredPods(store, self._desired_changed, _origins(settings))
         self._statuses: dict[str, PodStatus] = {}

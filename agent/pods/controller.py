@@ -46,10 +46,10 @@ class PodController:
         events: Events,
         publish: Callable[[PodUpdateLike], None],
         *,
-        status_is_update: bool = True,
+        says_success: bool = True,
     ) -> None:
-        """`status_is_update`: the provider is given a pod anew also when nothing but its status changed."""
-        self._status_is_update = status_is_update
+        """`says_success`: events also of what went well; False where the provider has events of its own for that."""
+        self._says_success = says_success
         self._provider = provider
         self._events = events
         self._publish = publish
@@ -161,7 +161,7 @@ class PodController:
         else:
             await self._create(record)
             if _is_new(change):
-                self._say(record, "Normal", *_CREATED)
+                self._say_success(record, _CREATED)
             elif change.recalled:
                 # An agent before this one said it: once a pod is once in its life.
                 self._said.setdefault(uid, set()).add(_UPDATED)
@@ -184,12 +184,8 @@ class PodController:
             await self._create(record)
             return
         self._created[record.uid] = record.pod
-        # Mostly a pod comes back with nothing but its own status. Of a new pod virtual-kubelet's users see that as its
-        # first update; after a restart it is no news.
-        is_new = _CREATED in self._said.get(record.uid, ())
-        back = self._status_is_update and is_new and before.status != record.pod.status
-        if back or _asks(before) != _asks(record.pod):
-            self._say(record, "Normal", *_UPDATED)
+        if _asks(before) != _asks(record.pod):
+            self._say_success(record, _UPDATED)
 
     async def _delete(self, record: PodRecord) -> None:
         try:
@@ -216,6 +212,10 @@ class PodController:
         self._say(record, "Warning", reason, message)
         if reason == "ProviderCreateFailed" and uid not in self._heard and _is_new(change):
             self._publish(_News(record, PodStatus(phase=Phase.PENDING, reason=FAILED_REASON, message=message)))
+
+    def _say_success(self, record: PodRecord, what: tuple[str, str]) -> None:
+        if self._says_success:
+            self._say(record, "Normal", *what)
 
     def _say(self, record: PodRecord, kind: str, reason: str, message: str) -> None:
         """Once a pod: a retry that fails as before is no news."""

@@ -315,27 +315,11 @@ def labelled(colour: str) -> PodRecord:
 
 
 @in_virtual_time
-async def test_success_is_told_once_a_pod_and_its_status_coming_back_is_an_update() -> None:
+async def test_success_is_told_once_a_pod_and_a_status_that_comes_back_is_no_update() -> None:
     world = World()
 
     async def work() -> None:
         await world.want(record())
-        await world.want(record())
-        assert world.events == [CREATED]
-        await world.want(record(phase="Running"))
-        assert world.events == [CREATED, UPDATED]
-        await world.want(labelled("red"))
-
-    await beside(world.controller.run(), work)
-    assert world.events == [CREATED, UPDATED]
-
-
-@in_virtual_time
-async def test_where_a_provider_is_not_given_statuses_only_a_real_change_is_an_update() -> None:
-    world = World()
-    world.controller = PodController(world, world, world.published.append, status_is_update=False)
-
-    async def work() -> None:
         await world.want(record())
         await world.want(record(phase="Running"))
         assert world.events == [CREATED]
@@ -343,8 +327,22 @@ async def test_where_a_provider_is_not_given_statuses_only_a_real_change_is_an_u
         await world.want(labelled("blue"))
 
     await beside(world.controller.run(), work)
-    assert world.called == ["create", "update", "update", "update"]
+    assert world.called == ["create", "update", "update", "update", "update"]
     assert world.events == [CREATED, UPDATED]
+
+
+@in_virtual_time
+async def test_of_a_provider_with_events_of_its_own_only_failures_are_told() -> None:
+    world = World(errors={"create": [Retryable("away")]})
+    world.controller = PodController(world, world, world.published.append, says_success=False)
+
+    async def work() -> None:
+        await world.want(record(), wait_s=3)
+        await world.want(labelled("red"))
+
+    await beside(world.controller.run(), work)
+    assert world.called == ["create", "create", "update"]
+    assert world.events == [("Warning", "ProviderCreateFailed", "away")]
 
 
 @in_virtual_time
