@@ -88,6 +88,11 @@ async def run(settings: Settings, credentials: Credentials | None) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    await serve(settings, credentials, stop)
+
+
+async def serve(settings: Settings, credentials: Credentials | None, stop: asyncio.Event) -> None:
+    """The agent without a process of its own: until `stop` is set. Raises as `run`."""
     async with AsyncExitStack() as stack:
         agent = await _build(settings, credentials, stack)
         async with asyncio.TaskGroup() as tasks:

@@ -15,8 +15,16 @@ class Cost:
     requests: int
 
 
-def cost_of(pid: int, node: str, audit_log: Path) -> Cost:
-    """`audit_log` holds only requests of nodes, one a line."""
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Of a process with its children. Memory in MiB; CPU seconds since the start."""
+
+    rss: float
+    pss: float
+    cpu: float
+
+
+def usage_of(pid: int) -> Usage:
     rss = pss = cpu = 0.0
     for process in _family(pid):
         try:
@@ -28,10 +36,16 @@ def cost_of(pid: int, node: str, audit_log: Path) -> Cost:
         except (FileNotFoundError, ProcessLookupError):
             continue  # a child that has ended meanwhile
         cpu += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return Usage(rss, pss, cpu)
+
+
+def cost_of(pid: int, node: str, audit_log: Path) -> Cost:
+    """`audit_log` holds only requests of nodes, one a line."""
+    used = usage_of(pid)
     user = f'"username":"system:node:{node}"'
     with audit_log.open() as lines:
         requests = sum(user in line for line in lines)
-    return Cost(rss, pss, cpu, requests)
+    return Cost(used.rss, used.pss, used.cpu, requests)
 
 
 def _family(pid: int) -> list[int]:

@@ -18,6 +18,13 @@ from hack.images import BUSYBOX
 COMMAND = ["sh", "-c", 'trap "exit 0" TERM; sleep 100000 & wait']
 
 
+def pod(name: str, node: str, **more: Any) -> dict[str, Any]:
+    """A pod of one busybox on that node. `more` is put into its container."""
+    container = {"name": "main", "image": BUSYBOX, "imagePullPolicy": "IfNotPresent", "command": COMMAND, **more}
+    spec = {"nodeName": node, "containers": [container], "tolerations": [{"operator": "Exists"}]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
 class Change(StrEnum):
     RUNNING = "running"
     READY = "ready"
@@ -55,9 +62,7 @@ class Pods:
         self._news = asyncio.Condition()
 
     async def create(self, name: str) -> float:
-        container = {"name": "main", "image": BUSYBOX, "imagePullPolicy": "IfNotPresent", "command": COMMAND}
-        spec = {"nodeName": self._node, "containers": [container], "tolerations": [{"operator": "Exists"}]}
-        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+        body = pod(name, self._node)
         self._seen[name] = Seen()
         sent = time.perf_counter()
         async with self._session.post(self._url, json=body) as answer:
