@@ -99,7 +99,7 @@ class Bytes:
 
 
 def sockets_of(lines: Iterable[str], pids: frozenset[int]) -> Iterable[tuple[str, tuple[int, int]]]:
-    """`ss -tinpH`: two lines a socket, its owner on the first, its counters on the second. A counter of 0 is left out."""
+    """From `ss`: two lines a socket, its owner on the first, its counters on the second; one of 0 is left out."""
     name = ""
     for line in lines:
         if not line[:1].isspace():

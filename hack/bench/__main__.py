@@ -1,19 +1,27 @@
-"""`python -m hack.bench`: a kubelet, then the agent, on the same containerd and control plane; a table of their ratios.
+"""`python -m hack.bench`: a kubelet, then the agent, on the same containerd and control plane; a table of their ratios,
+and what the runtime alone takes.
 
-Compare only figures of one run: machines differ, and one machine differs from hour to hour.
+Compare only figures of one run: machines differ, and one machine differs from hour to hour. A run on a machine that
+did something else meanwhile is called that, and its exit code is 3.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 from hack import binaries, images
 from hack.agent import Agent
-from hack.bench.measure import Figures, Load, Subject, measure
+from hack.bench.chart import chart
+from hack.bench.floor import measure_floor
+from hack.bench.measure import QUICK, Load, Part, measure
+from hack.bench.results import Results
+from hack.bench.subject import Subject
+from hack.bench.table import AGENT, FLOOR, KUBELET, table, verdict
 from hack.control_plane import ControlPlane
 from hack.ground import ground
 from hack.kubelet import kubelet, own_address
@@ -21,50 +29,65 @@ from hack.processes import DaemonError
 from hack.runtime import Containerd, Generation
 from hack.workspace import Workspace
 
-KUBELET, EDGELET = "kubelet", "edgelet"
+NOISY_RUN = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
-    load = Load(options.sequential, options.crashes, options.burst, options.idle)
+    load = _load(options)
+    results: dict[str, Results] = {}
     try:
         with ground(Generation(options.runtime)) as (workspace, runtime, plane):
-            agents = [options.only] if options.only else [KUBELET, EDGELET]
-            results = {name: _bench(name, workspace, runtime, plane, load) for name in agents}
-    except (DaemonError, binaries.BuildError, images.ImageError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
+            for name in [options.only] if options.only else [KUBELET, AGENT]:
+                results[name] = _bench(name, workspace, runtime, plane, load)
+            _say(FLOOR)
+            results[FLOOR] = asyncio.run(measure_floor(runtime, load.sequential, load.bursts))
+    except (DaemonError, binaries.BuildError, images.ImageError, TimeoutError) as problem:
+        print(f"error: {problem or 'something did not happen in time'}", file=sys.stderr)
         return 1
-    print(_table(results))
-    if options.json:
-        options.json.write_text(json.dumps({name: asdict(figures) for name, figures in results.items()}, indent=1))
+    print(table(results))
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        plain = {name: found.plain() for name, found in results.items()}
+        (options.out / "bench.json").write_text(json.dumps(plain, indent=1, ensure_ascii=False))
+        (options.out / "bench.svg").write_text(chart(results))
+    if noise := verdict(results):
+        print(f"\n{noise}", file=sys.stderr)
+        return NOISY_RUN
     return 0
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m hack.bench", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m hack.bench", description=(__doc__ or "").partition("\n\n")[0])
     add = parser.add_argument
     full = Load()
-    add("--only", choices=[KUBELET, EDGELET], help="measure one of them")
-    add("--sequential", type=int, default=full.sequential, metavar="N", help="pods one after another")
-    add("--crashes", type=int, default=full.crashes, metavar="N", help="containers killed")
-    add("--burst", type=int, default=full.burst, metavar="N", help="pods at once")
-    add("--idle", type=int, default=full.idle_seconds, metavar="SECONDS", help="of watching the agent do nothing")
+    add("--only", choices=[KUBELET, AGENT], help="measure one of them")
+    add("--quick", action="store_true", help="few of each, no burst beyond 10 and no ConfigMap: about 4 minutes")
+    add("--parts", metavar="PART,…", help=f"only these: {', '.join(Part)}; {Part.LIVES} is only done when named")
+    add("--sequential", type=int, metavar="N", help=f"pods one after another ({full.sequential})")
+    add("--bursts", metavar="N,…", help=f"pods at once ({','.join(map(str, full.bursts))})")
+    add("--idle", type=int, metavar="SECONDS", help=f"of watching the agent do nothing ({full.idle_seconds})")
+    add("--lives", type=int, metavar="N", help=f"pods that come and go before memory is read ({full.lives})")
     add("--runtime", default=Generation.DISTRIBUTION.value, choices=[g.value for g in Generation], help="containerd")
-    add("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    add("--out", type=Path, metavar="DIR", help="write bench.json and bench.svg there")
     return parser.parse_args(argv)
 
 
-def _bench(name: str, workspace: Workspace, runtime: Containerd, plane: ControlPlane, load: Load) -> Figures:
-    print(f"measuring {name}", file=sys.stderr, flush=True)
-    agent = Agent(
-        workspace.folder / "agent", EDGELET, runtime, plane, [f"--node-ip={own_address()}", "--log-level=info"]
-    )
-    daemon = agent.daemon if name == EDGELET else kubelet(workspace, KUBELET, runtime, plane)
-    daemon.start()
+def _load(options: argparse.Namespace) -> Load:
+    load = QUICK if options.quick else Load()
+    if options.parts:
+        load = replace(load, parts=frozenset(Part(name) for name in options.parts.split(",")))
+    if options.bursts:
+        load = replace(load, bursts=tuple(int(size) for size in options.bursts.split(",")))
+    given = {"sequential": options.sequential, "idle_seconds": options.idle, "lives": options.lives}
+    return replace(load, **{name: value for name, value in given.items() if value is not None})
+
+
+def _bench(name: str, workspace: Workspace, runtime: Containerd, plane: ControlPlane, load: Load) -> Results:
+    agent = Agent(workspace.folder / "agent", AGENT, runtime, plane, [f"--node-ip={own_address()}", "--log-level=info"])
+    daemon = agent.daemon if name == AGENT else kubelet(workspace, KUBELET, runtime, plane)
     try:
-        ready = ("wait", f"node/{name}", "--for=condition=Ready", "--timeout=60s")
-        daemon.wait_ready(lambda: bool(plane.kubectl(*ready, check=False)), 60)
-        return asyncio.run(measure(Subject(name, daemon.pid, runtime, plane), load))
+        return measure(Subject(name, daemon, runtime, plane), load, lambda what: _say(f"{name}: {what}"))
     finally:
         # Each would take the other's pods for orphans.
         daemon.stop()
@@ -72,19 +95,8 @@ def _bench(name: str, workspace: Workspace, runtime: Containerd, plane: ControlP
         runtime.remove_all_pods()
 
 
-def _table(results: dict[str, Figures]) -> str:
-    header = [" " * 28, *(f"{name:>10}" for name in results)]
-    if both := KUBELET in results and EDGELET in results:
-        header.append("     ratio")
-    lines = ["".join(header)]
-    for figure in Figures.names():
-        values = [getattr(figures, figure) for figures in results.values()]
-        cells = [" " * 9 + "-" if value is None else f"{value:10.{0 if value >= 100 else 1}f}" for value in values]
-        if both:
-            base, ours = (getattr(results[name], figure) for name in (KUBELET, EDGELET))
-            cells.append(f"{ours / base:10.2f}" if base and ours is not None else " " * 9 + "-")
-        lines.append(f"{figure.replace('_', ' '):28}" + "".join(cells))
-    return "\n".join(lines)
+def _say(what: str) -> None:
+    print(f"{what} (load {os.getloadavg()[0]:.1f})", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

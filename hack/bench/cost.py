@@ -1,18 +1,8 @@
-"""What an agent costs: memory and CPU of its process and children, requests to the API server."""
+"""What an agent costs: memory and CPU of its process and children."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """At one moment. Memory in MiB; CPU seconds and requests since the start."""
-
-    rss: float
-    pss: float
-    cpu: float
-    requests: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +16,7 @@ class Usage:
 
 def usage_of(pid: int) -> Usage:
     rss = pss = cpu = 0.0
-    for process in _family(pid):
+    for process in family(pid):
         try:
             for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
                 words = line.split()
@@ -39,18 +29,12 @@ def usage_of(pid: int) -> Usage:
     return Usage(rss, pss, cpu)
 
 
-def cost_of(pid: int, node: str, audit_log: Path) -> Cost:
-    """`audit_log` holds only requests of nodes, one a line."""
-    used = usage_of(pid)
-    user = f'"username":"system:node:{node}"'
-    with audit_log.open() as lines:
-        requests = sum(user in line for line in lines)
-    return Cost(used.rss, used.pss, used.cpu, requests)
-
-
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     found = [pid]
     for process in found:
         for children in Path(f"/proc/{process}/task").glob("*/children"):
-            found += [int(child) for child in children.read_text().split()]
+            try:
+                found += [int(child) for child in children.read_text().split()]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
     return found

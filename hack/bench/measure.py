@@ -1,153 +1,105 @@
-"""Measure one agent that is up and Ready: pods one after another, a crash, a burst, idleness.
-
-Every time runs from the request (or the kill) to the watch event that shows its effect.
-"""
+"""Measure one agent: its parts one after the other, each of which can be left out."""
 
 import asyncio
-import os
-import signal
-import statistics
-import time
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
 
-from hack.bench.cost import Cost, cost_of
+from hack.bench import changes, lives, rest, streams
 from hack.bench.pods import Change, Pods, pods_of
-from hack.control_plane import ControlPlane
-from hack.runtime import Containerd
+from hack.bench.results import Results
+from hack.bench.subject import MemoryOverTime, Subject
+
+
+class Part(StrEnum):
+    COLD = "cold"
+    ONE_BY_ONE = "one-by-one"
+    CRASH = "crash"
+    EXEC = "exec"
+    LOGS = "logs"
+    READINESS = "readiness"
+    CONFIGMAP = "configmap"
+    IDLE = "idle"
+    BURSTS = "bursts"
+    LIVES = "lives"
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How much is measured; zero leaves a part out."""
+    """How much of each."""
 
+    parts: frozenset[Part] = frozenset(Part) - {Part.LIVES}
+    starts: int = 3
     sequential: int = 20
     crashes: int = 5
-    burst: int = 50
+    execs: int = 20
+    logs: int = 5
+    flips: int = 6
+    changes: int = 2
+    bursts: tuple[int, ...] = (10, 50, 100)
     idle_seconds: int = 60
+    lives: int = 2000
 
 
-@dataclass(slots=True)
-class Figures:
-    """Times in milliseconds unless named otherwise; None: not measured."""
-
-    start_to_running_p50: float | None = None
-    start_to_running_p90: float | None = None
-    start_to_ready_p50: float | None = None
-    delete_to_gone_p50: float | None = None
-    delete_to_gone_p90: float | None = None
-    crash_to_running_p50: float | None = None
-    burst_all_ready_s: float | None = None
-    burst_all_gone_s: float | None = None
-    burst_cpu_s: float | None = None
-    requests_per_burst_pod: float | None = None
-    idle_rss_mib: float | None = None
-    idle_pss_mib: float | None = None
-    idle_cpu_percent: float | None = None
-    idle_requests_per_minute: float | None = None
-
-    @staticmethod
-    def names() -> list[str]:
-        return [field.name for field in fields(Figures)]
+QUICK = Load(frozenset(Part) - {Part.LIVES, Part.CONFIGMAP}, 1, 6, 2, 6, 2, 2, 1, (10,), 20, 200)
+SETTLE_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The agent under measurement."""
+def measure(subject: Subject, load: Load, say: Callable[[str], None]) -> Results:
+    """The agent must not run yet; it runs at the end. Raises DaemonError, TimeoutError."""
+    results = Results()
+    with MemoryOverTime(subject.daemon, results.memory):
+        if Part.COLD in load.parts:
+            say("cold starts")
+            rest.cold_start(subject, 0, load.starts, results)
+        else:
+            subject.start()
+        asyncio.run(_with_pods(subject, load, results, say))
+    return results
 
-    node: str
-    pid: int
-    runtime: Containerd
-    plane: ControlPlane
 
-
-async def measure(subject: Subject, load: Load) -> Figures:
-    figures = Figures()
+async def _with_pods(subject: Subject, load: Load, results: Results, say: Callable[[str], None]) -> None:
     async with pods_of(subject.plane, subject.node) as pods:
         # The first pod warms caches on every side and is in no figure.
         await pods.create("warm")
         await pods.until("warm", Change.READY)
-        await asyncio.sleep(1)
-        if load.sequential:
-            await _one_after_another(pods, load.sequential, figures)
-        if load.crashes:
-            await _crashes(subject, pods, load.crashes, figures)
-        if load.burst:
-            await _burst(subject, pods, load, figures)
         await pods.delete("warm")
         await pods.until("warm", Change.GONE)
-    return figures
+        if Part.IDLE in load.parts:
+            say("idle")
+            await asyncio.sleep(SETTLE_S)
+            await rest.idle(subject, 0, load.idle_seconds, results)
+        for part, work in _singly(subject, pods, load, results):
+            if part in load.parts:
+                say(part)
+                await work
+            else:
+                work.close()
+        if Part.BURSTS in load.parts:
+            await _bursts(subject, pods, load, results, say)
+        if Part.LIVES in load.parts:
+            say(f"{load.lives} lives")
+            await lives.many_lives(subject, pods, load.lives, results)
 
 
-async def _one_after_another(pods: Pods, count: int, figures: Figures) -> None:
-    running, ready, gone = [], [], []
-    for name in (f"sequential-{number}" for number in range(count)):
-        sent = await pods.create(name)
-        running.append(await pods.until(name, Change.RUNNING) - sent)
-        ready.append(await pods.until(name, Change.READY) - sent)
-        await asyncio.sleep(0.3)
-        sent = await pods.delete(name)
-        gone.append(await pods.until(name, Change.GONE) - sent)
-        await asyncio.sleep(0.2)
-    figures.start_to_running_p50, figures.start_to_running_p90 = _median(running), _ninetieth(running)
-    figures.start_to_ready_p50 = _median(ready)
-    figures.delete_to_gone_p50, figures.delete_to_gone_p90 = _median(gone), _ninetieth(gone)
+def _singly(
+    subject: Subject, pods: Pods, load: Load, results: Results
+) -> Iterable[tuple[Part, Coroutine[None, None, None]]]:
+    yield Part.ONE_BY_ONE, lives.one_after_another(subject, pods, load.sequential, results)
+    yield Part.CRASH, lives.crashes(subject, pods, load.crashes, results)
+    yield Part.EXEC, streams.exec_round_trips(pods, load.execs, results)
+    yield Part.LOGS, streams.log_throughput(pods, load.logs, results)
+    yield Part.READINESS, changes.readiness_to_status(subject, pods, load.flips, results)
+    yield Part.CONFIGMAP, changes.configmap_to_file(subject, pods, load.changes, results)
 
 
-async def _crashes(subject: Subject, pods: Pods, count: int, figures: Figures) -> None:
-    restarted = []
-    for name in (f"crash-{number}" for number in range(count)):
-        await pods.create(name)
-        await pods.until(name, Change.READY)
-        await asyncio.sleep(1)
-        tasks = (await asyncio.to_thread(subject.runtime.ctr, "task", "ls")).splitlines()
-        [pid] = [int(task.split()[1]) for task in tasks if task.startswith(pods.container_id(name))]
-        killed = time.perf_counter()
-        os.kill(pid, signal.SIGKILL)
-        restarted.append(await pods.until(name, Change.RUNNING, restarts=1) - killed)
-        await pods.delete(name)
-        await pods.until(name, Change.GONE)
-    figures.crash_to_running_p50 = _median(restarted)
-
-
-async def _burst(subject: Subject, pods: Pods, load: Load, figures: Figures) -> None:
-    names = [f"burst-{number}" for number in range(load.burst)]
-    before, begun = await _cost(subject), time.perf_counter()
-    await asyncio.gather(*(pods.create(name) for name in names))
-    ready = await asyncio.gather(*(pods.until(name, Change.READY) for name in names))
-    figures.burst_all_ready_s = max(ready) - begun
-    if load.idle_seconds:
-        await asyncio.sleep(15)  # until late events and collections are over
-    else:
-        await asyncio.sleep(2)  # until the audit log is written
-    after = await _cost(subject)
-    figures.burst_cpu_s = after.cpu - before.cpu
-    figures.requests_per_burst_pod = (after.requests - before.requests) / load.burst
-    if load.idle_seconds:
-        await _idle(subject, load.idle_seconds, figures)
-    begun = time.perf_counter()
-    await asyncio.gather(*(pods.delete(name) for name in names))
-    gone = await asyncio.gather(*(pods.until(name, Change.GONE) for name in names))
-    figures.burst_all_gone_s = max(gone) - begun
-
-
-async def _idle(subject: Subject, seconds: int, figures: Figures) -> None:
-    before, begun = await _cost(subject), time.perf_counter()
-    await asyncio.sleep(seconds)
-    after, passed = await _cost(subject), time.perf_counter() - begun
-    figures.idle_rss_mib, figures.idle_pss_mib = after.rss, after.pss
-    figures.idle_cpu_percent = 100 * (after.cpu - before.cpu) / passed
-    figures.idle_requests_per_minute = 60 * (after.requests - before.requests) / passed
-
-
-async def _cost(subject: Subject) -> Cost:
-    return await asyncio.to_thread(cost_of, subject.pid, subject.node, subject.plane.audit_log)
-
-
-def _median(seconds: Iterable[float]) -> float:
-    return 1000 * statistics.median(seconds)
-
-
-def _ninetieth(seconds: Iterable[float]) -> float:
-    ordered = sorted(seconds)
-    return 1000 * ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))]
+async def _bursts(subject: Subject, pods: Pods, load: Load, results: Results, say: Callable[[str], None]) -> None:
+    for size in load.bursts:
+        say(f"burst of {size}")
+        names = await lives.burst(subject, pods, size, results)
+        if Part.IDLE in load.parts and size >= 50:
+            await rest.idle(subject, size, load.idle_seconds, results)
+        if Part.COLD in load.parts and size == max(load.bursts):
+            subject.daemon.stop()
+            await asyncio.to_thread(rest.cold_start, subject, size, load.starts, results)
+        await lives.end(pods, names, results)

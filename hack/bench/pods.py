@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,16 +18,18 @@ from hack.images import BUSYBOX
 COMMAND = ["sh", "-c", 'trap "exit 0" TERM; sleep 100000 & wait']
 
 
-def pod(name: str, node: str, **more: Any) -> dict[str, Any]:
-    """A pod of one busybox on that node. `more` is put into its container."""
-    container = {"name": "main", "image": BUSYBOX, "imagePullPolicy": "IfNotPresent", "command": COMMAND, **more}
-    spec = {"nodeName": node, "containers": [container], "tolerations": [{"operator": "Exists"}]}
+def pod(name: str, node: str, more: Mapping[str, Any] | None = None, **spec_more: Any) -> dict[str, Any]:
+    """A pod of one busybox on that node. `more` is put into its container, the rest into its spec."""
+    container = {"name": "main", "image": BUSYBOX, "imagePullPolicy": "IfNotPresent", "command": COMMAND}
+    spec = {"nodeName": node, "containers": [{**container, **(more or {})}], "tolerations": [{"operator": "Exists"}]}
+    spec |= spec_more
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
 
 
 class Change(StrEnum):
     RUNNING = "running"
     READY = "ready"
+    ENDED = "ended"
     GONE = "gone"
 
 
@@ -36,6 +38,8 @@ class Seen:
     """What the watch has shown of one pod so far; times are `time.perf_counter`."""
 
     moments: dict[tuple[Change, int], float] = field(default_factory=dict)
+    turns: list[tuple[float, bool]] = field(default_factory=list)
+    """When it became Ready, and when it was no more."""
     container_id: str = ""
 
     def note(self, event: dict[str, Any], now: float) -> None:
@@ -45,8 +49,13 @@ class Seen:
         self.container_id = container.get("containerID", "").partition("//")[2]
         if "running" in container.get("state", {}):
             self.moments.setdefault((Change.RUNNING, restarts), now)
-        if any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or []):
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
+        if ready:
             self.moments.setdefault((Change.READY, restarts), now)
+        if ready is not (self.turns[-1][1] if self.turns else False):
+            self.turns.append((now, ready))
+        if status.get("phase") in ("Succeeded", "Failed"):
+            self.moments.setdefault((Change.ENDED, 0), now)
         if event["type"] == "DELETED":
             self.moments.setdefault((Change.GONE, 0), now)
 
@@ -55,23 +64,24 @@ class Pods:
     """The bench's namespace on one node. `create` and `delete` answer when the request was sent."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, node: str) -> None:
-        self._session = session
-        self._url = url
+        self.session = session
+        self.url = url
+        """Of the namespace's pods."""
         self._node = node
         self._seen: dict[str, Seen] = {}
         self._news = asyncio.Condition()
 
-    async def create(self, name: str) -> float:
-        body = pod(name, self._node)
+    async def create(self, name: str, more: Mapping[str, Any] | None = None, **spec_more: Any) -> float:
+        body = pod(name, self._node, more, **spec_more)
         self._seen[name] = Seen()
         sent = time.perf_counter()
-        async with self._session.post(self._url, json=body) as answer:
+        async with self.session.post(self.url, json=body) as answer:
             answer.raise_for_status()
         return sent
 
     async def delete(self, name: str) -> float:
         sent = time.perf_counter()
-        async with self._session.delete(f"{self._url}/{name}") as answer:
+        async with self.session.delete(f"{self.url}/{name}") as answer:
             answer.raise_for_status()
         return sent
 
@@ -82,15 +92,25 @@ class Pods:
             await self._news.wait_for(lambda: key in self._seen[name].moments)
         return self._seen[name].moments[key]
 
+    async def until_ready_is(self, name: str, ready: bool, since: float, timeout: float = 60) -> float:
+        """When Ready turned so, after that moment. Raises TimeoutError."""
+
+        def turned() -> list[float]:
+            return [moment for moment, now in self._seen[name].turns if now is ready and moment > since]
+
+        async with asyncio.timeout(timeout), self._news:
+            await self._news.wait_for(turned)
+        return turned()[0]
+
     def container_id(self, name: str) -> str:
         return self._seen[name].container_id
 
     async def watch(self, started: asyncio.Event) -> None:
         """Until cancelled. Raises when the API server ends the watch."""
-        async with self._session.get(self._url) as answer:
+        async with self.session.get(self.url) as answer:
             version = (await answer.json())["metadata"]["resourceVersion"]
         query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "7200"}
-        async with self._session.get(self._url, params=query, timeout=aiohttp.ClientTimeout(total=None)) as answer:
+        async with self.session.get(self.url, params=query, timeout=aiohttp.ClientTimeout(total=None)) as answer:
             started.set()
             async for line in answer.content:
                 now = time.perf_counter()

@@ -1,5 +1,5 @@
 """`python -m hack.fleet 50 100 200`: that many agents with simulated pods against one real API server, one size after
-the other; what a node asks of it in a minute, in requests and bytes, and what the server pays. With a kubelet beside it.
+the other; what a node asks of it in a minute, in requests and bytes, and what the server pays; a kubelet for comparison.
 """
 
 import argparse
@@ -45,7 +45,13 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     about = " ".join((__doc__ or "").split())
     parser = argparse.ArgumentParser(prog="python -m hack.fleet", description=about)
     add = parser.add_argument
-    add("nodes", nargs="+", type=int, metavar="N", help="agents at the same time; several sizes come one after the other")
+    add(
+        "nodes",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="agents at the same time; several sizes come one after the other",
+    )
     add("--pods", type=int, default=10, metavar="N", help="on each node")
     add("--seconds", type=int, default=300, metavar="N", help="of idleness that are counted")
     add("--no-kubelet", action="store_true", help="leave the kubelet out")
@@ -137,7 +143,9 @@ def _table(rows: list[Row]) -> str:
         cells = (f"{row[key]:17.1f}" if key in row else f"{'-':>17}" for key in COLUMNS)
         lines.append(name.ljust(18) + "".join(cells))
         if base is not None and row is not base:
-            ratios = ((row[key] / base[key] if base[key] else 0.0) for key in ("requests", "sent_bytes", "received_bytes"))
+            ratios = (
+                (row[key] / base[key] if base[key] else 0.0) for key in ("requests", "sent_bytes", "received_bytes")
+            )
             lines.append("  to a kubelet".ljust(18) + "".join(f"{ratio:17.2f}" for ratio in ratios))
     return "\n".join(lines)
 

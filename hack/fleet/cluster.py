@@ -83,7 +83,7 @@ class Fleet:
             ]
             spec, base = place / "nodes.json", place / "base"
             spec.write_text(json.dumps({"flags": flags, "apart_s": START_APART_S, "base": str(base)}))
-            command = [sys.executable, "-m", "hack.fleet.nodes", spec]
+            command: list[str | Path] = [sys.executable, "-m", "hack.fleet.nodes", spec]
             self._processes.append(Daemon("nodes", command, place, {"PYTHONPATH": str(REPOSITORY)}, place))
             self._bases.append(base)
 

@@ -1,4 +1,4 @@
-"""Several agents in one process: `python -m hack.fleet.nodes SPEC`. The agent's own code, composed as `edgelet run` does.
+"""Several agents in one process: `python -m hack.fleet.nodes SPEC`. Each is composed as `edgelet run` does.
 
 In: a JSON file with the flags of each. Out: they run until SIGTERM, and a file that says how large the process was
 before the first of them. One that fails ends all of them.

@@ -1,0 +1,70 @@
+"""What the runtime alone takes for a pod: the same calls made by hand, with nobody who waits, watches or writes.
+
+No agent on this runtime can be faster. Delete is stopping and removing; a burst makes all its pods at once.
+"""
+
+import asyncio
+import time
+from uuid import uuid4
+
+from agent.cri._generated import api_pb2 as pb
+from agent.cri.channel import RuntimeChannel
+from agent.cri.runtime import RuntimeClient
+from hack.bench.pods import COMMAND
+from hack.bench.results import Results
+from hack.images import BUSYBOX
+from hack.runtime import Containerd
+
+BURST_NAME = "burst of {} → all Ready s"
+PAUSE_S = 0.2
+
+
+async def measure_floor(runtime: Containerd, count: int, bursts: tuple[int, ...]) -> Results:
+    results = Results()
+    async with RuntimeChannel(runtime.endpoint) as channel:
+        client = RuntimeClient(channel)
+        for number in range(count + 1):
+            began = time.perf_counter()
+            ids = await _start(client, runtime.cgroup)
+            running = time.perf_counter()
+            await asyncio.sleep(PAUSE_S)
+            asked = time.perf_counter()
+            answer = await client.exec_sync(ids[1], ["true"], None)
+            assert answer.exit_code == 0
+            answered = time.perf_counter()
+            await _end(client, *ids)
+            ended = time.perf_counter()
+            if number == 0:
+                continue  # it warms what the others find warm
+            results.add("start → Running ms", running - began)
+            results.add("exec round trip ms", answered - asked)
+            results.add("delete → gone ms", ended - answered)
+            await asyncio.sleep(PAUSE_S)
+        for size in bursts:
+            began = time.perf_counter()
+            pods = await asyncio.gather(*(_start(client, runtime.cgroup) for _ in range(size)))
+            results.values[BURST_NAME.format(size)] = time.perf_counter() - began
+            await asyncio.gather(*(_end(client, *ids) for ids in pods))
+    return results
+
+
+async def _start(client: RuntimeClient, cgroup: str) -> tuple[str, str]:
+    uid = str(uuid4())
+    sandbox = pb.PodSandboxConfig(
+        metadata=pb.PodSandboxMetadata(name=uid, uid=uid, namespace="floor"),
+        hostname="floor",
+        linux=pb.LinuxPodSandboxConfig(cgroup_parent=cgroup),
+    )
+    sandbox_id = await client.run_pod_sandbox(sandbox)
+    container = pb.ContainerConfig(
+        metadata=pb.ContainerMetadata(name="main"), image=pb.ImageSpec(image=BUSYBOX), command=COMMAND
+    )
+    container_id = await client.create_container(sandbox_id, container, sandbox)
+    await client.start_container(container_id)
+    return sandbox_id, container_id
+
+
+async def _end(client: RuntimeClient, sandbox_id: str, container_id: str) -> None:
+    await client.stop_container(container_id, 30)
+    await client.stop_pod_sandbox(sandbox_id)
+    await client.remove_pod_sandbox(sandbox_id)
