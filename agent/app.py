@@ -17,7 +17,7 @@ from typing import Any
 
 from loguru import logger
 
-from agent import __version__
+from agent import __version__, memory
 from agent.clock import Clock, NodeClock, SystemClock
 from agent.config import Settings
 from agent.errors import ConfigError, NotFound, Permanent, Retryable
@@ -275,6 +275,7 @@ class Agent:
                 serving = ServingCertificate(self._side.api, self._settings, self._addresses, self._clock, changed)
                 yield "serving certificate", serving.run()
         yield "local API", self._local_api.run()
+        yield "memory", memory.keep_small()
 
     def _sources(self) -> Iterable[Job]:
         if self._side.api is not None:

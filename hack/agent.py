@@ -64,7 +64,12 @@ class Agent:
         if manifests is not None:
             command.append(f"--pod-manifest-path={manifests}")
         # A kubeconfig of the developer's own, in the environment or in config/, must not reach the agent.
-        environment = {"KUBECONFIG": "", "PYTHONPATH": str(REPOSITORY) if program is None else ""}
+        # And its code is compiled once, as an installed one's is, whatever the developer's shell says.
+        environment = {
+            "KUBECONFIG": "",
+            "PYTHONPATH": str(REPOSITORY) if program is None else "",
+            "PYTHONDONTWRITEBYTECODE": "",
+        }
         self.daemon = Daemon("agent", [*command, *flags], folder, env=environment, working_folder=folder)
 
     @property

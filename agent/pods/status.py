@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from agent.model.container import Container
 from agent.model.observed import ContainerState, ObservedContainer, ObservedPod
 from agent.model.pod import Pod
@@ -168,6 +170,16 @@ def _initializing(pod: Pod, inits: tuple[ContainerStatus, ...], mains: tuple[Con
         if not (bool(status.started) if spec.is_sidecar else done):
             return True
     return False
+
+
+def differs_beyond_generation(before: PodStatus, status: PodStatus) -> bool:
+    """Whether it tells more than which generation of the pod it is about."""
+
+    def bare(one: PodStatus) -> PodStatus:
+        conditions = tuple(replace(condition, observedGeneration=None) for condition in one.conditions)
+        return replace(one, observedGeneration=0, conditions=conditions)
+
+    return bare(before) != bare(status)
 
 
 def _never_ran(status: ContainerStatus) -> bool:

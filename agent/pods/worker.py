@@ -35,11 +35,11 @@ from agent.pods.resizing import Resizer
 from agent.pods.scripts.allowed import SCRIPTS_DISABLED
 from agent.pods.scripts.host_program import host_record
 from agent.pods.scripts.kind import KIND_IS_SETTLED
-from agent.pods.status import StatusContext, pod_status
+from agent.pods.status import StatusContext, differs_beyond_generation, pod_status
 from agent.providers.contract import PodUpdate
 
-SETTLE_S = 0.5
-"""While actions are under way a better status is expected within this time."""
+SETTLE_S = 2.0
+"""While actions are under way a better status is expected within this time: what a start takes in a burst of pods."""
 RUNTIME_AWAY_S = 1.0
 ENDED = (Phase.SUCCEEDED, Phase.FAILED)
 PREEMPTED_FOR = "Pod was preempted by Kubelet to accommodate a critical pod."
@@ -287,15 +287,18 @@ class PodWorker:
 
     def _report(self, status: PodStatus, decided: Plan, gone: bool) -> None:
         """Tell a status that changed; while actions are to follow, only if nothing better comes soon."""
-        if status == self._status and self._told and not gone:
+        before = self._status
+        if status == before and self._told and not gone:
             return
         self._say_backoffs(status)
         self._status = status
-        self._told = True
+        told, self._told = self._told, True
         minor = (RemoveContainer, RemoveSandbox)
         busy = any(not isinstance(a, minor) for a in decided.actions)
         killing = any(isinstance(a, KillContainer) for a in decided.actions)
-        settle = SETTLE_S if busy and not killing else 0.0
+        # Deleting a pod makes a new generation of it: where nothing else is new, its end is told soon enough.
+        news = not told or before is None or differs_beyond_generation(before, status)
+        settle = SETTLE_S if busy and not (killing and news) else 0.0
         self._updated(PodUpdate(self.record, status, gone=gone, settle_s=settle))
 
     def _say_backoffs(self, status: PodStatus) -> None:

@@ -30,6 +30,7 @@ from hack.runtime import Containerd, Generation
 from hack.workspace import Workspace
 
 NOISY_RUN = 3
+CLUSTER_DNS = "10.96.0.10"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,8 +85,10 @@ def _load(options: argparse.Namespace) -> Load:
 
 
 def _bench(name: str, workspace: Workspace, runtime: Containerd, plane: ControlPlane, load: Load) -> Results:
-    agent = Agent(workspace.folder / "agent", AGENT, runtime, plane, [f"--node-ip={own_address()}", "--log-level=info"])
-    daemon = agent.daemon if name == AGENT else kubelet(workspace, KUBELET, runtime, plane)
+    # Without DNS servers a kubelet would tell each pod of it again and again.
+    flags = [f"--node-ip={own_address()}", "--log-level=info", f"--cluster-dns={CLUSTER_DNS}"]
+    agent = Agent(workspace.folder / "agent", AGENT, runtime, plane, flags)
+    daemon = agent.daemon if name == AGENT else kubelet(workspace, KUBELET, runtime, plane, CLUSTER_DNS)
     try:
         return measure(Subject(name, daemon, runtime, plane), load, lambda what: _say(f"{name}: {what}"))
     finally:

@@ -1,5 +1,5 @@
-"""`python -m hack.fleet 50 100 200`: that many agents with simulated pods against one real API server, one size after
-the other; what a node asks of it in a minute, in requests and bytes, and what the server pays; a kubelet for comparison.
+"""`python -m hack.fleet 50 100 200`: so many agents with simulated pods against one real API server, one size after
+the other; what a node asks of it in a minute, in requests and bytes, and what the server pays; beside a kubelet.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def _kubelet(pods: int, seconds: float) -> Row:
         runtime.start()
         plane.start()
         before = open_watches(plane)
-        daemon = kubelet(workspace, KUBELET, runtime, plane)
+        daemon = kubelet(workspace, KUBELET, runtime, plane, "10.96.0.10")
         daemon.start()
         try:
             ready = ("wait", f"node/{KUBELET}", "--for=condition=Ready", "--timeout=60s")

@@ -34,6 +34,18 @@ async def test_a_deleted_pod_leaves_nothing(tmp_path: Path) -> None:
 
 
 @with_skipped_time
+async def test_that_a_pod_begins_to_end_can_wait_to_be_told_with_its_end(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        worker = await s.running(record({"generation": 1}))
+        s.updates.clear()
+        s.cri.hold("StopContainer")
+        worker.update(record({"generation": 2}))
+        worker.stop(StopCause.DELETED, 30)
+        await s.cri.reached("StopContainer")
+        assert [(u.status.observedGeneration, u.settle_s > 0) for u in s.updates] == [(2, True)]
+
+
+@with_skipped_time
 async def test_a_container_whose_sandbox_somebody_removed_is_removed_too(tmp_path: Path) -> None:
     async with scene(tmp_path) as s:
         worker = await s.running()
