@@ -3,7 +3,7 @@
 .NOTPARALLEL:
 BIN := .venv/bin
 
-.PHONY: help run cluster test test-unit test-integration lint types proto build bench conformance install uninstall clean
+.PHONY: help run cluster test test-unit test-integration lint types proto build bench fleet conformance install uninstall clean
 .PHONY: venv packages binaries
 
 help: ## list the targets
@@ -37,8 +37,11 @@ proto: venv ## generate the CRI stubs from proto/
 build: venv ## make dist/: the wheel, and edgelet.pyz, one file that runs where there is only Python
 	@hack/build.sh
 
-bench: venv packages binaries ## compare the agent with a kubelet on this machine (as root, about 6 minutes)
-	@$(BIN)/python -m hack.bench
+bench: venv packages binaries ## compare the agent with a kubelet on this machine (ARGS="--quick"; as root, about 20 minutes)
+	@$(BIN)/python -m hack.bench $(ARGS)
+
+fleet: venv packages binaries ## many agents with simulated pods against one API server (NODES="50 100 200"; as root, about 10 minutes a size)
+	@$(BIN)/python -m hack.fleet $(or $(NODES),50 100 200) $(ARGS)
 
 conformance: venv packages ## run upstream's NodeConformance suite, compare with a kubelet (AGENT, FOCUS, SKIP, PROCS; as root, 10 to 20 minutes)
 	@hack/packages.sh debootstrap
