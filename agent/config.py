@@ -138,6 +138,24 @@ class Settings:
     image_credential_provider_config: Path | None = None
     """A CredentialProviderConfig, or a folder of them; goes with the folder of its programs."""
     image_credential_provider_bin_dir: Path | None = None
+    image_gc_high_threshold: int = 85
+    """Percent of the images' file system in use from which unused images are removed; 100: never for that."""
+    image_gc_low_threshold: int = 80
+    """Percent at which that ends."""
+    minimum_image_ttl_duration: float = 120.0
+    """So long an unused image stays from when it was first seen."""
+    image_maximum_gc_age: float = 0.0
+    """Unused for so long, it goes however much room there is; 0: it does not."""
+    maximum_dead_containers_per_container: int = 1
+    """Ended runs of a container that are kept beside its newest; -1: all."""
+    minimum_container_ttl_duration: float = 0.0
+    """So long an ended container stays, whatever became of its pod."""
+    container_log_max_size: int = 10 * 2**20
+    """Bytes from which a container's log is rotated; less than 0: it is not."""
+    container_log_max_files: int = 5
+    """Files that a container's log has at most, the current one too."""
+    container_log_monitor_interval: float = 10.0
+    """Between two looks at the logs' sizes."""
     seccomp_default: bool = False
     """Containers that ask for no seccomp profile get the runtime's instead of none."""
     allowed_unsafe_sysctls: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
-from agent import option_eviction, option_labels
+from agent import option_eviction, option_garbage, option_labels
 from agent import option_values as form
 from agent.config import EVICTION_HARD, Settings
 
@@ -245,6 +245,44 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "image_credential_provider_bin_dir", "image-credential-provider-bin-dir", form.optional_path, "DIR",
         "the folder of those programs", default="none",
+    ),
+    Option(
+        "image_gc_high_threshold", "image-gc-high-threshold", form.whole(0, 100), "PERCENT",
+        "images that nothing uses are removed when so much of their file system is in use; 100: not for that",
+        key="imageGCHighThresholdPercent",
+    ),
+    Option(
+        "image_gc_low_threshold", "image-gc-low-threshold", form.whole(0, 100), "PERCENT",
+        "until so much is in use", key="imageGCLowThresholdPercent",
+    ),
+    Option(
+        "minimum_image_ttl_duration", "minimum-image-ttl-duration", option_garbage.age, "DURATION",
+        "how long an image that nothing uses stays at least", key="imageMinimumGCAge", default="2m",
+    ),
+    Option(
+        "image_maximum_gc_age", "image-maximum-gc-age", option_garbage.age, "DURATION",
+        "how long an image that nothing uses stays at most; 0: as long as there is room", key="imageMaximumGCAge",
+        default="0",
+    ),
+    Option(
+        "maximum_dead_containers_per_container", "maximum-dead-containers-per-container", form.whole(-1, 1000), "N",
+        "ended runs of each container that are kept beside its newest, for kubectl logs --previous; -1: all",
+    ),
+    Option(
+        "minimum_container_ttl_duration", "minimum-container-ttl-duration", option_garbage.age, "DURATION",
+        "how long an ended container stays at least, also when its pod is gone", default="0",
+    ),
+    Option(
+        "container_log_max_size", "container-log-max-size", option_garbage.size, "QUANTITY",
+        "a container's log is rotated from this size on; -1: never", default="10Mi",
+    ),
+    Option(
+        "container_log_max_files", "container-log-max-files", form.whole(2, 1000), "N",
+        "files that a container's log has at most",
+    ),
+    Option(
+        "container_log_monitor_interval", "container-log-monitor-interval", form.duration, "DURATION",
+        "how often the logs' sizes are looked at", default="10s",
     ),
     Option(
         "seccomp_default", "seccomp-default", form.switch, "BOOL",

@@ -12,7 +12,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from agent import option_eviction, option_labels
+from agent import option_eviction, option_garbage, option_labels
 from agent import option_values as form
 from agent.config import Settings, Taint
 from agent.errors import ConfigError
@@ -63,6 +63,7 @@ def resolve(
         if not group and any(one.startswith(f"{name}-reserved") for one in settings.enforce_node_allocatable):
             raise ConfigError(f"--enforce-node-allocatable={name}-reserved also needs --{name}-reserved-cgroup")
     option_eviction.check(settings)
+    option_garbage.check(settings)
     if settings.inject_local_api and (settings.local_api is None or settings.local_api[0] in ("0.0.0.0", "::")):
         raise ConfigError("--inject-local-api needs --local-api with the one address at which pods reach this node")
     if (settings.image_credential_provider_config is None) != (settings.image_credential_provider_bin_dir is None):

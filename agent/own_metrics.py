@@ -55,6 +55,12 @@ PLEG_DURATION = Histogram("kubelet_pleg_relist_duration_seconds", "What a relist
 PLEG_INTERVAL = Histogram("kubelet_pleg_relist_interval_seconds", "Time from one relist to the next.", (*_DEFAULT, 60))
 PLEG_LAST_SEEN = Gauge("kubelet_pleg_last_seen_seconds", "When the runtime's pods were last listed, in Unix seconds.")
 
+IMAGES_COLLECTED = Counter(
+    "kubelet_image_garbage_collected_total",
+    "Images removed because nothing used them: for space, or for age.",
+    "reason",
+)
+
 API_REQUESTS = Counter("rest_client_requests_total", "Requests to the API server.", "code", "method", "host")
 
 # ------------------------------------------------------------ this agent's own
@@ -116,6 +122,7 @@ OWN: Final = (
     PLEG_DURATION,
     PLEG_INTERVAL,
     PLEG_LAST_SEEN,
+    IMAGES_COLLECTED,
     API_REQUESTS,
     BUILD,
     QUEUE_DEPTH,

@@ -24,8 +24,10 @@ from agent.pods.cgroups import (
     CgroupVersion,
     cgroup_version,
     hierarchies,
+    is_deserted,
     kubepods_path,
     pod_cgroup_path,
+    pod_cgroups,
     qos_cgroup_path,
     remove_pod_cgroup,
 )
@@ -101,6 +103,14 @@ class CgroupTree:
         remove_pod_cgroup(*where, mount=self._mount)
         with self._lock:
             self.weigh(burstable_milli_cpu)
+
+    def pods(self) -> Mapping[str, QosClass]:
+        """The pods, by UID, that have a cgroup here. Raises OSError."""
+        return pod_cgroups(self.driver, self.root, mount=self._mount)
+
+    def is_deserted(self, uid: str, qos: QosClass) -> bool:
+        """Whether no process is in that pod's cgroup. Raises OSError."""
+        return is_deserted(uid, qos, self.driver, self.root, mount=self._mount)
 
     def weigh(self, burstable_milli_cpu: int) -> None:
         """The burstable level weighs what its pods request together."""

@@ -81,6 +81,42 @@ def remove_pod_cgroup(
         _remove_tree(folder)
 
 
+def pod_cgroups(driver: CgroupDriver, root: str = "/", *, mount: Path = CGROUP_FS) -> dict[str, QosClass]:
+    """The class of each pod, by UID, that has a cgroup in some hierarchy. Raises OSError."""
+    found: dict[str, QosClass] = {}
+    for top in hierarchies(mount):
+        for qos in QosClass:
+            level = top / qos_cgroup_path(qos, driver, root)
+            for folder in _folders(level):
+                uid = _uid(folder.name, driver)
+                # By its own path: what looks like a pod's and is another thing is not one.
+                if uid and folder == top / pod_cgroup_path(uid, qos, driver, root):
+                    found[uid] = qos
+    return found
+
+
+def is_deserted(uid: str, qos: QosClass, driver: CgroupDriver, root: str = "/", *, mount: Path = CGROUP_FS) -> bool:
+    """Whether no process is in the pod's cgroup, in any hierarchy. Raises OSError."""
+    path = pod_cgroup_path(uid, qos, driver, root)
+    return not any(_process_inside(top / path) for top in hierarchies(mount))
+
+
+def _folders(level: Path) -> list[Path]:
+    try:
+        with os.scandir(level) as entries:
+            return [level / entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+
+
+def _uid(folder: str, driver: CgroupDriver) -> str:
+    """Of the pod that a folder is of; empty where it is none's."""
+    if driver is CgroupDriver.CGROUPFS:
+        return folder.removeprefix("pod") if folder.startswith("pod") else ""
+    name = folder.removesuffix(".slice").rpartition("-")[2]
+    return name.removeprefix("pod").replace("_", "-") if name.startswith("pod") else ""
+
+
 def _names(uid: str, qos: QosClass, root: str) -> tuple[str, ...]:
     """Guaranteed pods lie directly below kubepods. A UID may come from a manifest: it must not lead elsewhere."""
     if not uid or "/" in uid:

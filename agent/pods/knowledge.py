@@ -57,6 +57,19 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """What is kept of containers that have ended."""
+
+    dead: int = 1
+    """Runs of each container beside its newest; less than 0: all."""
+    min_age_s: float = 0.0
+    """From a container's end on."""
+
+
+USUAL_RETENTION = Retention()
+
+
+@dataclass(frozen=True, slots=True)
 class Knowledge:
     volumes_ready: bool = False
     volumes_mounted: bool = False
@@ -88,6 +101,7 @@ class Knowledge:
     outgrown: frozenset[str] = frozenset()
     """IDs of containers that have to be started anew for a resize."""
     resize: Resize = NO_RESIZE
+    retention: Retention = USUAL_RETENTION
     last_sandbox_attempt: int = -1
     """Highest attempt tried, even where the runtime shows no such sandbox (its name may still be reserved)."""
 

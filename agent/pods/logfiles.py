@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,10 @@ from pathlib import Path
 from agent.config import Settings
 from agent.model.pod import Pod
 from agent.pods.translate.identity import container_log_path, pod_log_directory
+from agent.pods.volumes.removal import remove_tree
 
 _RUN = re.compile(r"(\d+)\.log")
+_POD_FOLDER = re.compile(r"([a-z0-9-]+)_([a-z0-9.-]+)_([^_]+)")
 _LONGEST_NAME = 255
 """Bytes in a file name (ext4 and most others); the kubelet cuts a longer link name before its `.log`."""
 
@@ -94,8 +95,18 @@ class LogFiles:
             if target.is_relative_to(folder):
                 link.unlink(missing_ok=True)
         if folder.is_dir():
-            # Never follows a link out of the folder.
-            shutil.rmtree(folder)
+            # Never follows a link out of the folder, nor a mount.
+            remove_tree(folder)
+
+    def pods_on_disk(self) -> Mapping[str, tuple[str, str]]:
+        """Namespace and name of each pod that has a folder here, by UID. Folders of other names are others'."""
+        try:
+            with os.scandir(self.pods) as entries:
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:
+            return {}
+        found = (_POD_FOLDER.fullmatch(name) for name in names)
+        return {parts[3]: (parts[1], parts[2]) for parts in found if parts}
 
     def stale_links(self) -> tuple[Path, ...]:
         """Links into the pods' folder whose log file is gone.

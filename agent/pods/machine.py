@@ -16,6 +16,7 @@ from agent.pods.admission.gate import Gate
 from agent.pods.cgroup_tree import CgroupTree
 from agent.pods.downward import NodeContext
 from agent.pods.hooks import Hooks
+from agent.pods.knowledge import USUAL_RETENTION, Retention
 from agent.pods.logfiles import LogFiles
 from agent.pods.observe import Observer
 from agent.pods.ports import CredentialSources, Events, Images, Objects, Runtime, Tokens
@@ -54,6 +55,7 @@ class Machine:
     """Which images that are here a pod may use without a pull."""
     offline_images: bool = True
     """A present image does for the policy Always while the registry is away."""
+    retention: Retention = USUAL_RETENTION
     plugins: CredentialSources | None = None
     """Programs that give credentials for images; None: there are none."""
     resolv_conf: Path | None = None

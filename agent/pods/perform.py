@@ -128,6 +128,17 @@ class Performer:
             await asyncio.to_thread(machine.log_files.remove_pod, pod)
         await self.remove_cgroup()
 
+    async def remove_dead(self, observed: ObservedPod) -> None:
+        """Of a pod that has ended and whose object stays: everything but its status. Raises Retryable."""
+        machine = self._machine
+        for old in observed.sandboxes:
+            await self._unless_gone(machine.runtime.remove_pod_sandbox(old.id))
+        for container in (*observed.containers, *observed.abandoned):
+            await self._unless_gone(machine.runtime.remove_container(container.id))
+        machine.observer.forget(observed)
+        with on_disk("cannot remove the logs"):
+            await asyncio.to_thread(machine.log_files.remove_pod, self._state.pod)
+
     async def remove_cgroup(self) -> None:
         """Once nothing of the pod runs any more. Raises Retryable."""
         machine, pod = self._machine, self._state.pod

@@ -79,7 +79,7 @@ def _plan_running(pod: Pod, observed: ObservedPod, knows: Knowledge, now: float)
             actions.append(CreateSandbox(attempt, replaces=sandbox.id if sandbox else None))
         return Plan(tuple(actions), wakes.next)
     actions += _kills(pod, observed, sandbox, knows)
-    actions += _dead_weight(observed)
+    actions += _dead_weight(observed, knows, now, wakes)
     if knows.volumes_ready:
         for starts in (
             _ephemeral(pod, observed, sandbox, knows, now, wakes),
@@ -213,8 +213,11 @@ def _kills(pod: Pod, observed: ObservedPod, sandbox: ObservedSandbox, knows: Kno
     return kills
 
 
-def _dead_weight(observed: ObservedPod) -> list[Action]:
-    """Per container the newest two stay (for the status and for `kubectl logs --previous`), and their sandboxes."""
+def _dead_weight(observed: ObservedPod, knows: Knowledge, now: float, wakes: _Wakes) -> list[Action]:
+    """Per container the newest stays, and as many before it as are kept (for the status and for `kubectl logs
+    --previous`), with their sandboxes.
+    """
+    keep = math.inf if knows.retention.dead < 0 else knows.retention.dead
     seen: dict[str, int] = {}
     removals: list[Action] = []
     for container in observed.containers:
@@ -224,8 +227,12 @@ def _dead_weight(observed: ObservedPod) -> list[Action]:
             removals.append(RemoveContainer(container.id))
             continue
         seen[container.name] = newer + 1
-        if newer >= 2 and container.state is ContainerState.EXITED:
-            removals.append(RemoveContainer(container.id))
+        if newer > keep and container.state is ContainerState.EXITED:
+            due = knows.ended_at.get(container.id, now) + knows.retention.min_age_s
+            if now >= due:
+                removals.append(RemoveContainer(container.id))
+            else:
+                wakes.add(due)
     used = {c.sandbox_id for c in observed.containers}
     removals += [RemoveSandbox(s.id) for s in observed.sandboxes[1:] if not s.ready and s.id not in used]
     return removals

@@ -13,7 +13,7 @@ from agent.model.pod import ApiContainerStatus, Pod
 from agent.model.record import PodRecord
 from agent.model.status import ContainerStatus, PodStatus
 from agent.pods.backoff import Backoff
-from agent.pods.knowledge import Failure, Health, Knowledge, Stop
+from agent.pods.knowledge import USUAL_RETENTION, Failure, Health, Knowledge, Retention, Stop
 from agent.pods.references import Referenced
 from agent.pods.resize import NO_RESIZE, Resize
 
@@ -57,6 +57,7 @@ class PodState:
     outgrown: set[str] = field(default_factory=set)
     """IDs of containers that have to be started anew for a resize."""
     resize: Resize = NO_RESIZE
+    retention: Retention = USUAL_RETENTION
     last_sandbox_attempt: int = -1
     missed: set[str] = field(default_factory=set)
     """Absent objects that an event told of."""
@@ -130,5 +131,6 @@ class PodState:
             sizes=dict(self.sizes),
             outgrown=frozenset(self.outgrown),
             resize=self.resize,
+            retention=self.retention,
             last_sandbox_attempt=self.last_sandbox_attempt,
         )

@@ -92,6 +92,11 @@ class PullRecords:
         """It was pulled with that; None: without any."""
         await self._grant(image, image_id, credential.source if credential is not None else None)
 
+    async def removed(self, image_id: str) -> None:
+        """The image is not here any more."""
+        if self._pulled.pop(image_id, None) is not None:
+            await self._write([Delete(PULLED + image_id)])
+
     async def _grant(self, image: str, image_id: str, source: SecretSource | None) -> None:
         record = self._pulled.setdefault(image_id, _Pulled())
         name = parse_image(image).repository

@@ -22,6 +22,7 @@ from agent.model.record import PodRecord
 from agent.model.status import Phase, PodStatus, timestamp, unix_seconds
 from agent.pods.admission.gate import Verdict
 from agent.pods.container_status import entered_backoff
+from agent.pods.garbage.remains import Remains
 from agent.pods.interrupt import Interrupt
 from agent.pods.knowledge import Health, Knowledge, Stop, StopCause
 from agent.pods.machine import Machine
@@ -64,8 +65,10 @@ class PodWorker:
         with on_disk("cannot look for the pod's volumes"):
             self._state.volumes_mounted = record.uid in machine.volumes.pods_on_disk()
         self._interrupt = Interrupt()
+        self._state.retention = machine.retention
         self._resizer = Resizer(machine, self._state)
         self._performer = Performer(machine, self._state, root, self._interrupt)
+        self._remains = Remains(machine, self._state, self._performer)
         self._wake = asyncio.Event()
         self._status = last
         self._told = False
@@ -175,6 +178,15 @@ class PodWorker:
         self._machine.prober.quiet(self.record.uid)
         self._wake.set()
 
+    async def reclaim(self) -> None:
+        """The disk is short: give back what an ended pod takes of it, and return then."""
+        ended = self._status is not None and self._status.phase.is_terminal and not self.is_ending
+        await self._remains.reclaim(ended, self._wake.set)
+
+    def make_way(self) -> None:
+        """Somebody needs the pod's name: if it is gone, keep nothing of it any longer."""
+        self._remains.make_way()
+
     async def run(self) -> None:
         """Returns when the pod is gone, with all its traces on the machine."""
         trouble = ""
@@ -234,6 +246,8 @@ class PodWorker:
                 self._busy_health = None
             state.retries.pop("act", None)
             return False
+        if decided.done:
+            await self._remains.settle(observed)
         if state.refresh_at is not None and now >= state.refresh_at:
             self._refresh = True
         if self._refresh and state.volume_paths is not None and state.stop is None:
@@ -247,6 +261,7 @@ class PodWorker:
         machine = self._machine
         machine.objects.release(self.record.uid)
         machine.prober.forget(self.record.uid)
+        await self._remains.keep()
         while True:
             try:
                 await self._performer.remove(observed)

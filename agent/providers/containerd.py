@@ -41,9 +41,11 @@ from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.worker import PodWorker
 from agent.providers.checkpoints import new_archive
 from agent.providers.containerd_evictable import ContainerdEvictable, RuntimeParts
+from agent.providers.containerd_garbage import Garbage
 from agent.providers.containerd_machine import Csi, WorkerParts, build_machine, credential_plugins
 from agent.providers.contract import PodUpdate, PodUpdates, ProviderContext
-from agent.providers.found import found_record, left_record
+from agent.providers.found import found_record
+from agent.providers.leftovers import Leftovers
 from agent.providers.relisting import Relisting
 from agent.providers.runtime_health import HealthReader
 from agent.providers.streaming import CommandOutput, Streams
@@ -91,6 +93,8 @@ class ContainerdProvider:
         self._runtime: RuntimeClient
         self._images: ImageClient
         self._health: HealthReader
+        self._leftovers: Leftovers
+        self._garbage: Garbage
         self._channel: RuntimeChannel
 
     # ------------------------------------------------------------ the contract
@@ -107,12 +111,13 @@ class ContainerdProvider:
             up = self._open.is_set()
             return RuntimeParts(self._machine, self._runtime, self._images) if up else None
 
-        return ContainerdEvictable(self._context.settings, self._workers, self._gate, parts)
+        return ContainerdEvictable(self._context.settings, self._workers, self._gate, parts, self)
 
     async def create_pod(self, record: PodRecord) -> None:
         await self._open.wait()
         worker = self._workers.get(record.uid)
         if worker is not None and worker.is_ending:
+            worker.make_way()
             await worker.gone.wait()
             worker = None
         if worker is None:
@@ -148,15 +153,12 @@ class ContainerdProvider:
 
     async def get_pods(self) -> tuple[PodRecord, ...]:
         await self._open.wait()
-        with on_disk("cannot look for what gone pods left"):
-            folders = await asyncio.to_thread(self._machine.volumes.pods_on_disk)
-        decided = tuple(self._gate.unnamed({**self._workers, **self._found}))
-        known = {*self._workers, *self._found, *(pod.uid for pod in decided)}
+        left = await self._leftovers.records(self._known)
         return (
             *(worker.record for worker in self._workers.values()),
             *self._found.values(),
-            *(found_record(pod) for pod in decided),
-            *(left_record(uid) for uid in sorted(folders - known)),
+            *(found_record(pod) for pod in self._decided()),
+            *left,
         )
 
     def get_container_logs(self, namespace: str, pod: str, container: str, options: LogOptions) -> AsyncIterator[bytes]:
@@ -236,12 +238,28 @@ class ContainerdProvider:
                 self._tasks = tasks
                 tasks.create_task(self._statuses.run(), name="record statuses")
                 tasks.create_task(self._gate.run(), name="record admissions")
-                self._machine = await self._when_up(parts)
+                self._machine = machine = await self._when_up(parts)
+                self._leftovers = Leftovers(self._runtime, machine.volumes, self._log_files, machine.cgroups)
+                shared = (self._context.settings, self._context.store, machine, self._runtime, self._images)
+                self._garbage = Garbage(*shared, self._workers.values)
                 self._open.set()
+                tasks.create_task(self._garbage.run(), name="garbage")
                 tasks.create_task(self._follow_events(), name="runtime events")
                 tasks.create_task(self._relist(), name="relist")
 
+    async def reclaim(self) -> None:
+        """The disk is short: free what can be freed."""
+        if self._open.is_set():
+            await self._garbage.reclaim()
+
     # ------------------------------------------------------------ its own work
+
+    def _decided(self) -> tuple[ObservedPod, ...]:
+        """Pods that the node took in and that nobody has named yet."""
+        return tuple(self._gate.unnamed({**self._workers, **self._found}))
+
+    def _known(self) -> set[str]:
+        return {*self._workers, *self._found, *(pod.uid for pod in self._decided())}
 
     def _figures(self) -> ContainerdStats:
         """Raises Retryable until the runtime has answered once."""
@@ -303,6 +321,7 @@ class ContainerdProvider:
 
     async def _live(self, worker: PodWorker, older: Sequence[PodWorker]) -> None:
         for before in older:
+            before.make_way()
             await before.gone.wait()
         await worker.run()
         uid = worker.record.uid

@@ -23,6 +23,7 @@ from agent.pods.downward import NodeContext
 from agent.pods.hooks import Hooks
 from agent.pods.image_access import Verification
 from agent.pods.injected_api import InjectedApi
+from agent.pods.knowledge import Retention
 from agent.pods.last_words import last_words
 from agent.pods.logfiles import LogFiles
 from agent.pods.machine import Machine
@@ -147,6 +148,7 @@ async def build_machine(
         ),
         cgroups=await _cgroups(context, runtime),
         starts=asyncio.Semaphore(settings.parallel_starts),
+        retention=Retention(settings.maximum_dead_containers_per_container, settings.minimum_container_ttl_duration),
         offline_images=settings.offline_images == "present",
         pulls=PullGate(settings.max_parallel_image_pulls, settings.registry_qps, settings.registry_burst),
         access=await _pull_records(context, images),

@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import msgspec
 
-from agent.model.container import Container
-from agent.model.meta import ObjectMeta
+from agent.model.container import Container, ResourceRequirements
+from agent.model.meta import ObjectMeta, Quantity
 from agent.model.observed import ObservedPod
 from agent.model.pod import Pod, PodSpec
 from agent.model.record import Origin, PodRecord
+from agent.pods.qos import QosClass
+
+_SOME: dict[str, Quantity] = {"cpu": "1m", "memory": "1"}
+_OF_CLASS = {
+    QosClass.GUARANTEED: ResourceRequirements(requests=_SOME, limits=_SOME),
+    QosClass.BURSTABLE: ResourceRequirements(requests=_SOME),
+    QosClass.BEST_EFFORT: ResourceRequirements(),
+}
 
 
 def found_record(observed: ObservedPod) -> PodRecord:
@@ -23,7 +31,12 @@ def found_record(observed: ObservedPod) -> PodRecord:
     return PodRecord(pod, msgspec.json.encode(pod))
 
 
-def left_record(uid: str) -> PodRecord:
-    """Of a pod of which nothing but its folder is left. Not the API's: nobody there knows the name it had."""
-    pod = Pod(metadata=ObjectMeta(name=uid, namespace="default", uid=uid), spec=PodSpec())
+def left_record(uid: str, names: tuple[str, str] | None = None, qos: QosClass | None = None) -> PodRecord:
+    """Of a pod of which only traces are left. Not the API's: nobody there knows it any more.
+
+    `names` (namespace, name) are what its logs say of it, `qos` what its cgroup says.
+    """
+    namespace, name = names or ("default", uid)
+    spec = PodSpec() if qos is None else PodSpec(containers=(Container(name="unknown", resources=_OF_CLASS[qos]),))
+    pod = Pod(metadata=ObjectMeta(name=name, namespace=namespace, uid=uid), spec=spec)
     return PodRecord(pod, msgspec.json.encode(pod), Origin.FILE)

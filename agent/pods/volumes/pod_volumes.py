@@ -18,7 +18,7 @@ from agent.model.node import NodeFacts
 from agent.model.pod import Pod
 from agent.pods.downward import NodeContext
 from agent.pods.references import Referenced
-from agent.pods.volumes import atomic, host_path, subpath
+from agent.pods.volumes import atomic, csi_disk, host_path, subpath
 from agent.pods.volumes.csi import CsiVolumes
 from agent.pods.volumes.empty_dir import make_folder, make_hugetlbfs, make_tmpfs
 from agent.pods.volumes.layout import pod_dir, pods_dir, subpath_target
@@ -143,6 +143,8 @@ class PodVolumes:
             # A driver can't take away what is still shown elsewhere.
             await asyncio.to_thread(self._unmount_below, folder / "volume-subpaths")
             await self._csi.tear_down(uid)
+        elif self._csi is None:
+            await asyncio.to_thread(self._refuse_drivers, uid)
         await asyncio.to_thread(self._tear_down, folder)
 
     def pods_on_disk(self) -> set[str]:
@@ -196,6 +198,11 @@ class PodVolumes:
             case _:
                 assert_never(step)
         return False
+
+    def _refuse_drivers(self, uid: str) -> None:
+        """Raises Retryable where a CSI driver brought something: only it can take that away, and here is none."""
+        for one in csi_disk.published(self._root, uid):
+            raise Retryable(f"volume {one.handle} of CSI driver {one.driver} is in use: the driver has to take it away")
 
     def _tear_down(self, folder: Path) -> None:
         if not folder.exists():

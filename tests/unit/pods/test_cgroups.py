@@ -8,8 +8,11 @@ from agent.pods.cgroups import (
     CgroupDriver,
     CgroupVersion,
     cgroup_version,
+    is_deserted,
     pod_cgroup_parent,
     pod_cgroup_path,
+    pod_cgroups,
+    qos_cgroup_path,
     remove_pod_cgroup,
 )
 from agent.pods.qos import QosClass
@@ -119,3 +122,31 @@ def test_without_systemctl_the_folders_are_removed_all_the_same(
 
 def test_a_machine_without_cgroups_has_none_to_remove(tmp_path: Path) -> None:
     remove_pod_cgroup(UID, QosClass.BURSTABLE, CgroupDriver.CGROUPFS, mount=tmp_path / "none")
+
+
+@pytest.mark.parametrize("driver", list(CgroupDriver))
+@pytest.mark.parametrize("root", ["/", "/edge"])
+def test_the_pods_that_have_a_cgroup_are_found_by_its_name(tmp_path: Path, driver: CgroupDriver, root: str) -> None:
+    for uid, qos in {"a-1": QosClass.GUARANTEED, "b-2": QosClass.BURSTABLE, "c-3": QosClass.BEST_EFFORT}.items():
+        (tmp_path / "memory" / pod_cgroup_path(uid, qos, driver, root)).mkdir(parents=True)
+    (tmp_path / "cpu" / pod_cgroup_path("d-4", QosClass.BURSTABLE, driver, root)).mkdir(parents=True)
+    (tmp_path / "cpu" / pod_cgroup_path("x", QosClass.BURSTABLE, driver, "/other")).mkdir(parents=True)
+    (tmp_path / "cpu" / qos_cgroup_path(QosClass.BURSTABLE, driver, root) / "podless").mkdir()
+    (tmp_path / "cpu" / qos_cgroup_path(QosClass.BURSTABLE, driver, root) / "other.slice").mkdir()
+    found = pod_cgroups(driver, root, mount=tmp_path)
+    if driver is CgroupDriver.CGROUPFS:
+        assert found.pop("less") is QosClass.BURSTABLE
+    assert found == {
+        "a-1": QosClass.GUARANTEED,
+        "b-2": QosClass.BURSTABLE,
+        "c-3": QosClass.BEST_EFFORT,
+        "d-4": QosClass.BURSTABLE,
+    }
+
+
+def test_one_is_deserted_where_no_process_is_in_it_in_any_hierarchy(tmp_path: Path) -> None:
+    for top in ("memory", "cpu"):
+        (tmp_path / top / "kubepods/podu/child").mkdir(parents=True)
+    assert is_deserted("u", QosClass.GUARANTEED, CgroupDriver.CGROUPFS, mount=tmp_path)
+    (tmp_path / "cpu/kubepods/podu/child/cgroup.procs").write_text("17\n")
+    assert not is_deserted("u", QosClass.GUARANTEED, CgroupDriver.CGROUPFS, mount=tmp_path)

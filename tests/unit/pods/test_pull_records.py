@@ -218,3 +218,14 @@ async def test_a_second_pod_pulls_unless_it_shows_what_the_first_pulled_with(
         assert s.moves.count("PullImage") == pulls
         told = f'Container image "{IMAGE}" already present on machine and can be accessed by the pod'
         assert (told in s.events.messages("Pulled")) is (pulls == 1 and not waits)
+
+
+async def test_an_image_that_was_removed_is_nobodys_any_more() -> None:
+    store = MemoryStore()
+    records = PullRecords(store)
+    await records.pulled(IMAGE, ID, by(MINE))
+    assert await must_pull(records)
+    await records.removed(ID)
+    await records.removed(ID)
+    assert not await store.list("pulled/")
+    assert not await must_pull(records)  # if it is here again, somebody else brought it
