@@ -94,9 +94,12 @@ class LogFiles:
         for link, target in self._our_links():
             if target.is_relative_to(folder):
                 link.unlink(missing_ok=True)
+        # The kernel renames no mount point: what is mounted here is not emptied. Links out of it are never followed.
+        going = folder.with_name(f"{folder.name}.removed")
+        remove_tree(going)  # what a removal that was broken off left
         if folder.is_dir():
-            # Never follows a link out of the folder, nor a mount.
-            remove_tree(folder)
+            folder.rename(going)
+            remove_tree(going)
 
     def pods_on_disk(self) -> Mapping[str, tuple[str, str]]:
         """Namespace and name of each pod that has a folder here, by UID. Folders of other names are others'."""

@@ -89,6 +89,11 @@ class Edge:
         items.sort(key=lambda event: event["metadata"]["creationTimestamp"])
         return [(event["reason"], event["message"]) for event in items]
 
+    def node_events(self) -> list[tuple[str, str]]:
+        """(reason, message) of the events on this node."""
+        path = f"/api/v1/namespaces/default/events?fieldSelector=involvedObject.name={self.node}"
+        return [(event["reason"], event["message"]) for event in self.get(path)["items"]]
+
     def exists(self, name: str) -> bool:
         return any(found["metadata"]["name"] == name for found in self.pods())
 

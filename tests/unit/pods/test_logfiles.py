@@ -113,3 +113,20 @@ def test_the_runs_that_left_a_log_are_known_also_by_a_rotated_one(files: LogFile
 
 def test_a_pod_without_a_folder_has_no_runs(files: LogFiles) -> None:
     assert files.attempts(POD) == {}
+
+
+def test_the_pods_that_have_a_folder_are_known_by_its_name(files: LogFiles) -> None:
+    assert files.pods_on_disk() == {}
+    made(files)
+    (files.pods / "lost+found").mkdir()
+    (files.pods / "a_file_u-2").touch()
+    (files.pods / "a_link_u-3").symlink_to(files.pods)
+    assert files.pods_on_disk() == {"u-1": ("shop", "web")}
+
+
+def test_a_removal_that_was_broken_off_is_finished_and_found_again(files: LogFiles) -> None:
+    made(files)
+    files.pod_folder(POD).rename(files.pods / "shop_web_u-1.removed")
+    assert files.pods_on_disk() == {"u-1.removed": ("shop", "web")}
+    files.remove_pod(POD)
+    assert list(files.pods.iterdir()) == []

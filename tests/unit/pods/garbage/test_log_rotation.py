@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
@@ -11,7 +12,6 @@ from typing import BinaryIO
 import pytest
 
 from agent.errors import Permanent
-from agent.pods.garbage import log_rotation
 from agent.pods.garbage.log_rotation import LogRotation, LogRules, RunningLog, compress
 
 RULES = LogRules(max_bytes=100, max_files=3)
@@ -174,7 +174,7 @@ def test_a_disk_without_room_for_the_archive_keeps_the_text(tmp_path: Path, monk
 
     path = tmp_path / "0.log.20260301-110000"
     path.write_bytes(LINES)
-    monkeypatch.setattr(log_rotation.shutil, "copyfileobj", full)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(OSError, match="No space"):
         compress(path)
     assert os.listdir(tmp_path) == [path.name]
