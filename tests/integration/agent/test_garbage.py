@@ -59,7 +59,7 @@ def foreign_container(edge: Edge, folder: Path) -> None:
         "log_directory": str(folder),
         "linux": {"cgroup_parent": f"{edge.runtime.cgroup}/foreign"},
     }
-    container_config = {"metadata": {"name": "main"}, "image": {"image": FOREIGN}, "linux": {}}
+    container_config = {"metadata": {"name": "main"}, "image": {"image": FOREIGN}, "command": ["sh"], "linux": {}}
     (folder / "pod.json").write_text(json.dumps(pod_config))
     (folder / "container.json").write_text(json.dumps(container_config))
     sandbox = edge.runtime.crictl("runp", str(folder / "pod.json")).strip()
@@ -173,6 +173,11 @@ def test_a_finished_pod_gives_its_cgroup_back_and_keeps_its_log(guest: Edge) -> 
     assert sandbox["state"] == "SANDBOX_NOTREADY"
 
 
+def is_removed(folder: Path) -> bool:
+    folder.rmdir()
+    return True
+
+
 def test_traces_of_pods_that_nobody_knows_go_and_those_of_others_stay(
     one_containerd: Containerd, agent: AgentFactory, control_plane: ControlPlane, namespace: str, tmp_path: Path
 ) -> None:
@@ -219,4 +224,4 @@ def test_traces_of_pods_that_nobody_knows_go_and_those_of_others_stay(
         subprocess.run(["umount", mounted], check=True)
         sleeper.kill()
         sleeper.wait()
-        wait_until(lambda: busy.rmdir() is None)
+        wait_until(lambda: is_removed(busy))
