@@ -72,5 +72,15 @@ def canonical(value: Fraction, *, binary: bool) -> str:
     return f"{number / _SUFFIX[unit]}{unit}"
 
 
+def spelled(quantity: str | int | float) -> str:
+    """A quantity of a spec as the API server writes it, in the kind of units that it was written in."""
+    return canonical(parse(quantity), binary=is_binary(quantity))
+
+
+def is_binary(quantity: str | int | float) -> bool:
+    """It is written in powers of 1024."""
+    return isinstance(quantity, str) and quantity.endswith("i")
+
+
 _BINARY = ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki", "")
 _DECIMAL = ("E", "P", "T", "G", "M", "k", "", "m", "u", "n")

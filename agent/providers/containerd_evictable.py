@@ -21,17 +21,18 @@ from agent.cri.runtime import RuntimeClient
 from agent.errors import NotFound, Permanent, Retryable
 from agent.model.pod import Pod
 from agent.node.eviction.limits import limits_written
-from agent.node.eviction.messages import REASON
 from agent.node.eviction.ports import Eviction, Reclaimer
+from agent.node.eviction.signals import Resource
 from agent.pods.admission.gate import Gate, Verdict
+from agent.pods.admission.pressure import EVICTED
 from agent.pods.cgroups import kubepods_path
 from agent.pods.machine import Machine
 from agent.pods.worker import PodWorker
-from agent.stats.figures import PodFigures, Subject, Taken
-from agent.stats.storage import LocalStorage, StorageReader
 
-if TYPE_CHECKING:
-    from agent.stats.reader import Depth, Reader
+if TYPE_CHECKING:  # a node that never runs short need not hold the code
+    from agent.stats.figures import PodFigures
+    from agent.stats.reader import Reader
+    from agent.stats.storage import LocalStorage, StorageReader
 
 ASK_S = 60.0
 """Where images are changes with the runtime's configuration only."""
@@ -90,11 +91,13 @@ class ContainerdEvictable:
     def active(self) -> Sequence[Pod]:
         return tuple(worker.record.pod for worker in self._workers.values() if worker.is_active)
 
-    async def figures(self, depth: Depth) -> Mapping[str, PodFigures]:
+    async def figures(self, resource: Resource) -> Mapping[str, PodFigures]:
         if (parts := self._parts()) is None:
             return {}
+        from agent.stats.figures import Subject, Taken
         from agent.stats.reader import Depth, Reader
 
+        depth = {Resource.MEMORY: Depth.USAGE, Resource.PIDS: Depth.DETAILS}.get(resource, Depth.DISKS)
         if self._reader is None:
             cgroups, root = parts.machine.cgroups, self._settings.root_dir.absolute()
             self._reader = Reader(cgroups.driver, cgroups.root, root, parts.machine.log_files)
@@ -118,6 +121,8 @@ class ContainerdEvictable:
         if (parts := self._parts()) is None:
             return {}
         if self._storage is None:
+            from agent.stats.storage import StorageReader
+
             self._storage = StorageReader(self._settings.root_dir.absolute(), parts.machine.log_files)
         written = {pod.uid: await self._written(parts, pod.uid) for pod in pods if limits_written(pod)}
         return await asyncio.to_thread(self._storage.read, pods, written)
@@ -126,7 +131,7 @@ class ContainerdEvictable:
         self._gate.evict(
             uid,
             Verdict(
-                REASON,
+                EVICTED,
                 eviction.message,
                 evicted=True,
                 grace_s=eviction.grace_s,

@@ -7,14 +7,15 @@ Source: the Kubernetes page "Local ephemeral storage".
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agent.model import quantity
 from agent.model.meta import Quantity
 from agent.model.pod import Pod
-from agent.node.eviction.messages import is_binary, spelled
 from agent.pods.pod_totals import limits_of, pod_limits
-from agent.stats.storage import LocalStorage
+
+if TYPE_CHECKING:
+    from agent.stats.storage import LocalStorage
 
 EPHEMERAL: Final = "ephemeral-storage"
 
@@ -42,7 +43,7 @@ def exceeded(pod: Pod, storage: LocalStorage, *, own_image_disk: bool) -> Exceed
     """
     for name, limit in _size_limits(pod):
         if storage.volumes.get(name, 0) > quantity.parse(limit):
-            message = f'Usage of EmptyDir volume "{name}" exceeds the limit "{spelled(limit)}". '
+            message = f'Usage of EmptyDir volume "{name}" exceeds the limit "{quantity.spelled(limit)}". '
             return Exceeded("emptydirfs.limit", message)
     if not limits_written(pod):
         return None
@@ -56,7 +57,9 @@ def exceeded(pod: Pod, storage: LocalStorage, *, own_image_disk: bool) -> Exceed
         used = storage.logs.get(container.name, 0)
         used += 0 if own_image_disk else storage.written.get(container.name, 0)
         if quantity.parse(own) and used > quantity.parse(own):
-            message = f'Container {container.name} exceeded its local ephemeral storage limit "{spelled(own)}". '
+            message = (
+                f'Container {container.name} exceeded its local ephemeral storage limit "{quantity.spelled(own)}". '
+            )
             return Exceeded("ephemeralcontainerfs.limit", message)
     return None
 
@@ -76,4 +79,4 @@ def _size_limits(pod: Pod) -> list[tuple[str, Quantity]]:
 def _is_binary(pod: Pod) -> bool:
     """A sum is written as the first of its parts."""
     parts = [limits_of(one).get(EPHEMERAL) for one in (*pod.spec.initContainers, *pod.spec.containers)]
-    return is_binary(next((part for part in parts if part is not None), ""))
+    return quantity.is_binary(next((part for part in parts if part is not None), ""))

@@ -18,9 +18,7 @@ from agent.config import Settings
 from agent.model.objects import ObjectReference
 from agent.model.pod import Pod
 from agent.node.eviction.limits import exceeded, is_limited
-from agent.node.eviction.messages import REASON, eviction_message
 from agent.node.eviction.ports import EvictablePods, Eviction
-from agent.node.eviction.ranking import Candidate, parts, ranked
 from agent.node.eviction.reading import IMAGE_DIR, SignalReader, shares_disk
 from agent.node.eviction.signals import IMAGE_FS, Condition, Observations, Resource, Signal
 from agent.node.eviction.thresholds import (
@@ -37,8 +35,8 @@ from agent.node.eviction.wake import MemoryAlarm
 from agent.node.pressure import NodePressure, Pressure
 from agent.own_metrics import EVICTIONS
 from agent.pods.admission.claim import is_critical
+from agent.pods.admission.pressure import EVICTED
 from agent.pods.ports import Events
-from agent.stats.reader import Depth
 
 IMMEDIATELY_S = 1
 """The grace of a pod that has to go at once: enough for the system's own work, not for the pod's."""
@@ -47,12 +45,6 @@ CLEANED_EVERY_S = 0.5
 REST_S = 1.0
 """Between two looks, however often the kernel calls."""
 _TOP = PurePosixPath()
-_DEPTHS = {
-    Resource.MEMORY: Depth.USAGE,
-    Resource.PIDS: Depth.DETAILS,
-    Resource.DISK: Depth.DISKS,
-    Resource.INODES: Depth.DISKS,
-}
 
 
 class EvictionManager:
@@ -184,8 +176,12 @@ class EvictionManager:
             if not met(self._thresholds, seen, reclaimed=True):
                 logger.info("there is room on the disk again, no pod has to go")
                 return frozenset()
+        # A node that never runs short need not hold the code.
+        from agent.node.eviction.messages import eviction_message
+        from agent.node.eviction.ranking import Candidate, parts, ranked
+
         active = pods.active()
-        figures = await pods.figures(_DEPTHS[first.resource])
+        figures = await pods.figures(first.resource)
         candidates = [Candidate(pod, figures.get(pod.uid)) for pod in active]
         for one in ranked(candidates, first.signal, parts(first.signal, own_image_disk=own_image_disk)):
             message, annotations = eviction_message(one.pod, one.figures, crossed, seen)
@@ -213,7 +209,7 @@ class EvictionManager:
         if is_critical(pod):
             logger.bind(pod=pod.full_name).warning("a critical pod is not evicted: {}", eviction.message)
             return False
-        self._events.record(ObjectReference.of(pod), "Warning", REASON, eviction.message, annotations)
+        self._events.record(ObjectReference.of(pod), "Warning", EVICTED, eviction.message, annotations)
         EVICTIONS.inc(signal)
         pods.evict(pod.uid, eviction)
         return True

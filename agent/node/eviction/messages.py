@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from agent.model import quantity
-from agent.model.meta import Quantity
 from agent.model.pod import Pod
 from agent.node.eviction.signals import Observations, Resource
 from agent.node.eviction.thresholds import Threshold
 from agent.pods.pod_totals import effective_requests
 from agent.stats.figures import ContainerFigures, PodFigures
 
-REASON = "Evicted"
 STARVED = "starved_resource"
 OFFENDING = "offending_containers"
 OFFENDING_USAGE = "offending_containers_usage"
@@ -37,7 +35,7 @@ def eviction_message(
     whole = (pod.spec.resources.requests or {}).get(resource) if pod.spec.resources is not None else None
     if resource is Resource.MEMORY and whole is not None and figures.usage is not None:
         name, using = pod.metadata.name, _bytes(figures.usage.working_set_bytes)
-        message += f"Pod {name} was using {using}, request is {spelled(whole)}, {_larger(resource)}"
+        message += f"Pod {name} was using {using}, request is {quantity.spelled(whole)}, {_larger(resource)}"
         annotations |= {OFFENDING_POD: name, OFFENDING_POD_USAGE: using}
     over = tuple(_over_request(pod, figures, resource))
     for name, using, request in over:
@@ -47,16 +45,6 @@ def eviction_message(
         OFFENDING_USAGE: ",".join(using for _, using, _ in over),
         STARVED: resource,
     }
-
-
-def spelled(amount: Quantity) -> str:
-    """A quantity of a spec, as Kubernetes writes it."""
-    return quantity.canonical(quantity.parse(amount), binary=is_binary(amount))
-
-
-def is_binary(amount: Quantity) -> bool:
-    """It is written in powers of 1024."""
-    return isinstance(amount, str) and amount.endswith("i")
 
 
 def _bytes(number: int) -> str:
@@ -86,7 +74,7 @@ def _over_request(pod: Pod, figures: PodFigures, resource: Resource) -> Iterator
             continue
         request = effective_requests(specs[container.name].resources).get(resource, 0)
         if using > quantity.parse(request):
-            yield container.name, _bytes(using), spelled(request)
+            yield container.name, _bytes(using), quantity.spelled(request)
 
 
 def _using(container: ContainerFigures, resource: Resource) -> int | None:

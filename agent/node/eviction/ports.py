@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from agent.model.pod import Pod
-from agent.stats.figures import PodFigures
-from agent.stats.reader import Depth
-from agent.stats.storage import LocalStorage
+from agent.node.eviction.signals import Resource
+
+if TYPE_CHECKING:  # a node that never runs short need not hold the code
+    from agent.stats.figures import PodFigures
+    from agent.stats.storage import LocalStorage
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,8 @@ class EvictablePods(Reclaimer, Protocol):
     def active(self) -> Sequence[Pod]:
         """Pods that have not ended and that were not told to for the node's sake."""
 
-    async def figures(self, depth: Depth) -> Mapping[str, PodFigures]:
-        """What pods use, by UID; those of which nothing runs are missing."""
+    async def figures(self, resource: Resource) -> Mapping[str, PodFigures]:
+        """What pods use of it, and what comes with that, by UID; those of which nothing runs are missing."""
 
     async def storage(self, pods: Sequence[Pod]) -> Mapping[str, LocalStorage]:
         """What these pods have written to the node's disk, by UID."""

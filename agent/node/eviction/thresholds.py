@@ -36,7 +36,7 @@ class Amount:
         """As a message says it."""
         if self.text.endswith("%"):
             return quantity.canonical(Fraction(self.of(capacity)), binary=True)
-        return quantity.canonical(quantity.parse(self.text), binary=self.text.endswith("i"))
+        return quantity.spelled(self.text)
 
 
 @dataclass(frozen=True, slots=True)

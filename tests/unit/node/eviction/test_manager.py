@@ -14,11 +14,10 @@ from agent.model.pod import Pod
 from agent.node.eviction.manager import EvictionManager
 from agent.node.eviction.ports import Eviction
 from agent.node.eviction.reading import SignalReader
-from agent.node.eviction.signals import Observation, Signal
+from agent.node.eviction.signals import Observation, Resource, Signal
 from agent.node.pressure import NodePressure, Pressure
 from agent.stats.cgroups import Cgroups
 from agent.stats.figures import PodFigures
-from agent.stats.reader import Depth
 from agent.stats.storage import LocalStorage
 from tests.fakes.clock import FakeClock
 from tests.fakes.waiting import eventually
@@ -61,7 +60,7 @@ class Pods:
     frees: int = 0
     """What reclaiming makes of the disk."""
     reclaimed: int = 0
-    depths: list[Depth] = field(default_factory=list)
+    asked: list[Resource] = field(default_factory=list)
     asked_for: list[str] = field(default_factory=list)
 
     cgroup: PurePosixPath | None = PODS
@@ -72,8 +71,8 @@ class Pods:
     def active(self) -> Sequence[Pod]:
         return [one for one in self.here if one.uid not in self.evicted]
 
-    async def figures(self, depth: Depth) -> Mapping[str, PodFigures]:
-        self.depths.append(depth)
+    async def figures(self, resource: Resource) -> Mapping[str, PodFigures]:
+        self.asked.append(resource)
         return self.uses
 
     async def storage(self, pods: Sequence[Pod]) -> Mapping[str, LocalStorage]:
@@ -140,7 +139,7 @@ async def test_a_roomy_machine_costs_no_pod_and_reads_none(tmp_path: Path) -> No
     async with lab(tmp_path) as made:
         made.pods.here = [pod("web")]
         await made.later(30)
-        assert (made.pods.evicted, made.pods.depths, made.pods.asked_for) == ({}, [], [])
+        assert (made.pods.evicted, made.pods.asked, made.pods.asked_for) == ({}, [], [])
         assert made.pressure.now == Pressure()
 
 
@@ -164,7 +163,7 @@ async def test_the_greediest_pod_goes_at_once_and_alone(tmp_path: Path) -> None:
             ("eater", "Evicted", eviction.message),
         ]
         assert made.events.annotations["offending_containers"] == "main"
-        assert made.pods.depths == [Depth.USAGE]
+        assert made.pods.asked == [Resource.MEMORY]
         made.pods.stuck = False
         made.machine.has(Signal.MEMORY, 900 * MIB)
         await made.later(280)
@@ -220,7 +219,7 @@ async def test_where_freeing_does_not_do_the_greatest_writer_goes(tmp_path: Path
         made.machine.has(Signal.NODE_FS, 5)
         await made.later(12)
         assert list(made.pods.evicted) == ["writer"]
-        assert made.pods.depths == [Depth.DISKS]
+        assert made.pods.asked == [Resource.DISK]
 
 
 async def test_a_pod_over_its_own_limit_goes_without_any_pressure_and_others_are_not_read(tmp_path: Path) -> None:
