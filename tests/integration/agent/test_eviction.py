@@ -140,7 +140,7 @@ def small_disk(workspace: Workspace) -> Iterator[Callable[[], Path]]:
     image.unlink(missing_ok=True)
 
 
-def test_a_full_disk_costs_the_pod_that_filled_it_and_neither_the_record_nor_the_agent(
+def test_a_full_disk_costs_the_pod_that_filled_it_also_while_cut_off_and_neither_record_nor_agent(
     small_disk: Callable[[], Path],
     agent: AgentFactory,
     one_containerd: Containerd,
@@ -155,13 +155,20 @@ def test_a_full_disk_costs_the_pod_that_filled_it_and_neither_the_record_nor_the
     edge.run(pod("kept"))
     edge.wait_ready("kept")
     pid = edge.agent.pid
-    fills = container(writes("/cache/file", 1000), volumeMounts=CACHE)
+    fills = container(f"until [ -e /cache/now ]; do sleep 0.2; done; {writes('/cache/file', 1000)}", volumeMounts=CACHE)
     edge.run(pod("filler", fills, volumes=[{"name": "cache", "emptyDir": {}}]))
+    edge.wait_ready("filler")
+    volumes = root / "pods" / edge.pod("filler")["metadata"]["uid"] / "volumes"
+    (cache,) = volumes.glob("*/cache")
+    control_plane.cut_off()
+    (cache / "now").touch()
+    wait_until(lambda: not volumes.exists(), 60, what="the pod that filled the disk is ended")
+    control_plane.reconnect()
     filler = evicted(edge, "filler", 60)
     low = "The node was low on resource: ephemeral-storage. Threshold quantity: "
     assert filler["status"]["message"].startswith(low)
     assert condition(filler, "DisruptionTarget")["reason"] == "TerminationByKubelet"
-    wait_until(lambda: not (root / "pods" / filler["metadata"]["uid"] / "volumes").exists(), 30)
+    wait_until(lambda: ("Evicted", filler["status"]["message"]) in edge.events("filler"), 30)
 
     wait_until(lambda: edge.agent.condition("DiskPressure")["status"] == "False", 60)
     wait_until(lambda: edge.agent.condition("RecordUnavailable").get("status", "False") == "False", 30)
