@@ -73,6 +73,8 @@ class _Held:
     """The last try to renew it failed."""
     stale_since: float | None = None
     """Unix seconds at which the token that is mounted has ended, where a pod was told of it."""
+    annotated: bool = False
+    """The pod says so in the API server."""
 
 
 class ServiceAccountTokens:
@@ -152,7 +154,7 @@ class ServiceAccountTokens:
                 return
             if isinstance(error, Forbidden) and error.reason != UNAUTHORIZED:
                 raise
-            self._say_stale(held, pod, account, str(error))
+            await self._say_stale(held, pod, account, str(error))
             return
         await self._store.put(key, msgspec.json.encode(made))
         held.last = made
@@ -160,20 +162,22 @@ class ServiceAccountTokens:
         held.renew_at = self._clock.monotonic() + min(RENEW_AT * made.life_s, RENEW_AFTER_S)
         if held.stale_since is not None:
             await self._say_replaced(held.stale_since, pod, account)
-            held.stale_since = None
+            held.stale_since, held.annotated = None, False
 
-    def _say_stale(self, held: _Held, pod: Pod, account: str, why: str) -> None:
-        """Once, until it is replaced."""
+    async def _say_stale(self, held: _Held, pod: Pod, account: str, why: str) -> None:
+        """Once, until it is replaced: by an event at once, on the pod as soon as the API server answers."""
         assert held.last is not None
-        if held.stale_since is not None:
-            return
-        held.stale_since = held.last.expires_at
-        message = (
-            f'The token of service account "{account}" ended {timestamp(held.last.expires_at)} and is mounted all the'
-            f" same, for no newer one can be had: {why}"
-        )
-        if self._events is not None:
-            self._events.record(ObjectReference.of(pod), "Warning", "StaleToken", message)
+        ended = timestamp(held.last.expires_at)
+        if held.stale_since is None:
+            held.stale_since = held.last.expires_at
+            message = (
+                f'The token of service account "{account}" ended {ended} and is mounted all the'
+                f" same, for no newer one can be had: {why}"
+            )
+            if self._events is not None:
+                self._events.record(ObjectReference.of(pod), "Warning", "StaleToken", message)
+        if self._api.reachable and not held.annotated:
+            held.annotated = await self._annotate(pod, f"{account}: ended {ended}, not replaced yet: {why}")
 
     async def _say_replaced(self, since: float, pod: Pod, account: str) -> None:
         """On the pod: whoever asks why its requests were refused finds it there."""
@@ -181,6 +185,10 @@ class ServiceAccountTokens:
         if self._events is not None:
             about = ObjectReference.of(pod)
             self._events.record(about, "Normal", "TokenReplaced", f"The ended token of service account {said}")
+        await self._annotate(pod, said)
+
+    async def _annotate(self, pod: Pod, said: str) -> bool:
+        """False: it may be tried again."""
         body = {"metadata": {"uid": pod.uid, "annotations": {ANNOTATION: said}}}
         try:
             await PodsApi(self._api).patch_pod_status(
@@ -188,6 +196,8 @@ class ServiceAccountTokens:
             )
         except EdgeletError as error:
             logger.bind(pod=pod.full_name).warning("the pod's annotation {} is not set: {}", ANNOTATION, error)
+            return not isinstance(error, Retryable)
+        return True
 
     async def _request(self, pod: Pod, account: str, audience: str, expiration_s: int, spare: bool) -> _Recorded:
         if spare and not self._api.reachable:

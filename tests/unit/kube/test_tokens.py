@@ -160,6 +160,28 @@ async def test_a_pod_with_an_ended_token_hears_of_it_once_and_has_a_new_one_when
     assert re.match(r"clerk: ended 20\S+Z, replaced 20\S+Z$", found["metadata"]["annotations"][ANNOTATION])
 
 
+async def test_the_pod_says_that_its_token_has_ended_as_soon_as_the_server_answers_and_not_only_once_it_is_replaced(
+    server: FakeApiServer, api: Api, store: MemoryStore, clock: WaitlessClock
+) -> None:
+    tokens = ServiceAccountTokens(api, store, clock)
+    uid = server.put("pods", "web", "shop")["metadata"]["uid"]
+    await tokens.token(pod(uid), "", 1000)
+    await clock.advance(3 * 86400)
+    server.fail(503, times=99, matches=lambda request: request.path.endswith("/token"))
+    for _ in range(3):
+        assert (await tokens.token(pod(uid), "", 1000)).token == "token-1"
+        await clock.advance(11)
+    found = server.get("pods", "web", "shop")
+    assert found is not None
+    assert re.match(r"clerk: ended 20\S+Z, not replaced yet: .*503", found["metadata"]["annotations"][ANNOTATION])
+    assert len(server.seen("PATCH")) == 1
+    server.faults.clear()
+    await tokens.token(pod(uid), "", 1000)
+    found = server.get("pods", "web", "shop")
+    assert found is not None
+    assert ", replaced 20" in found["metadata"]["annotations"][ANNOTATION]
+
+
 async def test_our_own_refused_credential_keeps_no_pod_from_its_ended_token(
     server: FakeApiServer, tokens: ServiceAccountTokens, clock: WaitlessClock
 ) -> None:
