@@ -47,7 +47,7 @@ class EtcdStore:
         self._token = ""
         self._authenticating = asyncio.Lock()
         self._lease = 0
-        self._lease_s = 0
+        self._word = b""
         self._closing = asyncio.Event()
 
     @classmethod
@@ -89,7 +89,10 @@ class EtcdStore:
             else pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=self._key(change.key)))
             for change in last_of_each(changes).values()
         ]
-        answer = await self._call(lambda channel: rpc.KVStub(channel).Txn, pb.TxnRequest(success=operations))
+        request = pb.TxnRequest(compare=[self._stands(self._word)] if self._word else [], success=operations)
+        answer = await self._call(lambda channel: rpc.KVStub(channel).Txn, request)
+        if not answer.succeeded:
+            raise Retryable(f"{self._address} no longer has this agent's word of life")
         return int(answer.header.revision)
 
     @asynccontextmanager
@@ -118,10 +121,18 @@ class EtcdStore:
             stream.cancel()
             await changes.aclose()
 
-    async def keep_alive(self, word: bytes, life_s: int) -> None:
-        if not self._lease or self._lease_s != life_s:
-            await self._new_lease(word, life_s)
-            return
+    async def take(self, word: bytes, life_s: int, over: bytes | None) -> bool:
+        if self._lease and over == word and await self._renewed():
+            return await self._compared(word, ())
+        granted = await self._call(lambda channel: rpc.LeaseStub(channel).LeaseGrant, pb.LeaseGrantRequest(TTL=life_s))
+        put = pb.RequestOp(request_put=pb.PutRequest(key=self._alive, value=word, lease=granted.ID))
+        if not await self._compared(over, (put,)):
+            return False
+        self._lease, self._word = granted.ID, word
+        return True
+
+    async def _renewed(self) -> bool:
+        """Whether the lease that the word hangs on lives on."""
         channel = await self._ready()
         try:
             keep_alive: Any = rpc.LeaseStub(channel).LeaseKeepAlive
@@ -134,15 +145,18 @@ class EtcdStore:
             raise Retryable(f"{self._address} does not answer: no answer in time") from error
         except grpc.RpcError as error:
             raise self._error(error) from error
-        if not isinstance(answer, pb.LeaseKeepAliveResponse) or not answer.TTL:
-            await self._new_lease(word, life_s)
+        return isinstance(answer, pb.LeaseKeepAliveResponse) and answer.TTL > 0
 
-    async def _new_lease(self, word: bytes, life_s: int) -> None:
-        self._lease = 0
-        granted = await self._call(lambda channel: rpc.LeaseStub(channel).LeaseGrant, pb.LeaseGrantRequest(TTL=life_s))
-        put = pb.RequestOp(request_put=pb.PutRequest(key=self._alive, value=word, lease=granted.ID))
-        await self._call(lambda channel: rpc.KVStub(channel).Txn, pb.TxnRequest(success=[put]))
-        self._lease, self._lease_s = granted.ID, life_s
+    async def _compared(self, word: bytes | None, operations: Sequence[pb.RequestOp]) -> bool:
+        """Perform them if that is the word which stands there."""
+        request = pb.TxnRequest(compare=[self._stands(word)], success=operations)
+        answer = await self._call(lambda channel: rpc.KVStub(channel).Txn, request)
+        return bool(answer.succeeded)
+
+    def _stands(self, word: bytes | None) -> pb.Compare:
+        if word is None:
+            return pb.Compare(target=pb.Compare.VERSION, key=self._alive, version=0)
+        return pb.Compare(target=pb.Compare.VALUE, key=self._alive, value=word)
 
     async def alive(self) -> bytes | None:
         answer = await self._call(lambda channel: rpc.KVStub(channel).Range, pb.RangeRequest(key=self._alive))

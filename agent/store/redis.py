@@ -32,9 +32,12 @@ REMEMBERED = 2000
 _REVISION = struct.Struct(">Q")
 
 _BATCH = """
+if ARGV[1] ~= '' and redis.call('GET', KEYS[5]) ~= ARGV[1] then
+  return -1
+end
 local revision = redis.call('INCR', KEYS[1])
 local packed = struct.pack('>I8', revision)
-for i = 1, #ARGV, 3 do
+for i = 2, #ARGV, 3 do
   local what, key, value = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   if what == 'put' then
     redis.call('HSET', KEYS[2], key, packed .. value)
@@ -43,8 +46,8 @@ for i = 1, #ARGV, 3 do
     redis.call('HDEL', KEYS[2], key)
     redis.call('ZREM', KEYS[3], key)
   end
-  redis.call('XADD', KEYS[4], 'MAXLEN', '~', REMEMBERED, string.format('%d-%d', revision, (i + 2) / 3),
-             'what', what, 'key', key, 'value', value, 'of', #ARGV / 3)
+  redis.call('XADD', KEYS[4], 'MAXLEN', '~', REMEMBERED, string.format('%d-%d', revision, (i + 1) / 3),
+             'what', what, 'key', key, 'value', value, 'of', (#ARGV - 1) / 3)
 end
 return revision
 """.replace("REMEMBERED", str(REMEMBERED))
@@ -65,6 +68,21 @@ return found
 """
 
 
+_TAKE = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
+
+_RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  redis.call('DEL', KEYS[1])
+end
+"""
+
+
 class RedisStore:
     """Fits `Store` and `agent.store.remote.Remote`. Open it with `RedisStore.open`."""
 
@@ -79,6 +97,9 @@ class RedisStore:
         self._alive = f"{base}:alive"
         self._batch = client.register_script(_BATCH)
         self._list = client.register_script(_LIST)
+        self._take = client.register_script(_TAKE)
+        self._release = client.register_script(_RELEASE)
+        self._word = b""
         self._closing = asyncio.Event()
         self._turns = asyncio.Semaphore(CONNECTIONS)
 
@@ -104,11 +125,14 @@ class RedisStore:
     async def batch(self, changes: Sequence[Put | Delete]) -> int:
         if not changes:
             return await self._revision()
-        arguments: builtins.list[str | bytes] = []
+        arguments: builtins.list[str | bytes] = [self._word]
         for change in last_of_each(changes).values():
             arguments += ["put", change.key, change.value] if isinstance(change, Put) else ["delete", change.key, b""]
-        keys = [self._revision_key, self._rows, self._index, self._changes]
-        return int(await self._call(self._batch(keys=keys, args=arguments)))
+        keys = [self._revision_key, self._rows, self._index, self._changes, self._alive]
+        revision = int(await self._call(self._batch(keys=keys, args=arguments)))
+        if revision < 0:
+            raise Retryable(f"{self._where} no longer has this agent's word of life")
+        return revision
 
     @asynccontextmanager
     async def watch(self, prefix: str) -> AsyncIterator[AsyncIterator[Change]]:
@@ -119,9 +143,11 @@ class RedisStore:
         finally:
             await changes.aclose()
 
-    async def keep_alive(self, word: bytes, life_s: int) -> None:
-        """Say that the node lives, for so long."""
-        await self._call(self._client.set(self._alive, word, ex=life_s))
+    async def take(self, word: bytes, life_s: int, over: bytes | None) -> bool:
+        taken = await self._call(self._take(keys=[self._alive], args=[over or b"", word, life_s]))
+        if taken:
+            self._word = word
+        return bool(taken)
 
     async def alive(self) -> bytes | None:
         """The node's last word, None where its life is over."""
@@ -130,6 +156,9 @@ class RedisStore:
 
     async def close(self) -> None:
         self._closing.set()
+        with suppress(Retryable):
+            if self._word:
+                await self._call(self._release(keys=[self._alive], args=[self._word]))
         with suppress(Retryable):
             await self._call(self._client.aclose())
 

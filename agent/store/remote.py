@@ -14,8 +14,12 @@ from agent.store.base import Store
 
 
 class Remote(Store, Protocol):
-    async def keep_alive(self, word: bytes, life_s: int) -> None:
-        """Say that the node lives, for so many seconds: after them the word is gone."""
+    async def take(self, word: bytes, life_s: int, over: bytes | None) -> bool:
+        """Say that the node lives, for so many seconds: after them the word is gone.
+
+        False: the word that stands there is not `over` (None: no word stands there). From the first success on `batch`
+        is performed only while that word stands, and else raises Retryable. `close` takes it back.
+        """
 
     async def alive(self) -> bytes | None:
         """The node's last word, None where its life is over."""

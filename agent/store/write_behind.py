@@ -20,14 +20,15 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import msgspec
 from loguru import logger
 
-from agent import __version__
 from agent.clock import Clock
 from agent.errors import Permanent, Retryable
 from agent.store.base import BATCH_LIMIT, Change, Delete, Put, Row
+from agent.store.claim import LIFE_S, Claim, Word
 from agent.store.remote import Remote
 from agent.store.sqlite import SqliteStore
 
@@ -35,8 +36,6 @@ FILLED_FROM = ".filled-from"
 """The server's row that says which local file it was filled from."""
 BATCH_BYTES = 1_000_000
 """etcd takes requests of 1.5 MiB."""
-LIFE_S = 30
-"""The word that the node lives ends so long after it died."""
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 10.0
 FIRST_CONTACT_S = 5.0
 """How long a start with an empty local file waits for the server's rows."""
@@ -60,7 +59,7 @@ class WriteBehind:
         self._news = asyncio.Event()
         self._compared = False
         self._away = ""
-        self._told_at = float("-inf")
+        self._claim = Claim(remote, local.incarnation, clock)
         self._taken: Callable[[], None] = lambda: None
 
     def notify(self, taken: Callable[[], None]) -> None:
@@ -68,7 +67,8 @@ class WriteBehind:
         self._taken = taken
 
     async def start(self) -> None:
-        """An empty local file is filled from the server, where that answers soon."""
+        """An empty local file is filled from the server, where that answers soon. Raises Permanent where another
+        agent of this name has the rows there."""
         if await self._local.list(""):
             return
         try:
@@ -80,14 +80,19 @@ class WriteBehind:
             )
 
     async def run(self) -> None:
+        """Raises Permanent where another agent of this name had the rows before this one."""
         pause = RETRY_FIRST_S
         while True:
             try:
                 await self.synchronize()
-            except Retryable as error:
-                if not self._away:
+            except (Retryable, Permanent) as error:
+                if isinstance(error, Permanent) and not self._claim.was_held:
+                    raise
+                # Who had the rows first and lost them during an outage goes on: its pods are not to suffer for it.
+                if not self._away or (isinstance(error, Permanent) and self._away != str(error)):
                     logger.warning("{}; the local record goes on alone", error)
                 self._away, self._compared = str(error), False
+                self._claim.doubt()
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, RETRY_MOST_S)
                 continue
@@ -99,13 +104,14 @@ class WriteBehind:
                     await self._news.wait()
 
     async def synchronize(self) -> None:
-        """Make the server have everything. Raises Retryable."""
+        """Make the server have everything. Raises Retryable, and Permanent where another agent has the rows there."""
+        if (other := await self._claim.hold()) is not None:
+            raise Permanent("RecordInUse", _in_use(self._name, other))
         if not self._compared:
             await self._compare()
             self._compared = True
         self._news.clear()
         await self._drain()
-        await self._tell_of_life()
 
     async def get(self, key: str) -> Row | None:
         return await self._local.get(key)
@@ -192,12 +198,14 @@ class WriteBehind:
             logger.info("{} rows of the record came from {}", len(take), self._name)
             self._taken()
 
-    async def _tell_of_life(self) -> None:
-        now = self._clock.monotonic()
-        if now - self._told_at >= LIFE_S / 3:
-            word = {"version": __version__, "since": int(self._clock.wall())}
-            await self._remote.keep_alive(json.dumps(word).encode(), LIFE_S)
-            self._told_at = now
+
+def _in_use(name: str, other: Word) -> str:
+    since = datetime.fromtimestamp(other.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    who = f"on host {other.host}, edgelet {other.version}, since {since}"
+    return (
+        f"{name}: another agent of this node's name lives and has the record there ({who}): stop it, or give this one"
+        f" another --nodename; the word of one that died ends after {LIFE_S} s"
+    )
 
 
 def _as_write(change: Change) -> Put | Delete:

@@ -97,12 +97,34 @@ async def test_a_node_without_a_password_is_refused_by_a_server_that_wants_one(
 async def test_the_word_that_a_node_lives_ends_with_it(kind: str, shared_servers: OwnServer, client: Connect) -> None:
     url = shared_servers(kind).url
     store, reader = await client(url), await client(url)
-    await store.keep_alive(b"here", 2)
-    await store.keep_alive(b"here", 2)
+    assert await store.take(b"here", 2, over=None)
+    assert await store.take(b"here", 2, over=b"here")
     assert await reader.alive() == b"here"
     async with asyncio.timeout(15):
         while await reader.alive() is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.2)
+
+
+@EVERY
+async def test_rows_are_taken_from_whose_word_stands_and_from_nobody_else(
+    kind: str, shared_servers: OwnServer, client: Connect
+) -> None:
+    url = shared_servers(kind).url
+    first, second = await client(url), await client(url)
+    assert await first.take(b"first", 30, over=None)
+    assert not await second.take(b"second", 30, over=None)
+    await first.put("a", b"1")
+    assert await second.take(b"second", 30, over=b"first")
+    with pytest.raises(Retryable, match="no longer has this agent's word"):
+        await first.put("a", b"2")
+    assert not await first.take(b"first", 30, over=b"first")
+    await second.put("a", b"3")
+    await first.close()
+    assert await second.alive() == b"second"
+    reader = await client(url)
+    await second.close()
+    assert await reader.alive() is None
+    assert [row.value for row in await reader.list("")] == [b"3"]
 
 
 async def test_a_watcher_that_redis_has_no_changes_for_any_more_is_told(

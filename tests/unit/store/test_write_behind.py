@@ -10,8 +10,9 @@ import pytest
 
 from agent.errors import Permanent, Retryable
 from agent.store.base import Delete, Put, Row
+from agent.store.claim import LIFE_S
 from agent.store.sqlite import SqliteStore
-from agent.store.write_behind import FILLED_FROM, LIFE_S, WriteBehind
+from agent.store.write_behind import FILLED_FROM, WriteBehind
 from tests.fakes.clock import FakeClock
 from tests.fakes.store import MemoryStore
 from tests.fakes.waiting import PATIENCE_S
@@ -25,6 +26,7 @@ class Server(MemoryStore):
         self.away = False
         self.refused = ""
         self.words: list[bytes] = []
+        self.stands: bytes | None = None
         self.batches: list[list[str]] = []
 
     async def get(self, key: str) -> Row | None:
@@ -37,17 +39,24 @@ class Server(MemoryStore):
 
     async def batch(self, changes: Sequence[Put | Delete]) -> int:
         self._answer()
+        if self.words and self.stands != self.words[-1]:
+            raise Retryable("the word does not stand")
         if self.refused and any(change.key == self.refused for change in changes):
             raise Permanent("TooLarge", "too large")
         self.batches.append([change.key for change in changes if change.key != FILLED_FROM])
         return await super().batch(changes)
 
-    async def keep_alive(self, word: bytes, life_s: int) -> None:
+    async def take(self, word: bytes, life_s: int, over: bytes | None) -> bool:
         self._answer()
+        if over != self.stands:
+            return False
         self.words.append(word)
+        self.stands = word
+        return True
 
     async def alive(self) -> bytes | None:
-        return self.words[-1] if self.words else None
+        self._answer()
+        return self.stands
 
     def _answer(self) -> None:
         if self.away:
@@ -206,3 +215,67 @@ async def test_its_task_goes_on_through_an_outage(local: SqliteStore, server: Se
             await asyncio.sleep(0.01)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+OTHERS = b'{"version": "0.1", "since": 1700000000, "host": "cabinet-7", "incarnation": "another", "session": "s"}'
+
+
+async def test_the_second_agent_of_a_name_is_refused_in_one_line_while_the_first_lives(
+    both: WriteBehind, server: Server
+) -> None:
+    await server.batch([Put("pods/a", b"1")])
+    server.stands = OTHERS
+    for begin in (both.start, both.run):
+        with pytest.raises(Permanent, match=r"another agent of this node's name lives .*host cabinet-7") as refused:
+            await begin()
+        assert "\n" not in str(refused.value)
+    await both.put("b", b"1")
+    server.stands = None
+    await both.synchronize()
+    assert server.content == {"pods/a": b"1", "b": b"1"}
+
+
+async def test_an_agent_that_starts_again_on_its_file_takes_its_predecessors_word_over(
+    both: WriteBehind, local: SqliteStore, server: Server
+) -> None:
+    await both.synchronize()
+    await WriteBehind(local, server, "the server", FakeClock()).synchronize()
+    assert len(server.words) == 2
+
+
+async def test_one_that_lost_its_word_during_an_outage_goes_on_alone_and_writes_nothing_there(
+    local: SqliteStore, server: Server
+) -> None:
+    clock = FakeClock()
+    both = WriteBehind(local, server, "the server", clock)
+    running = asyncio.ensure_future(both.run())
+    await both.put("a", b"1")
+    async with asyncio.timeout(PATIENCE_S):
+        while server.content != {"a": b"1"}:
+            await clock.advance(1)
+    server.stands = OTHERS
+    await clock.advance(LIFE_S)
+    await both.put("b", b"1")
+    for _ in range(20):
+        await clock.advance(5)
+    assert server.content == {"a": b"1"}
+    assert not running.done()
+    server.stands = None
+    async with asyncio.timeout(PATIENCE_S):
+        while server.content != {"a": b"1", "b": b"1"}:
+            await clock.advance(5)
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_copy_of_the_file_elsewhere_takes_the_word_and_the_first_does_not_take_it_back(
+    both: WriteBehind, local: SqliteStore, server: Server
+) -> None:
+    clock = FakeClock()
+    first = WriteBehind(local, server, "the server", clock)
+    await first.synchronize()
+    await WriteBehind(local, server, "the server", FakeClock()).synchronize()
+    await clock.advance(LIFE_S)
+    with pytest.raises(Permanent, match="another agent"):
+        await first.synchronize()
