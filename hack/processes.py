@@ -34,7 +34,8 @@ class Daemon:
         self.log = folder / f"{name}.log"
         self._pid_file = folder / f"{name}.pid"
         self._working_folder = working_folder
-        self._env = {**os.environ, **(env or {})}
+        self.env = {**os.environ, **(env or {})}
+        """Of the next start."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,7 +62,7 @@ class Daemon:
             self._process = subprocess.Popen(
                 self.command,
                 cwd=self._working_folder,
-                env=self._env,
+                env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
