@@ -20,7 +20,7 @@ from loguru import logger
 from agent import __version__, memory
 from agent.clock import Clock, NodeClock, SystemClock
 from agent.config import Settings
-from agent.errors import ConfigError, NotFound, Permanent, Retryable
+from agent.errors import ConfigError
 from agent.kube.credentials import Credentials
 from agent.kube.events import EventRecorder, LoggedEvents
 from agent.kube.objects import RecordedObjects, ReferencedObjects
@@ -45,9 +45,12 @@ from agent.node.status import allocatable, node_ips
 from agent.node.timekeeper import Timekeeper
 from agent.pods.controller import PodController
 from agent.pods.desired import DesiredChange, DesiredPods
+from agent.pods.manifest_url import ManifestUrl
+from agent.pods.mirrors import Mirrors
+from agent.pods.orphans import Orphans
 from agent.pods.ports import Events, Objects, Tokens
 from agent.pods.publish import PodUpdateLike, Publisher
-from agent.pods.sources import follow_api, follow_manifests
+from agent.pods.sources import follow_api, follow_manifest_url, follow_manifests
 from agent.pods.start_times import START_TIMES
 from agent.pods.transitions import REASON as STATUS_CHANGED
 from agent.pods.transitions import transitions
@@ -69,7 +72,7 @@ from agent.server.http import KubeletServer
 from agent.server.issued import ServingCertificate, wants_issued
 from agent.server.local_api.recent_events import RecentEvents
 from agent.server.local_api.server import LocalApiServer, Parts
-from agent.store.base import Delete, Store
+from agent.store.base import Store
 from agent.store.held import HeldStore
 from agent.store.opening import open_record
 
@@ -171,6 +174,13 @@ class Agent:
             self._controller = PodController(self._follower, events, self._publish)
             self._follower.notify_pods(self._controller.pod_updated)
         self._desired = DesiredPods(store, self._desired_changed, _origins(settings))
+        self._mirrors: Mirrors | None = None
+        if side.api is not None and self._publisher is not None:
+            publish, forget = self._publisher.publish, self._publisher.forget
+            runs, verified = self._controller.knows, self._desired.verified
+            name, uid = settings.node_name, self._node_uid
+            self._mirrors = Mirrors(PodsApi(side.api), name, uid, publish, forget, runs, verified)
+            side.api.link.on_return(self._mirrors.retry)
         self._statuses: dict[str, PodStatus] = {}
         if side.api is not None:
             told = NodeSide(self._provider, settings.provider, self._health_changed, clock.wall)
@@ -187,7 +197,7 @@ class Agent:
                 clock,
                 configure=told.configure,
                 attached=attached,
-                on_registered=self._plugins.node_registered if self._plugins is not None else None,
+                on_registered=self._registered,
                 record_trouble=lambda: store.trouble if isinstance(store, HeldStore) else "",
                 seen=self._node_seen,
                 pressure=lambda: pressure.now,
@@ -259,6 +269,8 @@ class Agent:
         yield "desired pods", self._desired.run()
         if self._publisher is not None:
             yield "statuses", self._publisher.run()
+        if self._mirrors is not None:
+            yield "mirror pods", self._mirrors.run()
         if self._node is not None:
             yield "node", self._node.run()
             yield "seen node", self._known_node.run()
@@ -278,12 +290,22 @@ class Agent:
         yield "memory", memory.keep_small()
 
     def _sources(self) -> Iterable[Job]:
-        if self._side.api is not None:
-            yield "pods of the API server", follow_api(self._side.api, self._settings.node_name, self._desired)
+        if self._side.api is not None and self._mirrors is not None:
+            node_name = self._settings.node_name
+            yield "pods of the API server", follow_api(self._side.api, node_name, self._desired, self._mirrors)
+        for origin in {Origin.FILE, Origin.HTTP} - _origins(self._settings):
+            # Pods of a folder or a URL that the settings name no more.
+            self._desired.replace_all(origin, ())
         if self._settings.pod_manifest_path is not None:
             folder = self._settings.pod_manifest_path
             yield "manifests", follow_manifests(folder, self._settings.node_name, self._desired)
-        yield "orphans", self._sweep()
+        if url := self._settings.manifest_url:
+            source = ManifestUrl(url, self._settings.manifest_url_header, self._settings.http_check_frequency)
+            yield "manifest URL", follow_manifest_url(source, self._settings.node_name, self._desired)
+        runner, side = self._follower or self._provider, self._side
+        every_s, knows = self._settings.full_resync_period, self._controller.knows
+        orphans = Orphans(runner, self._desired, self._store, knows, side.forget_unreferenced, every_s)
+        yield "orphans", orphans.sweep()
 
     def _own_node(self) -> dict[str, Any] | None:
         return self._known_node.named(self._node.node) if self._node is not None else None
@@ -295,6 +317,8 @@ class Agent:
     def _desired_changed(self, change: DesiredChange) -> None:
         START_TIMES.desired(change)
         self._controller.desired_changed(change)
+        if self._mirrors is not None:
+            self._mirrors.desired_changed(change)
         self._local_api.changed("pods")
 
     def _publish(self, update: PodUpdateLike) -> None:
@@ -310,9 +334,17 @@ class Agent:
         self._local_api.changed("pods")
         if self._publisher is not None and update.record.origin is Origin.API:
             self._publisher.publish(update)
+        elif self._mirrors is not None:
+            self._mirrors.told(update)
 
     def _finalized(self, uid: str) -> None:
         self._desired.remove(uid)
+
+    def _registered(self) -> None:
+        if self._plugins is not None:
+            self._plugins.node_registered()
+        if self._mirrors is not None:
+            self._mirrors.retry()
 
     def _node_uid(self) -> str:
         return self._node.uid if self._node is not None else ""
@@ -324,40 +356,6 @@ class Agent:
     def _health_changed(self) -> None:
         if self._node is not None:
             self._node.poke()
-
-    async def _sweep(self) -> None:
-        """End what runs here and nobody wants: only once every origin has told all its pods."""
-        await self._desired.verified.wait()
-        await _tidy(self._store, frozenset(record.uid for record in self._desired.all()))
-        while True:
-            try:
-                await self._end_orphans()
-            except (Retryable, Permanent, NotFound) as error:
-                logger.warning("pods that nobody wants are not ended yet: {}", error)
-            await asyncio.sleep(self._settings.full_resync_period)
-            # By now every pod has said what it refers to.
-            if self._side.forget_unreferenced is not None:
-                try:
-                    await self._side.forget_unreferenced()
-                except Retryable as error:
-                    logger.warning("what no pod refers to stays in the record: {}", error)
-
-    async def _end_orphans(self) -> None:
-        pods: Provider | Follower = self._follower or self._provider
-        for record in await pods.get_pods():
-            if self._desired.get(record.uid) is None and not self._controller.knows(record.uid):
-                logger.bind(pod=record.pod.full_name).warning("nobody wants this pod any more: ending it")
-                await pods.delete_pod(record)
-
-
-async def _tidy(store: Store, wanted: frozenset[str]) -> None:
-    """Remove what the record holds of pods that went while the agent was down. It can wait for the next start."""
-    try:
-        rows = [row for prefix in ("status/", "tokens/", "userns/") for row in await store.list(prefix)]
-        if gone := [Delete(row.key) for row in rows if row.key.split("/")[1] not in wanted]:
-            await store.batch(gone)
-    except Retryable as error:
-        logger.warning("what gone pods left stays in the record: {}", error)
 
 
 def _make_provider(context: ProviderContext) -> Provider:
@@ -372,7 +370,8 @@ def _make_provider(context: ProviderContext) -> Provider:
 
 def _origins(settings: Settings) -> frozenset[Origin]:
     origins = {Origin.API} if settings.kubeconfig else set()
-    return frozenset(origins | ({Origin.FILE} if settings.pod_manifest_path else set()))
+    origins |= {Origin.FILE} if settings.pod_manifest_path else set()
+    return frozenset(origins | ({Origin.HTTP} if settings.manifest_url else set()))
 
 
 async def _build(settings: Settings, credentials: Credentials | None, stack: AsyncExitStack) -> Agent:

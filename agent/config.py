@@ -55,6 +55,10 @@ class Settings:
     store_key_file: Path | None = None
     """Key of what is sealed in the record; None: beside the root folder, never in it."""
     pod_manifest_path: Path | None = None
+    manifest_url: str = field(default="", repr=False)
+    """Where static pods are asked for; empty: nowhere. It may have a password in it."""
+    manifest_url_header: dict[str, str] = field(default_factory=dict, repr=False)
+    http_check_frequency: float = 20.0
     cluster_dns: tuple[str, ...] = ()
     cluster_domain: str = "cluster.local"
     max_pods: int = 110

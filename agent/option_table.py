@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
-from agent import option_eviction, option_garbage, option_labels
+from agent import option_eviction, option_garbage, option_labels, option_periods
 from agent import option_values as form
 from agent.config import EVICTION_HARD, Settings
 
@@ -132,6 +132,18 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "pod_manifest_path", "pod-manifest-path", form.optional_path, "PATH", "folder or file of static pods",
         default=f"{DEFAULT_MANIFESTS} when standalone, else none",
+    ),
+    Option(
+        "manifest_url", "manifest-url", option_periods.http_url, "URL",
+        "static pods from there: a Pod or a list, YAML or JSON", key="staticPodURL", default="none",
+    ),
+    Option(
+        "manifest_url_header", "manifest-url-header", option_periods.headers, "NAME:VALUE,...",
+        "HTTP headers of those requests", key="staticPodURLHeader", many=True, default="none",
+    ),
+    Option(
+        "http_check_frequency", "http-check-frequency", form.duration, "DURATION",
+        "how often the manifest URL is asked", default="20s",
     ),
     Option("pod_logs_dir", "pod-logs-dir", form.path, "DIR", "containers' logs"),
     Option(

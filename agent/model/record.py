@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from agent.model.labels import CONFIG_SOURCE
+from agent.model.labels import CONFIG_MIRROR, CONFIG_SOURCE
 from agent.model.pod import Pod, decode_pod
 from agent.model.status import PodStatus
 
@@ -17,6 +17,8 @@ class Origin(StrEnum):
 
     API = "api"
     FILE = "file"
+    HTTP = "http"
+    """A manifest from a URL."""
 
 
 class _WithStatus(msgspec.Struct, frozen=True):
@@ -52,6 +54,11 @@ class PodRecord:
         """What the API server has of the pod's status; None where no node has written one of its containers."""
         status = msgspec.json.decode(self.raw, type=_WithStatus).status
         return status if status is not None and status.containerStatuses else None
+
+    @property
+    def is_mirror(self) -> bool:
+        """The API server's picture of a static pod: it is shown there, and never run."""
+        return self.origin is Origin.API and CONFIG_MIRROR in (self.pod.metadata.annotations or {})
 
     @property
     def is_terminating(self) -> bool:

@@ -18,7 +18,7 @@ from loguru import logger
 from agent.errors import NotFound, Permanent, Retryable
 from agent.model.objects import ObjectReference
 from agent.model.pod import Pod
-from agent.model.record import PodRecord
+from agent.model.record import Origin, PodRecord
 from agent.model.status import Phase, PodStatus
 from agent.pods.desired import DesiredChange
 from agent.pods.ports import Events
@@ -93,9 +93,11 @@ class PodController:
         """Take one piece of news from the provider."""
         uid = update.record.uid
         if uid in self._removed:
-            # Gone from the API or its manifest: its end has no reader.
             if update.gone:
                 self._forget(uid)
+            # Gone from the API: its end has no reader. That of a manifest's pod has: its mirror stays until then.
+            if update.record.origin is not Origin.API:
+                self._publish(update)
             return
         if update.gone:
             self._forget(uid)

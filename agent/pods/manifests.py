@@ -20,7 +20,7 @@ from agent.errors import ConfigError, Permanent
 from agent.model import labels
 from agent.model.record import Origin, PodRecord
 from agent.pods.folder_watch import FolderWatch, Happened
-from agent.pods.static_pods import static_pods
+from agent.pods.static_pods import ManifestSource, static_pods
 
 LOOK_S = 0.5
 """How often the folder is read where the kernel tells nothing, and how often a missing folder is looked for."""
@@ -147,7 +147,7 @@ class ManifestFolder:
         if content == before.content:
             return before
         try:
-            pods = static_pods(content, path, self._node_name, unix_s)
+            pods = static_pods(content, ManifestSource(path), self._node_name, unix_s)
         except Permanent as error:
             kept = "; its last good pods stay" if before.pods else ""
             return _File(content, before.pods, f"{path}: {error}{kept}")

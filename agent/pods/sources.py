@@ -1,7 +1,7 @@
-"""Where desired pods come from: the API server's list and watch, and a folder of manifests.
+"""Where desired pods come from: the API server's list and watch, a folder of manifests, and a URL.
 
-In: the two streams. Out: orders to the desired set, in the order in which they came. What cannot be read is said and
-left as it was; it never takes a pod away.
+In: the streams. Out: orders to the desired set, in the order in which they came; mirror pods, which are pictures of
+static ones, go to who keeps these. What cannot be read is said and left as it was; it never takes a pod away.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 from loguru import logger
@@ -18,6 +19,7 @@ from agent.kube.rest import Api
 from agent.kube.watch import Listed, RawObject, Removed, Upserted, list_watch
 from agent.model.record import Origin, PodRecord
 from agent.pods.desired import DesiredPods
+from agent.pods.manifest_url import ManifestUrl, watch_manifest_url
 from agent.pods.manifests import watch_manifests
 
 PODS = "/api/v1/pods"
@@ -25,8 +27,21 @@ CONFIRM_EMPTY_S = 5.0
 """A list that would end every pod is believed when a second one, this much later, says the same."""
 
 
+class Mirrors(Protocol):
+    """`agent.pods.mirrors.Mirrors`, the side of the API server."""
+
+    def listed(self, mirrors: Iterable[PodRecord]) -> None: ...
+    def seen(self, mirror: PodRecord) -> None: ...
+    def removed(self, uid: str) -> None: ...
+
+
 async def follow_api(
-    api: Api, node_name: str, desired: DesiredPods, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    api: Api,
+    node_name: str,
+    desired: DesiredPods,
+    mirrors: Mirrors,
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """This node's pods in the API server, for as long as the agent lives."""
     selector = f"spec.nodeName={node_name}"
@@ -38,12 +53,19 @@ async def follow_api(
                         logger.warning("the API server lists no pods of this node: asking once more before they end")
                         await sleep(CONFIRM_EMPTY_S)
                         event = await _listed_again(api, selector, sleep)
-                    desired.replace_all(Origin.API, _records(event.items, desired))
+                    records = tuple(_records(event.items, desired))
+                    desired.replace_all(Origin.API, (record for record in records if not record.is_mirror))
+                    mirrors.listed(record for record in records if record.is_mirror)
                 case Upserted():
-                    if (record := _record(event.object)) is not None:
+                    if (record := _record(event.object)) is None:
+                        continue
+                    if record.is_mirror:
+                        mirrors.seen(record)
+                    else:
                         desired.upsert(record)
                 case Removed():
                     desired.remove(event.object.meta.uid, _record(event.object))
+                    mirrors.removed(event.object.meta.uid)
                 case _:
                     continue
 
@@ -62,6 +84,14 @@ async def follow_manifests(folder: Path, node_name: str, desired: DesiredPods) -
     async with aclosing(watch_manifests(folder, node_name, known)) as sets:
         async for manifests in sets:
             desired.replace_all(Origin.FILE, manifests.pods)
+
+
+async def follow_manifest_url(source: ManifestUrl, node_name: str, desired: DesiredPods) -> None:
+    """The static pods of a URL, for as long as the agent lives."""
+    known = [record for record in desired.all() if record.origin is Origin.HTTP]
+    async with aclosing(watch_manifest_url(source, node_name, known)) as sets:
+        async for pods in sets:
+            desired.replace_all(Origin.HTTP, pods)
 
 
 def _records(objects: Iterable[RawObject], desired: DesiredPods) -> Iterable[PodRecord]:

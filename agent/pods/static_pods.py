@@ -1,8 +1,9 @@
-"""A manifest file's bytes to static pods, as a kubelet makes them.
+"""A manifest's bytes to static pods, as a kubelet makes them.
 
-In: YAML (any number of documents) or JSON with v1 Pods, PodLists or Lists, the file's path, the node's name and the
-time. Out: records with the kubelet's names for static pods, its annotations, and a UID that is a hash of node, file and
-pod: the same file is the same pod after a restart, a changed one is another pod. Pure; all faults at once in one line.
+In: YAML (any number of documents) or JSON with v1 Pods, PodLists or Lists, the file's path or the URL, the node's name
+and the time. Out: records with the kubelet's names for static pods, its annotations, and a UID that is a hash of the
+source and the pod: the same manifest is the same pod after a restart, a changed one is another pod. Pure; all faults
+at once in one line.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,9 @@ from agent.pods.validation_rules import invalid, is_subdomain
 
 INVALID = "InvalidManifest"
 LONGEST_BYTES = 10 * 1024 * 1024
+
+_TOLERATION = {"operator": "Exists", "effect": "NoExecute"}
+"""Of pods from files: no taint takes away what is there for the node itself."""
 
 _KEPT_METADATA = ("name", "namespace", "labels", "annotations")
 """All else is the API server's to write; it comes with manifests that were copied from a cluster."""
@@ -49,15 +54,32 @@ _Loader.add_implicit_resolver(
 )
 
 
-def static_pods(content: bytes, file: Path, node_name: str, unix_s: float) -> tuple[PodRecord, ...]:
-    """The file's pods, none where it holds nothing but comments. Raises Permanent: one line with every fault."""
+@dataclass(frozen=True, slots=True)
+class ManifestSource:
+    """Where a manifest is from: a file of this machine, or a URL."""
+
+    where: Path | str
+
+    @property
+    def origin(self) -> Origin:
+        return Origin.FILE if isinstance(self.where, Path) else Origin.HTTP
+
+    def identity(self, node_name: str) -> bytes:
+        """What of the source goes into its pods' UIDs: of a URL each node has the same."""
+        if isinstance(self.where, Path):
+            return b"\nhost:%b\nfile:%b" % (node_name.encode(), str(self.where).encode(errors="surrogateescape"))
+        return b"\nurl:%b" % self.where.encode()
+
+
+def static_pods(content: bytes, source: ManifestSource, node_name: str, unix_s: float) -> tuple[PodRecord, ...]:
+    """The manifest's pods, none where it holds nothing but comments. Raises Permanent: one line with every fault."""
     raws = tuple(_raw_pods(content))
     records: list[PodRecord] = []
     found: list[str] = []
     for number, raw in enumerate(raws, start=1):
         where = f"pod {number}: " if len(raws) > 1 else ""
         try:
-            records.append(_static_pod(raw, file, node_name, unix_s))
+            records.append(_static_pod(raw, source, node_name, unix_s))
         except Permanent as error:
             found.append(where + str(error))
     names = [record.pod.full_name for record in records]
@@ -94,7 +116,7 @@ def _documents(content: bytes) -> list[Any]:
         raise Permanent(INVALID, f"longer than {LONGEST_BYTES} bytes")
     if not content.strip(b" \t\r\n\0"):
         # Not a wish for no pod: an editor or a power cut has emptied it. Who wants none comments it out or removes it.
-        raise Permanent(INVALID, "the file is empty")
+        raise Permanent(INVALID, "the manifest is empty")
     try:
         text = content.decode("utf-8-sig")
         if text.lstrip().startswith("{"):
@@ -125,21 +147,24 @@ def _without_nulls(value: Any) -> Any:
             return value
 
 
-def _static_pod(raw: dict[str, Any], file: Path, node_name: str, unix_s: float) -> PodRecord:
+def _static_pod(raw: dict[str, Any], source: ManifestSource, node_name: str, unix_s: float) -> PodRecord:
     raw = _cleaned(raw)
     if refusals := _refusals(raw, node_name):
         raise Permanent(INVALID, "; ".join(map(str, refusals)))
     content = msgspec.json.encode(raw, order="deterministic")
-    identity = b"%b\nhost:%b\nfile:%b" % (content, node_name.encode(), str(file).encode(errors="surrogateescape"))
-    uid = hashlib.md5(identity, usedforsecurity=False).hexdigest()
-    meta = raw["metadata"]
+    uid = hashlib.md5(content + source.identity(node_name), usedforsecurity=False).hexdigest()
+    meta, spec = raw["metadata"], raw["spec"]
     annotations = {
         **meta.get("annotations", {}),
         labels.CONFIG_HASH: uid,
-        labels.CONFIG_SOURCE: str(Origin.FILE),
+        labels.CONFIG_SOURCE: str(source.origin),
         labels.CONFIG_SEEN: timestamp(unix_s),
-        labels.MANIFEST: str(file),
     }
+    if source.origin is Origin.FILE:
+        # Not of a URL: it may have a password in it, and annotations are for everybody's eyes.
+        annotations[labels.MANIFEST] = str(source.where)
+        if _TOLERATION not in spec.get("tolerations", ()):
+            spec = {**spec, "tolerations": [*spec.get("tolerations", ()), _TOLERATION]}
     annotations.pop(labels.CONFIG_MIRROR, None)
     pod = {
         "apiVersion": "v1",
@@ -152,9 +177,9 @@ def _static_pod(raw: dict[str, Any], file: Path, node_name: str, unix_s: float) 
             "creationTimestamp": timestamp(unix_s),
             "annotations": annotations,
         },
-        "spec": {**raw["spec"], "nodeName": node_name},
+        "spec": {**spec, "nodeName": node_name},
     }
-    return PodRecord.decode(msgspec.json.encode(pod), Origin.FILE)
+    return PodRecord.decode(msgspec.json.encode(pod), source.origin)
 
 
 def _cleaned(raw: dict[str, Any]) -> dict[str, Any]:

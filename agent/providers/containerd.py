@@ -125,7 +125,9 @@ class ContainerdProvider:
             meta = record.pod.metadata
             for lost in self._found_as(record):
                 await self.delete_pod(lost)
-            self._work_on(record, self._named(meta.namespace, meta.name))
+            older = self._named(meta.namespace, meta.name)
+            # A manifest and a pod of the API server are two that only happen to have one name.
+            self._work_on(record, [one for one in older if one.record.pod.is_static is record.pod.is_static])
         else:
             worker.update(record)
 

@@ -169,11 +169,11 @@ async def test_the_set_is_verified_by_a_complete_list_of_the_api_server() -> Non
 
 
 @in_virtual_time
-async def test_with_two_origins_both_must_have_listed() -> None:
+async def test_with_several_origins_each_must_have_listed() -> None:
     scene = Scene(origins=frozenset(Origin))
 
     async def work() -> None:
-        for origin, verified in ((Origin.API, False), (Origin.API, False), (Origin.FILE, True)):
+        for origin, verified in ((Origin.API, False), (Origin.API, False), (Origin.HTTP, False), (Origin.FILE, True)):
             scene.pods.replace_all(origin, [])
             await scene.settle()
             assert scene.pods.verified.is_set() is verified

@@ -84,7 +84,7 @@ def test_a_file_malformed_before_the_agent_started_keeps_what_the_record_has(tmp
     after = ManifestFolder(tmp_path, "n1", before.pods).read(1)
     assert after is not None
     assert after.pods == before.pods
-    assert after.errors == (f"{file}: the file is empty; its last good pods stay",)
+    assert after.errors == (f"{file}: the manifest is empty; its last good pods stay",)
 
 
 def test_after_a_restart_an_unchanged_file_is_the_very_same_record(tmp_path: Path) -> None:

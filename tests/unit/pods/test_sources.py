@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,7 @@ class World:
         self.asked_twice = asyncio.Event()
         self.store = MemoryStore()
         self.desired = DesiredPods(self.store, self.changes.append)
+        self.mirrors: dict[str, str] = {}
 
     async def begin(self, tasks: asyncio.TaskGroup, *, recalled: bool = True) -> list[asyncio.Task[None]]:
         for name in ("one", "two"):
@@ -43,8 +44,21 @@ class World:
         self.changes.clear()
         return [
             tasks.create_task(self.desired.run()),
-            tasks.create_task(follow_api(self.api, "n", self.desired, sleep=self.sleep)),
+            tasks.create_task(follow_api(self.api, "n", self.desired, self, sleep=self.sleep)),
         ]
+
+    # ------------------------------------------------------------ who keeps mirrors
+
+    def listed(self, mirrors: Iterable[PodRecord]) -> None:
+        self.mirrors = {}
+        for mirror in mirrors:
+            self.seen(mirror)
+
+    def seen(self, mirror: PodRecord) -> None:
+        self.mirrors[mirror.uid] = mirror.pod.metadata.name
+
+    def removed(self, uid: str) -> None:
+        self.mirrors.pop(uid, None)
 
     async def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
@@ -55,7 +69,7 @@ class World:
         return sorted(record.pod.metadata.name for record in self.desired.all())
 
     @property
-    def removed(self) -> list[str]:
+    def taken_away(self) -> list[str]:
         return [change.was.pod.metadata.name for change in self.changes if change.record is None and change.was]
 
 
@@ -82,7 +96,7 @@ def is_list(request: Request) -> bool:
 async def test_one_empty_list_ends_no_pod(world: World) -> None:
     world.server.fail(200, 1, is_list, body=EMPTY)
     await lived(world, world.desired.verified.is_set)
-    assert world.removed == []
+    assert world.taken_away == []
     assert world.names == ["one", "two"]
     assert CONFIRM_EMPTY_S in world.waits
 
@@ -90,7 +104,7 @@ async def test_one_empty_list_ends_no_pod(world: World) -> None:
 async def test_an_empty_list_that_a_second_one_confirms_ends_the_pods(world: World) -> None:
     world.server.fail(200, 2, is_list, body=EMPTY)
     await lived(world, world.desired.verified.is_set)
-    assert sorted(world.removed) == ["one", "two"]
+    assert sorted(world.taken_away) == ["one", "two"]
 
 
 async def test_nothing_is_verified_while_the_second_list_cannot_be_had(world: World) -> None:
@@ -105,10 +119,25 @@ async def test_what_is_no_list_ends_no_pod(world: World) -> None:
     world.server.fail(200, 1, is_list, body=b'{"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []}')
     world.server.fail(200, 1, is_list, body=b"<html>welcome</html>")
     await lived(world, world.desired.verified.is_set)
-    assert world.removed == []
+    assert world.taken_away == []
 
 
 async def test_an_empty_list_is_taken_at_once_where_no_pod_is_known(world: World) -> None:
     world.server.fail(200, 1, is_list, body=EMPTY)
     await lived(world, world.desired.verified.is_set, recalled=False)
     assert CONFIRM_EMPTY_S not in world.waits
+
+
+async def test_mirror_pods_are_never_desired_and_go_to_who_keeps_them(world: World) -> None:
+    mirror = {"kubernetes.io/config.mirror": "h"}
+    world.server.put("pods", "web-n", metadata={"annotations": mirror}, spec={"nodeName": "n"})
+    async with asyncio.TaskGroup() as tasks:
+        running = await world.begin(tasks, recalled=False)
+        await eventually(lambda: list(world.mirrors.values()) == ["web-n"])
+        world.server.put("pods", "late-n", metadata={"annotations": mirror}, spec={"nodeName": "n"})
+        await eventually(lambda: sorted(world.mirrors.values()) == ["late-n", "web-n"])
+        world.server.remove("pods", "web-n")
+        await eventually(lambda: list(world.mirrors.values()) == ["late-n"])
+        assert world.names == ["one", "two"]
+        for task in running:
+            task.cancel()

@@ -5,7 +5,7 @@ import pytest
 
 from agent.errors import Permanent
 from agent.model.record import Origin, PodRecord
-from agent.pods.static_pods import static_pods
+from agent.pods.static_pods import ManifestSource, static_pods
 
 FILE = Path("/etc/edgelet/manifests/web.yaml")
 NOW = 1767323045.5
@@ -20,7 +20,8 @@ spec:
 
 
 def made(text: str | bytes, node: str = "Edge-1", file: Path = FILE) -> tuple[PodRecord, ...]:
-    return static_pods(text.encode() if isinstance(text, str) else text, file, node, NOW)
+    content = text.encode() if isinstance(text, str) else text
+    return static_pods(content, ManifestSource(file), node, NOW)
 
 
 def one(text: str | bytes, node: str = "Edge-1", file: Path = FILE) -> PodRecord:
@@ -61,7 +62,11 @@ def test_a_static_pod_has_the_kubelets_name_annotations_and_node() -> None:
                 "io.edgelet.manifest": str(FILE),
             },
         },
-        "spec": {"containers": [{"name": "main", "image": "nginx"}], "nodeName": "Edge-1"},
+        "spec": {
+            "containers": [{"name": "main", "image": "nginx"}],
+            "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
+            "nodeName": "Edge-1",
+        },
     }
     assert record == PodRecord.decode(record.raw, Origin.FILE)
     assert record.pod.is_static
@@ -163,8 +168,8 @@ spec:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "the file is empty"),
-        (b"\0" * 4096, "the file is empty"),
+        ("", "the manifest is empty"),
+        (b"\0" * 4096, "the manifest is empty"),
         (b"\xff\xfe", "not UTF-8 text"),
         ("a: [1", "line 2: not YAML: "),
         ("a: b\n  c: d", "line 2: not YAML: "),
