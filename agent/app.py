@@ -41,6 +41,7 @@ from agent.node.known import KnownNode
 from agent.node.plugins import Plugins
 from agent.node.pressure import NodePressure
 from agent.node.reserved import others_limits, pods_limits
+from agent.node.shutdown import Shutdown, periods, two_periods
 from agent.node.status import allocatable, node_ips
 from agent.node.timekeeper import Timekeeper
 from agent.pods.controller import PodController
@@ -56,6 +57,7 @@ from agent.pods.transitions import REASON as STATUS_CHANGED
 from agent.pods.transitions import transitions
 from agent.providers import registry
 from agent.providers.contract import (
+    EndsPods,
     HearsOfObjects,
     LetsEvict,
     MachineFacts,
@@ -68,6 +70,7 @@ from agent.providers.contract import (
 from agent.providers.follow import Follower
 from agent.providers.node_side import NodeSide
 from agent.readings import sources_of, wire
+from agent.server.control import ControlServer
 from agent.server.http import KubeletServer
 from agent.server.issued import ServingCertificate, wants_issued
 from agent.server.local_api.recent_events import RecentEvents
@@ -198,10 +201,19 @@ class Agent:
                 configure=told.configure,
                 attached=attached,
                 on_registered=self._registered,
+                going_down=lambda: self._shutdown.message,
                 record_trouble=lambda: store.trouble if isinstance(store, HeldStore) else "",
                 seen=self._node_seen,
                 pressure=lambda: pressure.now,
             )
+        publisher, api_side = self._publisher, side.api
+        self._shutdown = Shutdown(
+            self._provider.pods_to_end() if isinstance(self._provider, EndsPods) else None,
+            clock,
+            reachable=lambda: api_side is not None and api_side.reachable,
+            changed=self._health_changed,
+            untold=lambda: publisher.waiting if publisher is not None else 0,
+        )
         if isinstance(store, HeldStore):
             store.notify(self._health_changed)
         ca = side.api.access.cluster_ca if side.api else None
@@ -288,6 +300,12 @@ class Agent:
                 yield "serving certificate", serving.run()
         yield "local API", self._local_api.run()
         yield "memory", memory.keep_small()
+        by = periods(self._settings)
+        yield "control", ControlServer(self._settings.root_dir, self._shutdown, by or two_periods(30, 10)).run()
+        if by:
+            from agent.node.logind import follow_logind  # only who wants it has its library in memory
+
+            yield "logind", follow_logind(self._shutdown, by, self._clock)
 
     def _sources(self) -> Iterable[Job]:
         if self._side.api is not None and self._mirrors is not None:

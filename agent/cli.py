@@ -1,4 +1,4 @@
-"""The command line: `edgelet run`, `edgelet join`, `edgelet store`, `edgelet providers`, `edgelet version`.
+"""The command line: `edgelet run`, `join`, `drain`, `store`, `providers`, `version`.
 
 In: arguments, the environment and the settings file. Out: the exit code. A mistake of the user's ends with one line on
 stderr and code 2, a known failure with one line and code 1; only a bug shows a traceback.
@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _run(_settings(vars(arguments)))
             case "join":
                 return _join(vars(arguments))
+            case "drain":
+                return _drain(vars(arguments))
             case "store":
                 return _store(vars(arguments))
             case _:
@@ -86,6 +88,21 @@ def _store(arguments: Mapping[str, object]) -> int:
     except BrokenPipeError:  # `| head`
         sys.stderr.close()
         return 1
+
+
+def _drain(arguments: Mapping[str, object]) -> int:
+    from agent import drain
+
+    settings = _settings({**{option.field: None for option in OPTIONS}, **arguments}, exists=lambda _: True)
+    try:
+        return drain.run(settings, arguments)
+    except ConfigError:
+        raise
+    except EdgeletError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        print("the agent goes on with it; edgelet drain --undo takes it back", file=sys.stderr)
+        return 130
 
 
 def _join(arguments: Mapping[str, object]) -> int:
@@ -229,6 +246,7 @@ def _parser() -> argparse.ArgumentParser:
         values: dict[str, Any] = {"nargs": "?", "const": "true"} if former.switch else {}
         run.add_argument(f"--{former.flag}", dest=former.field, help=argparse.SUPPRESS, **values)
     _add_join(commands)
+    _add_drain(commands)
     _add_store(commands)
     commands.add_parser("providers", help="list the installed providers and what each can do", allow_abbrev=False)
     commands.add_parser("version", help="print the version", allow_abbrev=False)
@@ -254,6 +272,24 @@ def _add_join(commands: Any) -> None:
     for option in OPTIONS:
         if option.field in ("node_name", "kubeconfig", "bootstrap_kubeconfig", "cert_dir", "root_dir"):
             _add(join, option)
+
+
+def _add_drain(commands: Any) -> None:
+    about = "have the agent of this machine end its pods as a shutdown does, until --undo or its next start"
+    drain = commands.add_parser("drain", help=about, description=about, allow_abbrev=False)
+    drain.add_argument(
+        "--grace-period",
+        metavar="DURATION",
+        help="for ordinary pods (default: the agent's --shutdown-grace-period, else 20s)",
+    )
+    drain.add_argument(
+        "--critical-grace-period", metavar="DURATION", help="for critical pods, after the others (default: 10s)"
+    )
+    drain.add_argument("--undo", action="store_true", help="take pods again")
+    drain.add_argument("--config", metavar="FILE", help="settings file (YAML)")
+    for option in OPTIONS:
+        if option.field == "root_dir":
+            _add(drain, option)
 
 
 def _add_store(commands: Any) -> None:

@@ -59,6 +59,12 @@ class Settings:
     """Where static pods are asked for; empty: nowhere. It may have a password in it."""
     manifest_url_header: dict[str, str] = field(default_factory=dict, repr=False)
     http_check_frequency: float = 20.0
+    shutdown_grace_period: float = 0.0
+    """What pods have when the machine goes down; 0: nobody waits for them."""
+    shutdown_grace_period_critical_pods: float = 0.0
+    """The last part of it, for critical pods alone."""
+    shutdown_grace_period_by_pod_priority: tuple[tuple[int, int], ...] = ()
+    """Instead of both: seconds by priority, lowest first."""
     cluster_dns: tuple[str, ...] = ()
     cluster_domain: str = "cluster.local"
     max_pods: int = 110

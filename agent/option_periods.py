@@ -1,11 +1,16 @@
-"""The forms of settings for manifests by HTTP and for a node that shuts down, as `agent.option_values` has the others."""
+"""The forms of settings for manifests by HTTP and for a node that shuts down.
+
+As in `agent.option_values`: a wrong one raises ValueError with the rest of a line. Pure.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 
-from agent.option_values import items, text
+from agent.config import Settings
+from agent.errors import ConfigError
+from agent.option_values import duration, items, text
 
 
 def http_url(value: object) -> str:
@@ -29,6 +34,25 @@ def headers(value: object) -> dict[str, str]:
             # The value may be a secret: it is not shown.
             raise ValueError(f"header {name!r} is not written NAME:VALUE")
     return found
+
+
+def whole_seconds(value: object) -> float:
+    """Zero, or at least one second: nothing shorter would be a time for pods."""
+    if value in (0, "0", "0s"):
+        return 0.0
+    seconds = duration(value)
+    if seconds < 1 or seconds != int(seconds):
+        raise ValueError(f"{value!r} is neither 0 nor whole seconds")
+    return seconds
+
+
+def check_shutdown(settings: Settings) -> None:
+    """Raises ConfigError where the times of a shutdown don't go together."""
+    whole_s, critical_s = settings.shutdown_grace_period, settings.shutdown_grace_period_critical_pods
+    if settings.shutdown_grace_period_by_pod_priority and (whole_s or critical_s):
+        raise ConfigError("--shutdown-grace-period-by-pod-priority stands instead of --shutdown-grace-period: use one")
+    if critical_s > whole_s:
+        raise ConfigError("--shutdown-grace-period-critical-pods is a part of --shutdown-grace-period: it is longer")
 
 
 def priorities(value: object) -> tuple[tuple[int, int], ...]:

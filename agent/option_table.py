@@ -145,6 +145,19 @@ OPTIONS: tuple[Option, ...] = (
         "http_check_frequency", "http-check-frequency", form.duration, "DURATION",
         "how often the manifest URL is asked", default="20s",
     ),
+    Option(
+        "shutdown_grace_period", "shutdown-grace-period", option_periods.whole_seconds, "DURATION",
+        "what pods have when the machine is shut down (systemd waits for them); 0: nothing", default="0",
+    ),
+    Option(
+        "shutdown_grace_period_critical_pods", "shutdown-grace-period-critical-pods", option_periods.whole_seconds,
+        "DURATION", "the last part of it, for critical pods alone", default="0",
+    ),
+    Option(
+        "shutdown_grace_period_by_pod_priority", "shutdown-grace-period-by-pod-priority", option_periods.priorities,
+        "PRIORITY=SECONDS,...", "instead of both: the time of pods of at least this priority", many=True,
+        default="none",
+    ),
     Option("pod_logs_dir", "pod-logs-dir", form.path, "DIR", "containers' logs"),
     Option(
         "container_log_links_dir", "container-log-links-dir", form.path, "DIR",

@@ -60,6 +60,7 @@ class NodeController:
         attached: AttachedVolumes | None = None,
         on_registered: Callable[[], None] | None = None,
         record_trouble: Callable[[], str] = str,
+        going_down: Callable[[], str] = str,
         seen: Callable[[Json], None] | None = None,
         read_machine: Callable[[Path], MachineFacts] = read_facts,
         pressure: Callable[[], Pressure] = Pressure,
@@ -75,6 +76,7 @@ class NodeController:
         self._attached.notify(self.poke)
         self._on_registered = on_registered
         self._record_trouble = record_trouble
+        self._going_down = going_down
         self._seen = seen
         self._read_machine = read_machine
         self._pressure = pressure
@@ -232,6 +234,7 @@ class NodeController:
             pressure=self._pressure(),
             images=self._images,
             record_trouble=self._record_trouble(),
+            going_down=self._going_down(),
             leaving=self._leaving,
             volumes_in_use=self._attached.in_use,
         )

@@ -59,6 +59,8 @@ class Observed:
     """None: not known yet, and left as the Node has them."""
     record_trouble: str = ""
     """Why the record can't be written; empty while it can."""
+    going_down: str = ""
+    """Not empty: the machine is about to, or was told to, and its pods end."""
     leaving: str = ""
     """Why the agent is about to stop; empty while it is not."""
     volumes_in_use: tuple[str, ...] | None = None
@@ -265,6 +267,7 @@ def _ready(observed: Observed, before: list[Json], now_s: float) -> Json:
             *_problem("container runtime not ready: RuntimeReady", health.runtime),
             *_problem("container runtime network not ready: NetworkReady", health.network),
         ]
+    problems += [observed.going_down] if observed.going_down else []
     if problems:
         message = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]"
         return _condition("Ready", False, ("KubeletNotReady", message), before, now_s)

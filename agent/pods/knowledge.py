@@ -19,6 +19,8 @@ class StopCause(StrEnum):
     """The pod is going from the API, the record or its manifest: nothing of it may stay."""
     FAILED = "failed"
     """The node ended it (deadline): containers stay for their logs, the status says Failed."""
+    PAUSED = "paused"
+    """The node goes down, and nobody but this node can run the pod: it runs again when the node is up again."""
 
 
 @dataclass(frozen=True, slots=True)

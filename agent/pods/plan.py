@@ -24,7 +24,7 @@ from agent.model.action import (
 from agent.model.container import Container
 from agent.model.observed import ContainerState, ObservedContainer, ObservedPod, ObservedSandbox
 from agent.model.pod import Pod
-from agent.pods.knowledge import NO_HEALTH, Knowledge
+from agent.pods.knowledge import NO_HEALTH, Knowledge, StopCause
 from agent.pods.plan_restart import plan_restart
 from agent.pods.plan_stop import plan_stop
 from agent.pods.restart import causes_of_restart, restart_due, restarts_when_killed, runs_again
@@ -44,8 +44,9 @@ class Plan:
 def plan(pod: Pod, observed: ObservedPod, knows: Knowledge, now: float) -> Plan:
     """The next step of a pod on its way to what its spec says, or to its end."""
     if knows.stop is not None:
-        mounted = knows.volumes_mounted
-        return Plan(*plan_stop(pod, observed, volumes_mounted=mounted, deadline=knows.stop.deadline, now=now))
+        mounted, again = knows.volumes_mounted, knows.stop.cause is StopCause.PAUSED
+        deadline = knows.stop.deadline
+        return Plan(*plan_stop(pod, observed, volumes_mounted=mounted, deadline=deadline, now=now, again=again))
     if knows.refused:
         return Plan()
     if knows.ended or is_finished(pod, observed, knows):

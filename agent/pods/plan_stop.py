@@ -17,9 +17,9 @@ MINIMUM_GRACE_S = 1
 
 
 def plan_stop(
-    pod: Pod, observed: ObservedPod, *, volumes_mounted: bool, deadline: float, now: float
+    pod: Pod, observed: ObservedPod, *, volumes_mounted: bool, deadline: float, now: float, again: bool = False
 ) -> tuple[tuple[Action, ...], float | None, bool]:
-    """(actions, moment to look again, all down).
+    """(actions, moment to look again, all down). `again`: what is ended is to run again later, whatever its exit code.
 
     Hooks of all containers begin at once. A sidecar is stopped after the main containers and the sidecars behind it;
     nobody waits for one of another kind (a debugger).
@@ -31,7 +31,7 @@ def plan_stop(
     rank = {c.id: sidecars.index(c.name) if c.name in sidecars else len(sidecars) for c in observed.alive}
     for c in observed.alive:
         after = tuple(o.id for o in observed.alive if rank[o.id] > rank[c.id] and o.name in named)
-        kills.append(KillContainer(c.id, c.name, grace, f"Stopping container {c.name}", after=after))
+        kills.append(KillContainer(c.id, c.name, grace, f"Stopping container {c.name}", replaced=again, after=after))
     if kills:
         return tuple(kills), None, False
     actions: list[Action] = [StopSandbox(s.id) for s in observed.sandboxes if s.ready]

@@ -138,6 +138,8 @@ def _phase(
     succeeded = not _init_failed(pod, observed, knows) and all(_exit(s) == 0 for s in mains)
     # A deleted pod is not tried again, whatever its restartPolicy: also where it never came to run, this is its end.
     # A static pod has nobody who waits for its end.
+    if knows.stop is not None and knows.stop.cause is StopCause.PAUSED:
+        return going_on
     ended = knows.stop is not None and not pod.is_static
     if ended or is_finished(pod, observed, knows):
         return Phase.SUCCEEDED if succeeded else Phase.FAILED

@@ -76,6 +76,7 @@ class PodWorker:
         self._refresh = False
         self._recalled = False
         self._admitted = False
+        self._is_down = False
         self._busy_health: dict[str, Health | None] | None = None
         """While actions are performed: the health last told."""
         self.gone = asyncio.Event()
@@ -120,6 +121,11 @@ class PodWorker:
         """Nothing of it runs, and its volumes are gone."""
         ended = self._status is not None and self._status.phase.is_terminal
         return self.gone.is_set() or (ended and not self._state.volumes_mounted)
+
+    @property
+    def has_stopped(self) -> bool:
+        """It was told to, and nothing of it runs or is mounted any more."""
+        return self.gone.is_set() or (self._state.stop is not None and self._is_down)
 
     @property
     def _grace_s(self) -> int:
@@ -173,6 +179,7 @@ class PodWorker:
                 cause, reason, message = before.cause, before.reason, before.message
             disruption = disruption or before.disruption
         self._state.stop = Stop(cause, deadline, reason, message, disruption)
+        self._is_down = False
         if before is None or deadline < before.deadline - 1:
             self._interrupt.interrupt()
         self._machine.prober.quiet(self.record.uid)
@@ -186,6 +193,17 @@ class PodWorker:
     def make_way(self) -> None:
         """Somebody needs the pod's name: if it is gone, keep nothing of it any longer."""
         self._remains.make_way()
+
+    def pause(self, grace_s: int) -> None:
+        """End it for as long as the node goes down; a pod that ends for another reason only has less time."""
+        before = self._state.stop
+        self.stop(StopCause.PAUSED if before is None else before.cause, grace_s)
+
+    def resume(self) -> None:
+        """The node stays up."""
+        if self._state.stop is not None and self._state.stop.cause is StopCause.PAUSED:
+            self._state.stop = None
+            self._wake.set()
 
     async def run(self) -> None:
         """Returns when the pod is gone, with all its traces on the machine."""
@@ -233,6 +251,7 @@ class PodWorker:
         ended = self._status is not None and self._status.phase.is_terminal
         knows = state.knowledge(machine.prober.health(self.record.uid), ended=ended)
         decided = plan(self.record.pod, observed, knows, now)
+        self._is_down = decided.done and knows.stop is not None
         gone = decided.done and state.stop is not None and state.stop.cause is StopCause.DELETED
         self._report(self._status_of(observed, knows), decided, gone)
         if gone:
@@ -246,7 +265,7 @@ class PodWorker:
                 self._busy_health = None
             state.retries.pop("act", None)
             return False
-        if decided.done:
+        if decided.done and not (state.stop is not None and state.stop.cause is StopCause.PAUSED):
             await self._remains.settle(observed)
         if state.refresh_at is not None and now >= state.refresh_at:
             self._refresh = True

@@ -43,6 +43,7 @@ from agent.providers.checkpoints import new_archive
 from agent.providers.containerd_evictable import ContainerdEvictable, RuntimeParts
 from agent.providers.containerd_garbage import Garbage
 from agent.providers.containerd_machine import Csi, WorkerParts, build_machine, credential_plugins
+from agent.providers.containerd_shutdown import ContainerdShutdown
 from agent.providers.contract import PodUpdate, PodUpdates, ProviderContext
 from agent.providers.found import found_record
 from agent.providers.leftovers import Leftovers
@@ -112,6 +113,9 @@ class ContainerdProvider:
             return RuntimeParts(self._machine, self._runtime, self._images) if up else None
 
         return ContainerdEvictable(self._context.settings, self._workers, self._gate, parts, self)
+
+    def pods_to_end(self) -> ContainerdShutdown:
+        return ContainerdShutdown(self._workers, self._gate)
 
     async def create_pod(self, record: PodRecord) -> None:
         await self._open.wait()

@@ -24,6 +24,7 @@ from agent.model.status import PodStatus
 from agent.node.eviction.ports import EvictablePods
 from agent.node.ports import NodeImage, RuntimeHealth
 from agent.node.pressure import NodePressure
+from agent.node.shutdown import PodsToEnd
 from agent.pods.admission.gate import NodeView
 from agent.pods.cgroup_limits import CgroupLimits
 from agent.pods.ports import Attachments, Drivers, Events, Objects, Tokens
@@ -159,6 +160,12 @@ class UsesCsi(Protocol):
 class LetsEvict(Protocol):
     def evictable(self) -> EvictablePods:
         """The pods that the agent may end when the machine runs short, or when they write more than they may."""
+
+
+@runtime_checkable
+class EndsPods(Protocol):
+    def pods_to_end(self) -> PodsToEnd:
+        """The pods that the agent may end when the machine goes down. Given once, before `run`."""
 
 
 @runtime_checkable

@@ -136,6 +136,12 @@ def test_a_wrong_value_in_the_file_is_refused_even_where_a_flag_wins() -> None:
     [
         ("max_pods", "1e3", "--max-pods: not a whole number: '1e3'"),
         ("max_pods", "-1", "--max-pods: -1 is not between 0 and 100000"),
+        ("manifest_url", "ftp://host/pod", "--manifest-url: not an http:// or https:// URL"),
+        ("manifest_url_header", "X-Token secret", "--manifest-url-header: header 'X-Token secret' is not written NAME"),
+        ("shutdown_grace_period", "500ms", "--shutdown-grace-period: '500ms' is neither 0 nor whole seconds"),
+        ("shutdown_grace_period_critical_pods", "9s", "--shutdown-grace-period-critical-pods is a part of"),
+        ("shutdown_grace_period_by_pod_priority", "a=5", "--shutdown-grace-period-by-pod-priority: 'a=5' is not"),
+        ("shutdown_grace_period_by_pod_priority", "1=5,1=6", "--shutdown-grace-period-by-pod-priority: priority 1 is"),
         ("port", "70000", "--port: 70000 is not between 0 and 65535"),
         ("node_ip", "10.0.0.300", "--node-ip: '10.0.0.300' is no IP address"),
         ("node_ip", "0.0.0.0", "--node-ip: 0.0.0.0 is no address of a node"),
@@ -339,3 +345,21 @@ def test_the_configuration_reference_names_every_flag_variable_key_and_default()
         assert option.env in row
         assert option.default_in_words().replace("`", "") in row.replace("`", "")
     assert list(rows) == ["`--config`"]
+
+
+def test_headers_and_the_time_of_priorities_are_taken_as_a_kubelets_file_has_them() -> None:
+    by_flag = settle({"manifest_url_header": "A:b,C: d:e", "shutdown_grace_period_by_pod_priority": "100=7,0=5"})
+    assert by_flag.manifest_url_header == {"A": "b", "C": "d:e"}
+    assert by_flag.shutdown_grace_period_by_pod_priority == ((0, 5), (100, 7))
+    listed = [{"priority": 100, "shutdownGracePeriodSeconds": 7}, {"priority": 0, "shutdownGracePeriodSeconds": 5}]
+    file = {
+        "staticPodURL": "https://user:word@host/pods",
+        "staticPodURLHeader": {"A": ["b"], "C": "d:e"},
+        "shutdownGracePeriodByPodPriority": listed,
+    }
+    by_file = settle({}, {}, file)
+    assert by_file.manifest_url_header == by_flag.manifest_url_header
+    assert by_file.shutdown_grace_period_by_pod_priority == by_flag.shutdown_grace_period_by_pod_priority
+    assert "word" not in repr(by_file)
+    with pytest.raises(ConfigError, match="use one"):
+        settle({"shutdown_grace_period": "30s", "shutdown_grace_period_by_pod_priority": "0=5"})

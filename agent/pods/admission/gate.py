@@ -109,6 +109,8 @@ class Gate:
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         """Set, and replaced, whenever a pod ends."""
+        self._closed: Verdict | None = None
+        self._opened = asyncio.Event()
         self.offers = Offers()
 
     async def load(self, running: Iterable[str], ended: Iterable[str]) -> None:
@@ -137,6 +139,10 @@ class Gate:
         if runs or uid in self._was_here:
             self._take(pod, wanted)
             return None
+        while (closed := self._closed) is not None:
+            if not pod.is_static:
+                return await self._reject(pod, closed)
+            await self._opened.wait()
         # A manifest waits for no API server.
         node = self._node.facts() if pod.is_static else await self._node.current()
         against = self._judge(pod, wanted, node)
@@ -176,6 +182,15 @@ class Gate:
             self._decided[uid] = msgspec.structs.replace(row, verdict=verdict)
             self._write_soon(uid)
         self._preempt(uid, verdict)
+
+    def close(self, verdict: Verdict) -> None:
+        """Take no new pods: those of the API server are rejected for good, manifests wait."""
+        self._closed = verdict
+        self._opened.clear()
+
+    def open(self) -> None:
+        self._closed = None
+        self._opened.set()
 
     def left(self, uid: str) -> None:
         """The pod has ended: it holds nothing any more, and stays decided."""

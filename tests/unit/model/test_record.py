@@ -31,7 +31,7 @@ def test_a_pod_whose_deletion_was_asked_for_is_terminating() -> None:
 def test_only_the_source_decides_whether_a_pod_is_static(said: str | None, origin: Origin) -> None:
     annotations = {"other": "kept"} | ({} if said is None else {CONFIG_SOURCE: said})
     record = PodRecord.decode(raw(annotations=annotations), origin)
-    assert record.pod.is_static is (origin is Origin.FILE)
+    assert record.pod.is_static is (origin is not Origin.API)
     assert record.pod.metadata.annotations is not None
     assert record.pod.metadata.annotations["other"] == "kept"
 

@@ -213,3 +213,11 @@ def test_the_runtimes_abilities_and_the_apis_port_are_told() -> None:
     assert "declaredFeatures" not in status.status(SEEN, SETTINGS, [], NOW)
     assert built["daemonEndpoints"] == {"kubeletEndpoint": {"Port": 10250}}
     assert "daemonEndpoints" not in status.status(SEEN, replace(SETTINGS, port=0), [], NOW)
+
+
+def test_a_node_that_goes_down_is_not_ready_and_says_so() -> None:
+    ready = _condition(replace(SEEN, going_down="node is shutting down"), "Ready")
+    assert (ready["status"], ready["reason"], ready["message"]) == ("False", "KubeletNotReady", "node is shutting down")
+    down = replace(HEALTH, down="no answer")
+    ready = _condition(replace(SEEN, going_down="node is shutting down", health=down), "Ready")
+    assert ready["message"] == "[container runtime is down: no answer, node is shutting down]"

@@ -439,9 +439,27 @@ def test_a_pod_that_is_stopped_goes_down_whatever_befell_it(pod: Pod, blows: Any
     assert not world.mounted
     assert not [s for s in world.sandboxes.values() if s.ready]
     assert world.status is not None
-    assert world.status.phase.is_terminal
+    assert world.status.phase.is_terminal is (before.is_terminal or cause is not StopCause.PAUSED)
     if cause is StopCause.FAILED and not before.is_terminal:
         assert (world.status.phase, world.status.reason) == (Phase.FAILED, "DeadlineExceeded")
+
+
+@given(pods(), st.lists(BLOWS, max_size=4))
+def test_what_ran_before_a_pause_runs_again_after_it(pod: Pod, blows: Any) -> None:
+    world = World(pod)
+    live(world, blows)
+    complete_inits(world)
+    mains = {container.name for container in world.pod.spec.containers}
+    ran = {c.name for c in world.containers.values() if c.state is RUNNING} & mains
+    world.stop = Stop(StopCause.PAUSED, world.now + 30)
+    assert world.rest().done
+    assert not world._running_in(None)
+    world.stop = None
+    for _ in range(4):
+        complete_inits(world)
+        world.now += 1000  # a container that had crashed just before waits for its backoff
+        world.rest()
+    assert {c.name for c in world.containers.values() if c.state is RUNNING} >= ran
 
 
 @given(pods(), st.integers(0, 12))

@@ -228,3 +228,22 @@ async def test_an_eviction_stands_after_a_restart() -> None:
     await asyncio.gather(life, return_exceptions=True)
     async with lab.agent(running=("eater",)) as after:
         assert await after.admit(pod("eater"), runs=True) == gone
+
+
+async def test_a_node_that_goes_down_rejects_new_pods_keeps_those_it_has_and_lets_manifests_wait() -> None:
+    lab = Lab()
+    closed = Verdict("NodeShutdown", "Pod was rejected as the node is shutting down.")
+    async with lab.agent() as gate:
+        assert await reason(gate, pod("a")) == ""
+        gate.close(closed)
+        assert await reason(gate, pod("a")) == ""
+        assert await gate.admit(pod("b"), runs=False) == closed
+        assert await gate.admit(pod("c"), runs=True) is None
+        manifest = make_pod({"uid": "s", "name": "s", "annotations": {"kubernetes.io/config.source": "file"}})
+        waiting = asyncio.ensure_future(gate.admit(manifest, runs=False))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        gate.open()
+        assert await waiting is None
+        assert await reason(gate, pod("b")) == "NodeShutdown"
+        assert await reason(gate, pod("d")) == ""
