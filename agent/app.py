@@ -40,7 +40,7 @@ from agent.node.facts import read_facts
 from agent.node.known import KnownNode
 from agent.node.plugins import Plugins
 from agent.node.pressure import NodePressure
-from agent.node.reserved import others_limits, pods_limits
+from agent.node.reserved import check_reserved_cpus, others_limits, pods_limits
 from agent.node.shutdown import Shutdown, periods, two_periods
 from agent.node.status import allocatable, node_ips
 from agent.node.timekeeper import Timekeeper
@@ -133,6 +133,7 @@ class Agent:
         recent = RecentEvents(side.events, settings.node_name, clock)
         events: Events = recent if settings.local_api else side.events
         facts = read_facts(settings.root_dir)
+        check_reserved_cpus(settings)
         api = side.api
         fetch = None if api is None else lambda: api.get(f"{NODES}/{settings.node_name}")
         self._known_node = KnownNode(facts, settings, store, fetch)
@@ -148,6 +149,7 @@ class Agent:
                 allocatable(facts, settings),
                 all_pods=pods_limits(facts, settings),
                 others=others_limits(settings),
+                swap_bytes=facts.swap_bytes,
             ),
             node_ips=node_ips(facts, settings),
             health_changed=self._health_changed,

@@ -113,6 +113,16 @@ class Settings:
     """Cpu limits are enforced; requests weigh either way."""
     pod_max_pids: int = -1
     """Processes and threads of each pod; -1: as many as all pods together may have."""
+    memory_qos: bool = False
+    """On cgroup version 2 containers are throttled before they meet their memory limit."""
+    memory_throttling_factor: float = 0.9
+    """How far from request to limit that begins."""
+    memory_reservation_policy: str = "None"
+    """TieredReservation: with `memory_qos`, requests are kept from reclaim."""
+    memory_swap_behavior: str = "NoSwap"
+    """LimitedSwap: Burstable pods may swap in proportion to what they request (version 2)."""
+    reserved_cpus: str = ""
+    """CPUs, as a list, that are the system's: as many are taken off the allocatable ones."""
     system_reserved: dict[str, str] = field(default_factory=dict)
     """Resources that the system keeps from pods, as quantities by name: cpu, memory, ephemeral-storage, pid."""
     kube_reserved: dict[str, str] = field(default_factory=dict)

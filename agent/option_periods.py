@@ -1,4 +1,4 @@
-"""The forms of settings for manifests by HTTP and for a node that shuts down.
+"""The forms of settings for manifests by HTTP, for a node that shuts down, and for shares of the machine.
 
 As in `agent.option_values`: a wrong one raises ValueError with the rest of a line. Pure.
 """
@@ -44,6 +44,43 @@ def whole_seconds(value: object) -> float:
     if seconds < 1 or seconds != int(seconds):
         raise ValueError(f"{value!r} is neither 0 nor whole seconds")
     return seconds
+
+
+def factor(value: object) -> float:
+    """More than 0, at most 1."""
+    try:
+        found = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else -1.0
+    except ValueError:
+        found = -1.0
+    if not 0 < found <= 1:
+        raise ValueError(f"{value!r} is not more than 0 and at most 1")
+    return found
+
+
+def cpus(value: object) -> str:
+    """A list as the kernel writes it, 0-1,4; empty: none."""
+    given = str(value) if isinstance(value, int) and not isinstance(value, bool) else text(value)
+    cpu_list(given)
+    return given
+
+
+def cpu_list(given: str) -> frozenset[int]:
+    """The CPUs of such a list. Raises ValueError."""
+    found: set[int] = set()
+    for part in given.split(",") if given else ():
+        matched = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part.strip())
+        if matched is None or (matched[2] and int(matched[2]) < int(matched[1])):
+            raise ValueError(f"{given!r} is no list of CPUs: write 0-1,4")
+        found |= set(range(int(matched[1]), int(matched[2] or matched[1]) + 1))
+    return frozenset(found)
+
+
+def check_reserved(settings: Settings) -> None:
+    """Raises ConfigError where CPUs and cgroups are reserved at once."""
+    if settings.reserved_cpus and (settings.system_reserved_cgroup or settings.kube_reserved_cgroup):
+        raise ConfigError(
+            "--reserved-cpus does not go together with --system-reserved-cgroup or --kube-reserved-cgroup"
+        )
 
 
 def check_shutdown(settings: Settings) -> None:

@@ -185,6 +185,27 @@ OPTIONS: tuple[Option, ...] = (
         key="podPidsLimit",
     ),
     Option(
+        "memory_qos", "memory-qos", form.switch, "BOOL",
+        "on cgroup version 2 throttle containers before they meet their memory limit", key="memoryQoS",
+    ),
+    Option(
+        "memory_throttling_factor", "memory-throttling-factor", option_periods.factor, "FACTOR",
+        "with it: how far on the way from request to limit, or to the node's allocatable memory",
+    ),
+    Option(
+        "memory_reservation_policy", "memory-reservation-policy", form.choice("None", "TieredReservation"), "POLICY",
+        "with it: TieredReservation keeps what pods request from being reclaimed",
+    ),
+    Option(
+        "memory_swap_behavior", "memory-swap-behavior", form.choice("NoSwap", "LimitedSwap"), "BEHAVIOR",
+        "LimitedSwap: Burstable pods may swap in proportion to what they request, on cgroup version 2",
+    ),
+    Option(
+        "reserved_cpus", "reserved-cpus", option_periods.cpus, "CPUS",
+        "CPUs of the system, as 0-1,4: as many are not allocatable, instead of any cpu reserved below",
+        key="reservedSystemCPUs", default="none",
+    ),
+    Option(
         "system_reserved", "system-reserved", form.reserved, "RESOURCE=QUANTITY,...",
         "what pods leave to the system: cpu, memory, ephemeral-storage, pid", many=True, default="none",
     ),

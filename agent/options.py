@@ -16,7 +16,7 @@ from agent import option_eviction, option_garbage, option_labels
 from agent import option_values as form
 from agent.config import Settings, Taint
 from agent.errors import ConfigError
-from agent.option_periods import check_shutdown
+from agent.option_periods import check_reserved, check_shutdown
 from agent.option_table import (
     DEFAULT_KUBECONFIG,
     DEFAULT_MANIFESTS,
@@ -59,6 +59,7 @@ def resolve(
     settings = Settings(**values)  # type: ignore[arg-type]
     _check_files(settings, origins, exists)
     check_shutdown(settings)
+    check_reserved(settings)
     if settings.scripts_enabled and not (settings.scripts_namespaces and settings.scripts_service_accounts):
         raise ConfigError("--scripts-enabled also needs --scripts-namespaces and --scripts-service-accounts")
     for name, group in (("system", settings.system_reserved_cgroup), ("kube", settings.kube_reserved_cgroup)):

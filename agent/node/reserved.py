@@ -8,20 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from pathlib import Path
 
 from agent.config import Settings
+from agent.errors import ConfigError
 from agent.model import quantity
 from agent.node.facts import MachineFacts
+from agent.option_periods import cpu_list
 from agent.pods.cgroup_limits import CgroupLimits
 from agent.pods.translate.resources import cpu_shares, hugetlb_size
 
 PODS = "pods"
+ONLINE = Path("/sys/devices/system/cpu/online")
 
 
 def reserved(settings: Settings, name: str) -> Fraction:
-    """For system and agent together; of hugepages nothing can be."""
+    """For system and agent together; of hugepages nothing can be. CPUs reserved by number stand for any amount."""
+    if name == "cpu" and settings.reserved_cpus:
+        return Fraction(len(cpu_list(settings.reserved_cpus)))
     kept = (settings.system_reserved, settings.kube_reserved)
     return sum((quantity.parse(amounts.get(name, 0)) for amounts in kept), Fraction(0))
+
+
+def check_reserved_cpus(settings: Settings, online: Path = ONLINE) -> None:
+    """Raises ConfigError where the machine lacks one."""
+    try:
+        there = cpu_list(online.read_text().strip())
+    except (OSError, ValueError):
+        return
+    if lacking := sorted(cpu_list(settings.reserved_cpus) - there):
+        raise ConfigError(f"--reserved-cpus: {settings.reserved_cpus}: the machine has no CPU {lacking[0]}")
 
 
 def pods_limits(facts: MachineFacts, settings: Settings) -> CgroupLimits:

@@ -78,10 +78,13 @@ def pod_cgroup_limits(pod: Pod, rules: CgroupRules) -> CgroupLimits:
     )
 
 
-def qos_cgroup_limits(qos: QosClass, burstable_milli_cpu: int, rules: CgroupRules) -> CgroupLimits:
+def qos_cgroup_limits(
+    qos: QosClass, burstable_milli_cpu: int, rules: CgroupRules, burstable_memory: int | None = None
+) -> CgroupLimits:
     """Of the level of a class: best effort weighs next to nothing, burstable what its pods request together."""
     shares = _MIN_SHARES if qos is QosClass.BEST_EFFORT else cpu_shares(burstable_milli_cpu)
-    return CgroupLimits(cpu_shares=shares, hugepages=dict.fromkeys(rules.hugepage_sizes, UNBOUNDED))
+    low = burstable_memory if qos is QosClass.BURSTABLE and rules.protect_memory else None
+    return CgroupLimits(cpu_shares=shares, hugepages=dict.fromkeys(rules.hugepage_sizes, UNBOUNDED), memory_low=low)
 
 
 def files(limits: CgroupLimits, version: CgroupVersion) -> Iterator[CgroupFile]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from loguru import logger
@@ -56,18 +57,26 @@ class CgroupTree:
         self._others = others or {}
         self._mount = mount or CGROUP_FS
         self._version = cgroup_version(self._mount)
-        self._burstable: int | None = None
+        self._burstable: tuple[int, int, int] | None = None
+        """What was written of the levels: cpu, and the memory of both classes where that is protected."""
+        self._requested: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self._lock = threading.Lock()
+
+    def protects(self, requested: Callable[[], tuple[int, int]]) -> None:
+        """`requested`: memory that Guaranteed and Burstable pods request. A level's protection bounds its pods'."""
+        self._requested = requested
 
     def prepare(self, burstable_milli_cpu: int) -> None:
         """The levels above the pods, at the start. Raises OSError."""
         for path, limits in self._others.items():
             self._write(PurePosixPath(path.strip("/")), limits)
-        self._make(kubepods_path(self.driver, self.root), self._node)
+        guaranteed, burstable = self._requested() if self._rules.protect_memory else (0, 0)
+        node = replace(self._node, memory_min=guaranteed + burstable) if self._rules.protect_memory else self._node
+        self._make(kubepods_path(self.driver, self.root), node)
         for qos in (QosClass.BURSTABLE, QosClass.BEST_EFFORT):
-            limits = qos_cgroup_limits(qos, burstable_milli_cpu, self._rules)
+            limits = qos_cgroup_limits(qos, burstable_milli_cpu, self._rules, burstable)
             self._make(qos_cgroup_path(qos, self.driver, self.root), limits)
-        self._burstable = burstable_milli_cpu
+        self._burstable = (burstable_milli_cpu, guaranteed, burstable)
 
     def make_pod(self, pod: Pod, burstable_milli_cpu: int) -> None:
         """`burstable_milli_cpu` is what all pods of that class request. Raises OSError for want of a folder."""
@@ -113,12 +122,16 @@ class CgroupTree:
         return is_deserted(uid, qos, self.driver, self.root, mount=self._mount)
 
     def weigh(self, burstable_milli_cpu: int) -> None:
-        """The burstable level weighs what its pods request together."""
-        if burstable_milli_cpu == self._burstable or self._burstable is None:
+        """The burstable level weighs what its pods request together; what is protected is so above the pods too."""
+        guaranteed, burstable = self._requested() if self._rules.protect_memory else (0, 0)
+        now = (burstable_milli_cpu, guaranteed, burstable)
+        if now == self._burstable or self._burstable is None:
             return
-        limits = qos_cgroup_limits(QosClass.BURSTABLE, burstable_milli_cpu, self._rules)
+        if self._rules.protect_memory:
+            self._write(kubepods_path(self.driver, self.root), CgroupLimits(memory_min=guaranteed + burstable))
+        limits = qos_cgroup_limits(QosClass.BURSTABLE, burstable_milli_cpu, self._rules, burstable)
         self._write(qos_cgroup_path(QosClass.BURSTABLE, self.driver, self.root), limits)
-        self._burstable = burstable_milli_cpu
+        self._burstable = now
 
     def _path(self, pod: Pod) -> PurePosixPath:
         return pod_cgroup_path(pod.uid, qos_class(pod), self.driver, self.root)

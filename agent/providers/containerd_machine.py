@@ -146,7 +146,7 @@ async def build_machine(
             allocatable=context.facts.allocatable,
             api=_injected_api(settings),
         ),
-        cgroups=await _cgroups(context, runtime),
+        cgroups=await _cgroups(context, runtime, gate),
         starts=asyncio.Semaphore(settings.parallel_starts),
         retention=Retention(settings.maximum_dead_containers_per_container, settings.minimum_container_ttl_duration),
         offline_images=settings.offline_images == "present",
@@ -158,18 +158,20 @@ async def build_machine(
     )
 
 
-async def _cgroups(context: ProviderContext, runtime: RuntimeClient) -> CgroupTree:
+async def _cgroups(context: ProviderContext, runtime: RuntimeClient, gate: Gate) -> CgroupTree:
     """Raises Retryable."""
     settings = context.settings
     driver = CgroupDriver(settings.cgroup_driver) if settings.cgroup_driver else await cgroup_driver(runtime)
     rules = CgroupRules(
         cpu_quota=settings.cpu_cfs_quota,
         pod_pids=settings.pod_max_pids,
+        protect_memory=settings.memory_qos and settings.memory_reservation_policy == "TieredReservation",
         hugepage_sizes=tuple(hugetlb_size(size) for size in hugepages()),
     )
-    return CgroupTree(
-        driver, settings.cgroup_root, rules, context.facts.all_pods, context.facts.others, cgroups.CGROUP_FS
-    )
+    facts = context.facts
+    tree = CgroupTree(driver, settings.cgroup_root, rules, facts.all_pods, facts.others, cgroups.CGROUP_FS)
+    tree.protects(gate.requested_memory)
+    return tree
 
 
 def _injected_api(settings: Settings) -> InjectedApi | None:

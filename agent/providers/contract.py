@@ -57,6 +57,7 @@ class MachineFacts:
     """What the pods together may have of the machine."""
     others: Mapping[str, CgroupLimits] = field(default_factory=dict)
     """The same for cgroups beside the pods', by path."""
+    swap_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,21 +7,24 @@ the machine lacks is told as absent here, so that the pure rules decide what a p
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 from collections.abc import Iterable
 from pathlib import Path
 
 from agent.cri.runtime import RuntimeClient
+from agent.model import quantity
 from agent.node.facts import hugepages
-from agent.pods.cgroups import CgroupVersion, cgroup_version
+from agent.pods.cgroups import CGROUP_FS, CgroupVersion, cgroup_version
 from agent.pods.sysctls import allowed_sysctls
-from agent.pods.translate.context import TranslateContext
+from agent.pods.translate.context import MemoryRules, TranslateContext
 from agent.pods.translate.dns import read_resolv_conf
 from agent.pods.translate.resources import hugetlb_size
 from agent.providers.contract import ProviderContext
 
 SECCOMP_FOLDER = "seccomp"
 """Below the root folder: where `Localhost` profiles lie."""
+OWN_CGROUP = Path("/proc/self/cgroup")
 _DEFAULT_HANDLER = ""
 
 
@@ -52,8 +55,35 @@ def _read(context: ProviderContext, pod_logs: Path, recursive_read_only: bool) -
         recursive_read_only=recursive_read_only,
         cpu_quota=settings.cpu_cfs_quota,
         oom_kill_whole_container=cgroup_version() is CgroupVersion.V2,
+        memory=memory_rules(context),
         selinux=selinux_enabled(),
     )
+
+
+def memory_rules(context: ProviderContext, mount: Path = CGROUP_FS, own: Path = OWN_CGROUP) -> MemoryRules:
+    if cgroup_version(mount) is not CgroupVersion.V2:
+        return MemoryRules()
+    settings, facts = context.settings, context.facts
+    return MemoryRules(
+        qos=settings.memory_qos,
+        protect=settings.memory_reservation_policy == "TieredReservation",
+        throttling_factor=settings.memory_throttling_factor,
+        swap=counts_swap(mount, own),
+        limited_swap=settings.memory_swap_behavior == "LimitedSwap",
+        capacity_bytes=facts.memory_bytes,
+        swap_bytes=facts.swap_bytes,
+        allocatable_bytes=int(quantity.parse(facts.allocatable.get("memory", 0))),
+        page_bytes=os.sysconf("SC_PAGE_SIZE"),
+    )
+
+
+def counts_swap(mount: Path, own: Path) -> bool:
+    """Whether the kernel counts swap: the top of the hierarchy has no such file, the agent's own cgroup has."""
+    try:
+        inside = own.read_text().partition("0::/")[2].split("\n")[0]
+    except OSError:
+        return False
+    return (mount / inside / "memory.swap.max").exists()
 
 
 def thermal_throttles(top: Path = Path("/")) -> Iterable[str]:

@@ -142,6 +142,9 @@ def test_a_wrong_value_in_the_file_is_refused_even_where_a_flag_wins() -> None:
         ("shutdown_grace_period_critical_pods", "9s", "--shutdown-grace-period-critical-pods is a part of"),
         ("shutdown_grace_period_by_pod_priority", "a=5", "--shutdown-grace-period-by-pod-priority: 'a=5' is not"),
         ("shutdown_grace_period_by_pod_priority", "1=5,1=6", "--shutdown-grace-period-by-pod-priority: priority 1 is"),
+        ("memory_throttling_factor", "1.5", "--memory-throttling-factor: '1.5' is not more than 0 and at most 1"),
+        ("memory_swap_behavior", "Some", "--memory-swap-behavior: "),
+        ("reserved_cpus", "3-1", "--reserved-cpus: '3-1' is no list of CPUs"),
         ("port", "70000", "--port: 70000 is not between 0 and 65535"),
         ("node_ip", "10.0.0.300", "--node-ip: '10.0.0.300' is no IP address"),
         ("node_ip", "0.0.0.0", "--node-ip: 0.0.0.0 is no address of a node"),
@@ -363,3 +366,9 @@ def test_headers_and_the_time_of_priorities_are_taken_as_a_kubelets_file_has_the
     assert "word" not in repr(by_file)
     with pytest.raises(ConfigError, match="use one"):
         settle({"shutdown_grace_period": "30s", "shutdown_grace_period_by_pod_priority": "0=5"})
+
+
+def test_reserved_cpus_and_reserved_cgroups_exclude_each_other() -> None:
+    assert settle({"reserved_cpus": "0-1,4"}).reserved_cpus == "0-1,4"
+    with pytest.raises(ConfigError, match=r"^--reserved-cpus does not go together"):
+        settle({"reserved_cpus": "0", "system_reserved_cgroup": "/system.slice"})

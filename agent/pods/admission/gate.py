@@ -32,6 +32,10 @@ RETRY_S = 1.0
 PREEMPTING = "Preempting"
 PREEMPTED = "Preempted in order to admit critical pod"
 _UNEXPECTED = "UnexpectedAdmissionError"
+_NO_VICTIMS = (
+    "Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods to"
+    " preempt: no set of running pods found to reclaim resources"
+)
 
 
 class NodeView(Protocol):
@@ -211,6 +215,15 @@ class Gate:
         held = (claim for uid, claim in self._held().items() if uid != without and claim.qos is QosClass.BURSTABLE)
         return sum(claim.requests.get("cpu", 0) for claim in held)
 
+    def requested_memory(self) -> tuple[int, int]:
+        """What the Guaranteed and what the Burstable pods request together, in bytes."""
+        held = self._held().values()
+        guaranteed, burstable = (
+            sum(claim.requests.get("memory", 0) for claim in held if claim.qos is qos)
+            for qos in (QosClass.GUARANTEED, QosClass.BURSTABLE)
+        )
+        return guaranteed, burstable
+
     def unnamed(self, named: Mapping[str, object]) -> Iterator[ObservedPod]:
         """Pods that were decided on before a restart and that nobody has named since."""
         for uid, row in self._decided.items():
@@ -258,8 +271,8 @@ class Gate:
         staying = {u: c for u, c in self._held().items() if self._decided[u].verdict is None}
         chosen = victims(wanted, staying, missing)
         if chosen is None:
-            lacks = ", ".join(f"{name}: {amount}" for name, amount in missing.items())
-            why = f"Unexpected error while attempting to recover from admission failure: preemption: no set of running pods found to reclaim resources: [{lacks}]"  # noqa: E501
+            lacks = "".join(f"(res: {name}, q: {amount}), " for name, amount in missing.items())
+            why = f"{_NO_VICTIMS}: [{lacks}]"
             return (Rejection(_UNEXPECTED, why),), ()
         return (), chosen
 

@@ -22,6 +22,26 @@ class ResolvConf:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryRules:
+    """What the version 2 cgroup of a container is told of memory; on version 1 nothing."""
+
+    qos: bool = False
+    """Throttle before the limit, and say what is protected."""
+    protect: bool = False
+    """Requests are kept from reclaim."""
+    throttling_factor: float = 0.9
+    swap: bool = False
+    """The kernel counts swap: each container is told how much it may have."""
+    limited_swap: bool = False
+    """Burstable pods may swap; otherwise none may."""
+    capacity_bytes: int = 0
+    swap_bytes: int = 0
+    allocatable_bytes: int = 0
+    """Stands for the limit of who has none."""
+    page_bytes: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
 class TranslateContext:
     node_name: str
     memory_capacity_bytes: int
@@ -51,6 +71,7 @@ class TranslateContext:
     """Cpu limits are enforced."""
     oom_kill_whole_container: bool = False
     """Set memory.oom.group, as a kubelet does on cgroup v2: one process over the limit ends the whole container."""
+    memory: MemoryRules = MemoryRules()
     first_user_id: int | None = None
     """The pod has a user namespace, whose root is this ID of the host; None: it has the host's users."""
     selinux: bool = False

@@ -30,6 +30,7 @@ from agent.pods.pod_totals import (
 )
 from agent.pods.qos import QosClass, qos_class
 from agent.pods.translate.context import TranslateContext
+from agent.pods.translate.memory import memory_files
 
 CPU_PERIOD_US = 100_000
 _MIN_QUOTA_US = 1_000
@@ -61,6 +62,8 @@ def container_resources(pod: Pod, container: Container, context: TranslateContex
     resources.hugepage_limits.extend(_hugepage_limits(limits, context.hugepage_sizes))
     if context.oom_kill_whole_container:
         resources.unified["memory.oom.group"] = "1"
+    for name, value in memory_files(pod, container, context.memory).items():
+        resources.unified[name] = value
     return resources
 
 

@@ -1,7 +1,11 @@
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from agent.errors import ConfigError
 from agent.node import status
-from agent.node.reserved import others_limits, pods_limits
+from agent.node.reserved import check_reserved_cpus, others_limits, pods_limits
 from agent.pods.cgroup_limits import CgroupLimits
 from tests.unit.node.machine import FACTS, SETTINGS
 
@@ -44,3 +48,15 @@ def test_system_and_runtime_keep_to_what_was_reserved_for_them() -> None:
         "/runtime.slice": CgroupLimits(cpu_shares=256),
     }
     assert others_limits(KEPT) == {}
+
+
+def test_cpus_reserved_by_number_stand_for_any_amount(tmp_path: Path) -> None:
+    kept = replace(KEPT, reserved_cpus="0,2-3")
+    assert status.allocatable(FACTS, kept)["cpu"] == "1"
+    assert pods_limits(FACTS, kept).cpu_shares == 1024
+    online = tmp_path / "online"
+    online.write_text("0-3\n")
+    check_reserved_cpus(kept, online)
+    with pytest.raises(ConfigError, match="the machine has no CPU 4"):
+        check_reserved_cpus(replace(kept, reserved_cpus="1,4-5"), online)
+    check_reserved_cpus(kept, tmp_path / "none")

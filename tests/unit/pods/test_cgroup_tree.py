@@ -122,3 +122,20 @@ def test_a_systemd_that_refuses_is_asked_again_later(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(cgroup_slices, "_run", lambda *_: "Access denied")
     with pytest.raises(Retryable, match=r"x\.slice: Access denied"):
         cgroup_slices.start("x.slice", CgroupLimits(), CgroupVersion.V2)
+
+
+def test_protected_memory_is_protected_on_the_levels_above_the_pods_too(tmp_path: Path) -> None:
+    tree = CgroupTree(CgroupDriver.CGROUPFS, rules=CgroupRules(protect_memory=True), mount=v2(tmp_path))
+    requested = [(0, 0)]
+    tree.protects(lambda: requested[-1])
+    for name in ("kubepods", "kubepods/burstable", "kubepods/besteffort"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cgroup.controllers").write_text("cpu memory pids")
+        (tmp_path / name / "cgroup.subtree_control").write_text("cpu memory pids")
+    tree.prepare(0)
+    assert (tmp_path / "kubepods/memory.min").read_text() == "0"
+    requested.append((8 * MIB, 64 * MIB))
+    tree.make_pod(pod(BURSTABLE), 100)
+    assert (tmp_path / "kubepods/memory.min").read_text() == str(72 * MIB)
+    assert (tmp_path / "kubepods/burstable/memory.low").read_text() == str(64 * MIB)
+    assert not (tmp_path / "kubepods/besteffort/memory.low").exists()

@@ -10,7 +10,7 @@ import pytest
 from agent.cri._generated import api_pb2 as pb
 from agent.node.facts import hugepages
 from agent.pods.translate.context import TranslateContext
-from agent.providers.translate_facts import selinux_enabled, thermal_throttles
+from agent.providers.translate_facts import counts_swap, selinux_enabled, thermal_throttles
 from tests.fakes.cri import FakeRuntime
 from tests.unit.providers.test_containerd_machine import building
 from tests.unit.providers.test_runtime_health import Told
@@ -75,3 +75,14 @@ def test_selinux_counts_where_its_file_system_is(tmp_path: Path) -> None:
     (tmp_path / "sys/fs/selinux").mkdir(parents=True)
     (tmp_path / "sys/fs/selinux/enforce").write_text("1")
     assert selinux_enabled(tmp_path)
+
+
+def test_swap_is_counted_where_the_agents_own_cgroup_has_a_file_for_it(tmp_path: Path) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text("0::/system.slice/edgelet.service\n")
+    group = tmp_path / "system.slice" / "edgelet.service"
+    group.mkdir(parents=True)
+    assert not counts_swap(tmp_path, own)
+    (group / "memory.swap.max").touch()
+    assert counts_swap(tmp_path, own)
+    assert not counts_swap(tmp_path, tmp_path / "none")
