@@ -28,6 +28,7 @@ from agent.kube.pods_api import PodsApi
 from agent.kube.rest import Api
 from agent.kube.rotation import ClientCertificate
 from agent.kube.tokens import ServiceAccountTokens, StandaloneTokens
+from agent.model.addresses import NodeAddresses
 from agent.model.objects import ObjectReference
 from agent.model.record import Origin, PodRecord
 from agent.model.status import PodStatus
@@ -58,6 +59,7 @@ from agent.pods.transitions import transitions
 from agent.providers import registry
 from agent.providers.contract import (
     EndsPods,
+    HearsOfNode,
     HearsOfObjects,
     LetsEvict,
     MachineFacts,
@@ -138,6 +140,7 @@ class Agent:
         fetch = None if api is None else lambda: api.get(f"{NODES}/{settings.node_name}")
         self._known_node = KnownNode(facts, settings, store, fetch)
         pressure = NodePressure()
+        self._node_ips = NodeAddresses(node_ips(facts, settings))
         context = ProviderContext(
             settings=settings,
             store=store,
@@ -151,7 +154,7 @@ class Agent:
                 others=others_limits(settings),
                 swap_bytes=facts.swap_bytes,
             ),
-            node_ips=node_ips(facts, settings),
+            node_ips=self._node_ips,
             health_changed=self._health_changed,
             node=self._known_node,
             clock=clock,
@@ -159,6 +162,7 @@ class Agent:
             config_file=settings.provider_config,
         )
         self._node: NodeController | None = None
+        self._told: NodeSide | None = None
         self._plugins: Plugins | None = None
         self._provider = _make_provider(context)
         evictable = self._provider.evictable() if isinstance(self._provider, LetsEvict) else None
@@ -188,7 +192,7 @@ class Agent:
             side.api.link.on_return(self._mirrors.retry)
         self._statuses: dict[str, PodStatus] = {}
         if side.api is not None:
-            told = NodeSide(self._provider, settings.provider, self._health_changed, clock.wall)
+            self._told = told = NodeSide(self._provider, settings.provider, self._health_changed, clock.wall)
             attached = AttachedVolumes()
             if isinstance(self._provider, UsesCsi):
                 csi_node = CsiNode(side.api, settings.node_name, self._node_uid)
@@ -200,7 +204,7 @@ class Agent:
                 told,
                 events,
                 clock,
-                configure=told.configure,
+                configure=self._configure,
                 attached=attached,
                 on_registered=self._registered,
                 going_down=lambda: self._shutdown.message,
@@ -333,6 +337,17 @@ class Agent:
     def _node_seen(self, node: dict[str, Any]) -> None:
         self._known_node.saw(node)
         self._local_api.changed("nodes")
+        if isinstance(self._provider, HearsOfNode):
+            self._provider.node_changed(node)
+
+    async def _configure(self, node: dict[str, Any]) -> None:
+        """Before the Node is told: what the provider changes in it, and what it says of its addresses."""
+        assert self._told is not None
+        await self._told.configure(node)
+        found = [one["address"] for one in node["status"]["addresses"] if one["type"] == "InternalIP"]
+        if self._node_ips.take(found) and isinstance(self._provider, HearsOfNode):
+            logger.info("the node's addresses are {} now", ", ".join(found) or "none")
+            self._provider.addresses_changed()
 
     def _desired_changed(self, change: DesiredChange) -> None:
         START_TIMES.desired(change)

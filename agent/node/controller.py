@@ -92,6 +92,7 @@ class NodeController:
         self._images: tuple[NodeImage, ...] | None = None
         self._images_read_at: float | None = None
         self._patient = True
+        self._cordoned = False
         self._leaving = ""
         self._look = asyncio.Event()
         self._registered = asyncio.Event()
@@ -262,6 +263,7 @@ class NodeController:
 
     def _show(self, node: Json) -> None:
         self._known = node
+        self._tell_of_cordon(node)
         self._attached.seen(node)
         if self._seen is not None:
             self._seen(node)
@@ -280,6 +282,14 @@ class NodeController:
         if before and now and before != now:
             message = f"The machine of node {self._settings.node_name} was rebooted, boot id: {now}"
             self._events.record(self._reference(), "Warning", "Rebooted", message)
+
+    def _tell_of_cordon(self, node: Json) -> None:
+        cordoned = bool((node.get("spec") or {}).get("unschedulable"))
+        if cordoned != self._cordoned:
+            self._cordoned = cordoned
+            reason = "NodeNotSchedulable" if cordoned else "NodeSchedulable"
+            message = f"Node {self._settings.node_name} status is now: {reason}"
+            self._events.record(self._reference(), "Normal", reason, message)
 
     def _reference(self) -> ObjectReference:
         # Before it is registered a Node is referred to by its name, as kubelets always did; kubectl looks for both.

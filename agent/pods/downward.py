@@ -9,7 +9,7 @@ Source: the Kubernetes page "Downward API", and the API reference of ObjectField
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,7 +27,7 @@ class NodeContext:
     """What a pod's values depend on besides the pod itself."""
 
     node_name: str
-    host_ips: tuple[str, ...] = ()
+    host_ips: Sequence[str] = ()
     """The node's internal addresses, primary first."""
     pod_ips: tuple[str, ...] = ()
     """The pod's addresses, primary first; those of the host for a pod on the host's network. Env only."""

@@ -6,6 +6,7 @@ the wall clock. Out: a PodStatus, as the kubelet would write it. No I/O.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -28,7 +29,7 @@ from agent.pods.unseen_ends import with_unseen_ends
 class StatusContext:
     """What a status says of the node and of the time."""
 
-    host_ips: tuple[str, ...]
+    host_ips: Sequence[str]
     wall: float
     """Unix seconds."""
     now: float

@@ -47,6 +47,7 @@ from agent.providers.containerd_shutdown import ContainerdShutdown
 from agent.providers.contract import PodUpdate, PodUpdates, ProviderContext
 from agent.providers.found import found_record
 from agent.providers.leftovers import Leftovers
+from agent.providers.pod_cidr import PodCidr
 from agent.providers.relisting import Relisting
 from agent.providers.runtime_health import HealthReader
 from agent.providers.streaming import CommandOutput, Streams
@@ -88,6 +89,7 @@ class ContainerdProvider:
         self._relist_s = RELIST_BLIND_S
         self._csi: Csi | None = None
         self._relisting = Relisting()
+        self._pod_cidr = PodCidr()
         self._stats: ContainerdStats | None = None
         self._tasks: asyncio.TaskGroup
         self._machine: Machine
@@ -252,6 +254,7 @@ class ContainerdProvider:
                 tasks.create_task(self._garbage.run(), name="garbage")
                 tasks.create_task(self._follow_events(), name="runtime events")
                 tasks.create_task(self._relist(), name="relist")
+                tasks.create_task(self._pod_cidr.run(self._runtime), name="pods' addresses")
 
     async def reclaim(self) -> None:
         """The disk is short: free what can be freed."""
@@ -365,6 +368,13 @@ class ContainerdProvider:
     def _driver_came(self) -> None:
         for worker in self._workers.values():
             worker.driver_came()
+
+    def node_changed(self, node: dict[str, Any]) -> None:
+        self._pod_cidr.node_changed(node)
+
+    def addresses_changed(self) -> None:
+        for worker in self._workers.values():
+            worker.wake()
 
     def objects_changed(self, uid: str) -> None:
         """Something that this pod refers to changed."""

@@ -11,7 +11,7 @@ or the feature is refused to users with 501.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -71,8 +71,8 @@ class ProviderContext:
     tokens: Tokens
     events: Events
     facts: MachineFacts
-    node_ips: tuple[str, ...]
-    """The Node's InternalIPs, primary first."""
+    node_ips: Sequence[str]
+    """The Node's InternalIPs as they are now, primary first."""
     health_changed: Callable[[], None]
     """Call it when the provider becomes able or unable to run pods: the Node says so at once."""
     node: NodeView | None = None
@@ -149,6 +149,15 @@ class TellsHealth(Protocol):
 class HearsOfObjects(Protocol):
     def objects_changed(self, pod_uid: str) -> None:
         """A ConfigMap, Secret or Service that this pod refers to changed."""
+
+
+@runtime_checkable
+class HearsOfNode(Protocol):
+    def node_changed(self, node: dict[str, Any]) -> None:
+        """The own v1.Node as the API server shows it now."""
+
+    def addresses_changed(self) -> None:
+        """The Node has other addresses: `ProviderContext.node_ips` are others."""
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ once, every running container is ready. Times are Unix seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from agent.model.container import Container
@@ -54,7 +54,7 @@ def runs(life: Life, now: float) -> int:
     return 0 if life.run_s is None else max(0, int((now - life.started_at) / life.run_s + 1e-9))
 
 
-def status(pod: Pod, life: Life, address: str, host_ips: tuple[str, ...], now: float) -> PodStatus:
+def status(pod: Pod, life: Life, address: str, host_ips: Sequence[str], now: float) -> PodStatus:
     mains = tuple(_main(pod, one, life, now) for one in pod.spec.containers)
     inits = tuple(
         _main(pod, one, life, now) if one.is_sidecar else _init(pod, one, life, now) for one in pod.spec.initContainers

@@ -41,7 +41,7 @@ def _read(context: ProviderContext, pod_logs: Path, recursive_read_only: bool) -
     return TranslateContext(
         node_name=settings.node_name,
         memory_capacity_bytes=context.facts.memory_bytes,
-        node_ips=context.node_ips,
+        node_ips=tuple(context.node_ips),
         cluster_dns=settings.cluster_dns,
         cluster_domain=settings.cluster_domain,
         resolv_conf=read_resolv_conf(settings.resolv_conf),

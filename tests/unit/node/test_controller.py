@@ -365,3 +365,12 @@ async def test_volumes_in_use_are_reported_before_a_mount_and_those_attached_are
         await lab.until(lambda: lab.node["status"].get("volumesInUse") == [])
         assert lab.node["status"]["volumesAttached"] == [{"name": name, "devicePath": ""}]
     assert registered == [lab.node["metadata"]["uid"]]
+
+
+async def test_a_cordon_and_its_end_are_events_of_the_node(lab: Lab) -> None:
+    async with lab.running():
+        await lab.until(lambda: lab.lease)
+        for cordoned, reason in ((True, "NodeNotSchedulable"), (False, "NodeSchedulable")):
+            lab.server.put("nodes", "edge-1", spec={"unschedulable": cordoned})
+            await lab.until(lambda: reason in lab.events.reasons)  # noqa: B023
+    assert lab.events.reasons.count("NodeSchedulable") == 1
