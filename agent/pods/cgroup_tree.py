@@ -31,6 +31,7 @@ from agent.pods.cgroups import (
     pod_cgroups,
     qos_cgroup_path,
     remove_pod_cgroup,
+    removed_empty_cgroup,
 )
 from agent.pods.qos import QosClass, qos_class
 from agent.pods.scripts.leftovers import end_leftovers
@@ -108,8 +109,9 @@ class CgroupTree:
     def remove_pod(self, pod: Pod, burstable_milli_cpu: int) -> None:
         """Raises Retryable while a process is in it, or OSError."""
         where = (pod.uid, qos_class(pod), self.driver, self.root)
-        end_leftovers(*where, mount=self._mount)
-        remove_pod_cgroup(*where, mount=self._mount)
+        if not removed_empty_cgroup(*where, mount=self._mount):
+            end_leftovers(*where, mount=self._mount)
+            remove_pod_cgroup(*where, mount=self._mount)
         with self._lock:
             self.weigh(burstable_milli_cpu)
 

@@ -117,6 +117,26 @@ def _uid(folder: str, driver: CgroupDriver) -> str:
     return name.removeprefix("pod").replace("_", "-") if name.startswith("pod") else ""
 
 
+def removed_empty_cgroup(
+    uid: str, qos: QosClass, driver: CgroupDriver, root: str = "/", *, mount: Path = CGROUP_FS
+) -> bool:
+    """Remove a pod's cgroup in which there is nothing any more; False where something is, or systemd keeps it.
+
+    The usual end, and much cheaper than to look first: the kernel removes no cgroup that holds a process or a cgroup.
+    """
+    if driver is CgroupDriver.SYSTEMD:
+        return False
+    path = pod_cgroup_path(uid, qos, driver, root)
+    for top in hierarchies(mount):
+        try:
+            os.rmdir(top / path)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+    return True
+
+
 def _names(uid: str, qos: QosClass, root: str) -> tuple[str, ...]:
     """Guaranteed pods lie directly below kubepods. A UID may come from a manifest: it must not lead elsewhere."""
     if not uid or "/" in uid:

@@ -54,8 +54,7 @@ class LogFiles:
 
     def link(self, pod: Pod, container: str, container_id: str) -> Path:
         """Where the link of one run is, or would be."""
-        meta = pod.metadata
-        name = f"{meta.name}_{meta.namespace}_{container}-{container_id}"
+        name = f"{_link_prefix(pod)}{container}-{container_id}"
         return self.links / (name[: _LONGEST_NAME - len(".log")] + ".log")
 
     def make_pod_folder(self, pod: Pod) -> None:
@@ -91,7 +90,7 @@ class LogFiles:
     def remove_pod(self, pod: Pod) -> None:
         """The pod's folder with all logs, and every link into it. No error where there is none. Raises OSError."""
         folder = self.pod_folder(pod)
-        for link, target in self._our_links():
+        for link, target in self._our_links(_link_prefix(pod)):
             if target.is_relative_to(folder):
                 link.unlink(missing_ok=True)
         # The kernel renames no mount point: what is mounted here is not emptied. Links out of it are never followed.
@@ -118,14 +117,19 @@ class LogFiles:
         """
         return tuple(link for link, target in self._our_links() if not target.exists())
 
-    def _our_links(self) -> Iterator[tuple[Path, Path]]:
+    def _our_links(self, prefix: str = "") -> Iterator[tuple[Path, Path]]:
         if not self.links.is_dir():
             return
+        prefix = prefix[: _LONGEST_NAME - len(".log")]
         for entry in self.links.iterdir():
-            if entry.suffix == ".log" and entry.is_symlink():
+            if entry.name.startswith(prefix) and entry.suffix == ".log" and entry.is_symlink():
                 try:
                     target = entry.readlink()
                 except FileNotFoundError:
                     continue  # another pod's clean-up has just taken it
                 if ".." not in target.parts and target.is_relative_to(self.pods):
                     yield entry, target
+
+
+def _link_prefix(pod: Pod) -> str:
+    return f"{pod.metadata.name}_{pod.metadata.namespace}_"

@@ -106,20 +106,24 @@ class Pods:
         return self._seen[name].container_id
 
     async def watch(self, started: asyncio.Event) -> None:
-        """Until cancelled. Raises when the API server ends the watch."""
+        """Until cancelled. An API server that is busy may end a watch: it goes on from where it was."""
         async with self.session.get(self.url) as answer:
             version = (await answer.json())["metadata"]["resourceVersion"]
-        query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "7200"}
-        async with self.session.get(self.url, params=query, timeout=aiohttp.ClientTimeout(total=None)) as answer:
-            started.set()
-            async for line in answer.content:
-                now = time.perf_counter()
-                event = json.loads(line)
-                if seen := self._seen.get(event["object"]["metadata"]["name"]):
-                    seen.note(event, now)
-                    async with self._news:
-                        self._news.notify_all()
-        raise ConnectionError("the API server ended the bench's watch")
+        while True:
+            query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "7200"}
+            async with self.session.get(self.url, params=query, timeout=aiohttp.ClientTimeout(total=None)) as answer:
+                answer.raise_for_status()
+                started.set()
+                async for line in answer.content:
+                    now = time.perf_counter()
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise ConnectionError(f"the bench's watch: {event['object'].get('message')}")
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    if seen := self._seen.get(event["object"]["metadata"]["name"]):
+                        seen.note(event, now)
+                        async with self._news:
+                            self._news.notify_all()
 
 
 @asynccontextmanager

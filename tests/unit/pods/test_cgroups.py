@@ -14,6 +14,7 @@ from agent.pods.cgroups import (
     pod_cgroups,
     qos_cgroup_path,
     remove_pod_cgroup,
+    removed_empty_cgroup,
 )
 from agent.pods.qos import QosClass
 
@@ -150,3 +151,22 @@ def test_one_is_deserted_where_no_process_is_in_it_in_any_hierarchy(tmp_path: Pa
     assert is_deserted("u", QosClass.GUARANTEED, CgroupDriver.CGROUPFS, mount=tmp_path)
     (tmp_path / "cpu/kubepods/podu/child/cgroup.procs").write_text("17\n")
     assert not is_deserted("u", QosClass.GUARANTEED, CgroupDriver.CGROUPFS, mount=tmp_path)
+
+
+def test_an_empty_cgroup_is_removed_without_looking_into_it(tmp_path: Path) -> None:
+    where = (UID, QosClass.BURSTABLE, CgroupDriver.CGROUPFS)
+    folders = [tmp_path / name / pod_cgroup_path(*where) for name in ("memory", "pids")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    assert removed_empty_cgroup(*where, mount=tmp_path)
+    assert not any(folder.exists() for folder in folders)
+    assert removed_empty_cgroup(*where, mount=tmp_path)
+
+
+def test_a_cgroup_that_holds_something_or_is_systemds_is_not_removed_so(tmp_path: Path) -> None:
+    where = (UID, QosClass.BURSTABLE, CgroupDriver.CGROUPFS)
+    inner = tmp_path / "memory" / pod_cgroup_path(*where) / "container"
+    inner.mkdir(parents=True)
+    assert not removed_empty_cgroup(*where, mount=tmp_path)
+    assert inner.exists()
+    assert not removed_empty_cgroup(UID, QosClass.BURSTABLE, CgroupDriver.SYSTEMD, mount=tmp_path)

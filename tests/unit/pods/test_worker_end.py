@@ -209,12 +209,12 @@ async def test_an_error_of_the_disk_while_cleaning_up_ends_nobody(
 ) -> None:
     broken = [True]
 
-    def vanished(*_: object, **__: object) -> int:
+    def vanished(*_: object, **__: object) -> bool:
         if broken.pop() if broken else False:
             raise FileNotFoundError("the cgroup's folder went while it was read")
-        return 0
+        return True
 
-    monkeypatch.setattr("agent.pods.cgroup_tree.end_leftovers", vanished)
+    monkeypatch.setattr("agent.pods.cgroup_tree.removed_empty_cgroup", vanished)
     async with scene(tmp_path) as s:
         worker = await s.running()
         worker.stop(StopCause.DELETED, 30)
