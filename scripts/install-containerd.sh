@@ -29,6 +29,7 @@ Installs and configures what this machine needs to run pods with containerd: Deb
 
   --dry-run         print what would be done, change nothing
   --uninstall       take back what this script made, nothing else, and say what stays
+  --oci-runtime R   what makes the containers: runc (default), or crun, which is smaller and faster
   --demo-image      also provide docker.io/library/busybox:1.36 (packed from this machine's busybox when it can't be pulled)
   --pod-cidr CIDR   IPv4 range of the bridge network (default 10.88.0.0/16, or another where that is taken)
   --offline         don't try to download or pull anything but distribution packages and Go modules
@@ -40,23 +41,31 @@ exit codes: 0 done, 1 failed, 2 wrong usage or unsupported machine
 TEXT
 }
 
-DRY_RUN='' UNINSTALL='' WITH_DEMO_IMAGE='' OFFLINE='' NO_INSTALL='' POD_CIDR=''
+DRY_RUN='' UNINSTALL='' WITH_DEMO_IMAGE='' OFFLINE='' NO_INSTALL='' POD_CIDR='' OCI_RUNTIME=runc
 
 read_options() {
+  local option
   while [ $# -gt 0 ]; do
+    option=$1
     case $1 in
       --dry-run) DRY_RUN=yes ;;
       --uninstall) UNINSTALL=yes ;;
       --demo-image) WITH_DEMO_IMAGE=yes ;;
       --offline) OFFLINE=yes ;;
       --no-install) NO_INSTALL=yes ;;
+      --oci-runtime) OCI_RUNTIME=${2:-}; shift || true ;;
+      --oci-runtime=*) OCI_RUNTIME=${1#*=} ;;
       --pod-cidr) POD_CIDR=${2:-}; shift || true ;;
       --pod-cidr=*) POD_CIDR=${1#*=} ;;
       -h | --help) usage; exit 0 ;;
       *) refuse "unknown option '$1' (see --help)" ;;
     esac
-    shift || refuse "--pod-cidr needs a range such as 10.88.0.0/16"
+    shift || refuse "$option needs a value (see --help)"
   done
+  case $OCI_RUNTIME in
+    runc | crun) ;;
+    *) refuse "--oci-runtime '$OCI_RUNTIME' is not known: runc or crun" ;;
+  esac
   # Lengths are whole numbers here on purpose: host-local needs room for a gateway and pods.
   [[ -z $POD_CIDR || $POD_CIDR =~ ^([0-9]{1,3}\.){3}0/(1[0-9]|2[0-4])$ ]] ||
     refuse "--pod-cidr '$POD_CIDR' is not an IPv4 range between /10 and /24, such as 10.88.0.0/16"

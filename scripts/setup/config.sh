@@ -184,7 +184,10 @@ came_with_our_package() { # this script installed containerd, and has not yet wr
 }
 
 note_cgroup_driver() {
-  local systemd
+  local systemd name
+  name=$(config_value containerd default_runtime_name)
+  [ "$OCI_RUNTIME" = runc ] || [ "${name:-runc}" = "$OCI_RUNTIME" ] ||
+    note "$CONFIG keeps ${name:-runc}: for $OCI_RUNTIME set default_runtime_name there, and a runtime of that name with BinaryName"
   systemd=$(config_value runtimes.runc.options SystemdCgroup)
   if [ "$INIT" = systemd ] && [ "$systemd" != true ]; then
     note "$CONFIG keeps runc's cgroupfs driver although systemd runs here: SystemdCgroup = true is the safer choice"
@@ -209,6 +212,9 @@ render_containerd_config() {
   printf '[%s]\n' "$cri"
   if [ "$CONTAINERD_MAJOR" -lt 2 ]; then printf '  sandbox_image = "%s"\n' "$SANDBOX_IMAGE"; fi
   if [ -n "$RESTRICT_OOM" ]; then printf '  restrict_oom_score_adj = true\n'; fi
+  if [ "$CONTAINERD_MAJOR" -ge 2 ] && [ "$OCI_RUNTIME" != runc ]; then
+    printf '[%s.containerd]\n  default_runtime_name = "%s"\n' "$cri" "$OCI_RUNTIME"
+  fi
   printf '[%s.cni]\n' "$cri"
   if [ "$CONTAINERD_MAJOR" -lt 2 ] || [ "$CONTAINERD_MAJOR.$CONTAINERD_MINOR" = 2.0 ]; then
     printf '  bin_dir = "%s"\n' "$CNI_DIR"
@@ -218,13 +224,18 @@ render_containerd_config() {
   printf '  conf_dir = "%s"\n' "$CNI_CONF_DIR"
   if [ "$CONTAINERD_MAJOR" -lt 2 ]; then
     printf '[%s.registry]\n  config_path = "/etc/containerd/certs.d"\n' "$cri"
-    printf '[%s.containerd]\n  default_runtime_name = "runc"\n' "$cri"
+    printf '[%s.containerd]\n  default_runtime_name = "%s"\n' "$cri" "$OCI_RUNTIME"
     print_snapshotter
   fi
   # containerd's default for this is below /opt, which is not its own
   printf '[plugins."io.containerd.internal.v1.opt"]\n  path = "/var/lib/containerd/opt"\n'
   runtimes=$cri.containerd.runtimes.runc
   printf '[%s]\n  runtime_type = "io.containerd.runc.v2"\n[%s.options]\n  SystemdCgroup = %s\n' "$runtimes" "$runtimes" "$systemd"
+  if [ "$OCI_RUNTIME" != runc ]; then # by runc's shim; runc itself stays for a RuntimeClass whose handler is runc
+    runtimes=$cri.containerd.runtimes.$OCI_RUNTIME
+    printf '[%s]\n  runtime_type = "io.containerd.runc.v2"\n[%s.options]\n  BinaryName = "%s"\n  SystemdCgroup = %s\n' \
+      "$runtimes" "$runtimes" "$OCI_RUNTIME" "$systemd"
+  fi
 }
 
 print_snapshotter() { # overlayfs needs kernel support, and can't lie on another overlayfs

@@ -7,6 +7,7 @@ learn_facts() {
   learn_init
   learn_cgroups
   learn_capabilities
+  check_oci_runtime
   have "$DISTRIBUTION on $ARCH, $INIT, $CGROUPS, cgroup driver $CGROUP_DRIVER"
   [ -z "$RESTRICT_OOM" ] || note "no CAP_SYS_RESOURCE here: pods can't get a lower OOM score than this process, containerd is told so"
 }
@@ -57,6 +58,15 @@ learn_cgroups() {
     [ -n "$STAGING" ] || fail "no cgroup file system at /sys/fs/cgroup: mount one, containers can't run without it"
   fi
   if [ "$INIT" = systemd ]; then CGROUP_DRIVER=systemd; else CGROUP_DRIVER=cgroupfs; fi
+}
+
+# crun starts nothing where both generations have controllers, and says so only when the first pod is made.
+check_oci_runtime() {
+  local controllers=''
+  if [ "$OCI_RUNTIME" != crun ] || [ -e "$ROOT/sys/fs/cgroup/cgroup.controllers" ]; then return 0; fi
+  controllers=$(cat "$ROOT/sys/fs/cgroup/unified/cgroup.controllers" 2>/dev/null || true)
+  [ -z "$controllers" ] ||
+    refuse "crun does not run on this machine: its cgroups are hybrid, and version 2 has controllers too ($controllers). Use runc, or boot with systemd.unified_cgroup_hierarchy=1"
 }
 
 # Lowering an OOM score needs CAP_SYS_RESOURCE (bit 24). Containers and some micro VMs lack it, and then a sandbox (which

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# Get containerd, runc, the CNI plugins and crictl onto the machine: what is there stays; else the distribution's package;
+# Get containerd, runc (or crun, only from the distribution), the CNI plugins and crictl onto the machine: what is there stays; else the distribution's package;
 # else the upstream release, pinned by version and SHA-256; else a build from pinned Go modules.
 
 CACHE=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/edgelet
@@ -45,7 +45,7 @@ declare -A TARGET=([containerd]=/usr/local/bin [runc]=/usr/local/sbin [cni]=/opt
 
 provide_software() {
   local missing=() part
-  for part in containerd runc cni crictl iptables selinux; do
+  for part in containerd "$OCI_RUNTIME" cni crictl iptables selinux; do
     if is_installed "$part"; then have_software "$part"; else missing+=("$part"); fi
   done
   if [ -z "$NO_INSTALL$STAGING" ] && [ ${#missing[@]} -gt 0 ]; then

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tarfile
 import textwrap
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,7 +117,15 @@ def in_bash(commands: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_option(machine: Machine) -> None:
     result = machine.run("--help")
     assert result.returncode == 0
-    for option in ("--dry-run", "--uninstall", "--demo-image", "--pod-cidr", "--offline", "--no-install"):
+    for option in (
+        "--dry-run",
+        "--uninstall",
+        "--demo-image",
+        "--pod-cidr",
+        "--offline",
+        "--no-install",
+        "--oci-runtime",
+    ):
         assert option in result.stdout
 
 
@@ -127,6 +136,8 @@ def test_help_names_every_option(machine: Machine) -> None:
         (("--pod-cidr",), "--pod-cidr"),
         (("--pod-cidr", "10.88.0.0"), "10.88.0.0"),
         (("--pod-cidr", "10.88.0.0/30"), "10.88.0.0/30"),
+        (("--oci-runtime",), "--oci-runtime"),
+        (("--oci-runtime=youki",), "youki"),
     ],
 )
 def test_a_wrong_option_is_refused_in_one_line_that_names_it(
@@ -264,6 +275,38 @@ def test_each_containerd_generation_gets_its_own_form(
         assert text in config
     for text in absent:
         assert text not in config
+
+
+@needs_containerd
+@pytest.mark.parametrize("version", ["1.6.20", "v2.4.2"])
+def test_crun_makes_the_containers_when_asked_for_and_runc_stays_for_who_names_it(
+    machine: Machine, version: str
+) -> None:
+    machine.answers("containerd", f'echo "containerd github.com/containerd/containerd {version} abc"')
+    assert machine.run("--oci-runtime", "crun").returncode == 0
+    (machine.programs / "containerd").unlink()
+    command = ["containerd", "--config", str(machine.root / CONFIG), "config", "dump"]
+    if version.startswith("v2"):
+        written = tomllib.loads(machine.read(CONFIG))["plugins"]["io.containerd.cri.v1.runtime"]
+    else:
+        dump = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        written = tomllib.loads(dump)["plugins"]["io.containerd.grpc.v1.cri"]
+    runtimes = written["containerd"]["runtimes"]
+    assert written["containerd"]["default_runtime_name"] == "crun"
+    assert runtimes["crun"]["runtime_type"] == runtimes["runc"]["runtime_type"] == "io.containerd.runc.v2"
+    assert runtimes["crun"]["options"]["BinaryName"] == "crun"
+
+
+def test_crun_is_refused_where_both_cgroup_generations_have_controllers(machine: Machine) -> None:
+    shutil.rmtree(machine.root / "sys")
+    machine.write("sys/fs/cgroup/unified/cgroup.controllers", "hugetlb\n")
+    refused = machine.run("--oci-runtime=crun")
+    assert refused.returncode == 2
+    assert "hybrid" in refused.stderr
+    assert not machine.has(CONFIG)
+    assert machine.run().returncode == 0
+    machine.write("sys/fs/cgroup/unified/cgroup.controllers", "")
+    assert machine.run("--oci-runtime=crun").returncode == 0
 
 
 @needs_containerd
