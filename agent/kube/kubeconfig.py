@@ -69,15 +69,18 @@ async def _read(kubeconfig: str, folder: str) -> Reading:
 
 
 async def _read_apart(kubeconfig: str, folder: str) -> Reading:
-    loader = await asyncio.create_subprocess_exec(
-        *apart.command("agent.kube.official_loader", kubeconfig, folder),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        process_group=0,
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *apart.command("agent.kube.official_loader", kubeconfig, folder),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            process_group=0,
+        )
     )
     try:
-        answer, _ = await loader.communicate()
+        answer, _ = await (await asyncio.shield(starting)).communicate()
     finally:
+        loader = await starting  # cancelled before it is handed over, asyncio would end it without its plugin
         if loader.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(loader.pid, signal.SIGKILL)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
@@ -194,19 +195,19 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("ends_with", "code"), [(signal.SIGTERM, 0), (signal.SIGKILL, -9)])
-def test_an_end_while_a_plugin_is_asked_leaves_no_keys_behind(
+def test_an_end_while_a_plugin_is_asked_leaves_no_keys_and_no_plugin_behind(
     ends_with: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     waits = f"{{exec: {{apiVersion: client.authentication.k8s.io/v1, command: {tmp_path}/plugin}}}}"
     (tmp_path / "kubeconfig").write_text(KUBECONFIG.replace("{token: t}", waits))
-    (tmp_path / "plugin").write_text(f"#!/bin/sh\necho > {tmp_path}/called\nread answer < {tmp_path}/answer\n")
+    (tmp_path / "plugin").write_text(f"#!/bin/sh\necho $$ > {tmp_path}/called\nread answer < {tmp_path}/answer\n")
     (tmp_path / "plugin").chmod(0o755)
     for name in ("called", "answer"):
         os.mkfifo(tmp_path / name)
     command = [sys.executable, "-m", "agent", "run", "--nodename", "a", "--kubeconfig", f"{tmp_path}/kubeconfig"]
     command += ["--root-dir", str(tmp_path / "root")]
     agent = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE)
-    (tmp_path / "called").read_text()
+    plugin = Path("/proc", (tmp_path / "called").read_text().strip())
     assert list(Path("/dev/shm").glob(f"edgelet-{agent.pid}-*"))
     agent.send_signal(ends_with)
     assert agent.wait(60) == code
@@ -216,6 +217,11 @@ def test_an_end_while_a_plugin_is_asked_leaves_no_keys_behind(
     agent.stderr.read()  # to the end: its processes have ended too
     agent.stderr.close()
     assert not list(Path("/dev/shm").glob(f"edgelet-{agent.pid}-*"))
+    for _ in range(6000):
+        if not plugin.exists():
+            return
+        time.sleep(0.01)
+    raise AssertionError("the plugin still runs")
 
 
 @pytest.mark.parametrize(
