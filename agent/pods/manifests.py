@@ -1,8 +1,8 @@
-"""The static pods of this node: a folder of manifests, followed.
+"""The static pods of this node: a folder of manifests, or a single file, followed.
 
-In: the folder. Out: the complete set of its pods each time it changes, well within a second. A file that cannot be used
-is told in one line, once, and keeps the pods that it last gave, also over a restart of the agent; no other file suffers
-by it. A folder that goes away takes no pod with it: only a file's removal does.
+In: the folder or file. Out: the complete set of its pods each time it changes, well within a second. A file that cannot
+be used is told in one line, once, and keeps the pods that it last gave, also over a restart of the agent; no other file
+suffers by it. A folder that goes away takes no pod with it: only a file's removal does.
 """
 
 from __future__ import annotations
@@ -45,16 +45,18 @@ async def watch_manifests(
     """The folder's pods now and after every change, for ever. While it is missing: what was known, and an error.
 
     `known` are the static pods of the record: what a file gave before it became unusable, and since when it is known.
-    Raises ConfigError where the path is not a folder.
+    A path that is a file is that one manifest. Raises ConfigError where it is neither.
     """
     manifests = ManifestFolder(folder, node_name, known)
     clock = clock or SystemClock()
     last: ManifestSet | None = None
     while True:
         try:
-            watch = FolderWatch(folder, LOOK_S)
+            watch = FolderWatch(manifests.folder, LOOK_S)
         except NotADirectoryError as error:
-            raise ConfigError(f"--pod-manifest-path {folder}: is not a folder") from error
+            if not manifests.take_file():
+                raise ConfigError(f"--pod-manifest-path {folder}: is neither a folder nor a file") from error
+            continue
         except FileNotFoundError:
             if (found := manifests.missing()) != last:
                 last = found
@@ -105,7 +107,9 @@ class ManifestFolder:
     """What each file of the folder last gave. `read` blocks; one caller at a time."""
 
     def __init__(self, folder: Path, node_name: str, known: Iterable[PodRecord] = ()) -> None:
-        self._folder = folder.absolute()
+        self.folder = folder.absolute()
+        self._only = ""
+        """Not empty: the one file of the folder that counts."""
         self._node_name = node_name
         self._files: dict[Path, _File] = {}
         self._told: set[str] = set()
@@ -115,14 +119,21 @@ class ManifestFolder:
             if path is not None and record.origin is Origin.FILE and not record.is_terminating:
                 self._files.setdefault(Path(path), _File()).pods += (record,)
 
+    def take_file(self) -> bool:
+        """The path is a file's: watch it where it lies. False: it is something else."""
+        if not self.folder.is_file():
+            return False
+        self.folder, self._only = self.folder.parent, self.folder.name
+        return True
+
     def read(self, unix_s: float) -> ManifestSet | None:
         """Read the folder again; None where it is gone."""
         try:
-            paths = [path for path in self._folder.iterdir() if not _is_scratch(path.name)]
+            paths = [path for path in self.folder.iterdir() if self._counts(path.name)]
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            return self._set(f"{self._folder}: cannot be read: {error.strerror}")
+            return self._set(f"{self.folder}: cannot be read: {error.strerror}")
         # Who has a pod keeps it: of two files that name the same one, the one that gave it before is served first.
         paths.sort(key=lambda path: (not (path in self._files and self._files[path].pods), path))
         before, self._files = self._files, {}
@@ -131,9 +142,12 @@ class ManifestFolder:
                 self._files[path] = file
         return self._set()
 
+    def _counts(self, name: str) -> bool:
+        return name == self._only if self._only else not _is_scratch(name)
+
     def missing(self) -> ManifestSet:
         """What stands while there is no folder: what stood before."""
-        return self._set(f"{self._folder}: no such folder; static pods stay as they are until it is there")
+        return self._set(f"{self.folder}: no such folder; static pods stay as they are until it is there")
 
     def _read_file(self, path: Path, before: _File, unix_s: float) -> _File | None:
         try:

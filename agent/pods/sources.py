@@ -79,7 +79,7 @@ async def _listed_again(api: Api, selector: str, sleep: Callable[[float], Awaita
 
 
 async def follow_manifests(folder: Path, node_name: str, desired: DesiredPods) -> None:
-    """The static pods of a folder, for as long as the agent lives. Raises ConfigError where it is not a folder."""
+    """The static pods of a folder or file, for as long as the agent lives. Raises ConfigError where it is neither."""
     known = [record for record in desired.all() if record.origin is Origin.FILE]
     async with aclosing(watch_manifests(folder, node_name, known)) as sets:
         async for manifests in sets:

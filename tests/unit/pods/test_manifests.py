@@ -325,11 +325,24 @@ async def test_changes_that_change_nothing_are_not_told(tmp_path: Path) -> None:
     assert len(watch.seen) == 2
 
 
-async def test_a_path_that_is_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
-    file = tmp_path / "pod.yaml"
+async def test_a_path_that_is_a_file_is_that_manifest_alone(tmp_path: Path) -> None:
+    file = tmp_path / ".pod"
     file.write_text(manifest("a"))
-    with pytest.raises(ConfigError, match=f"--pod-manifest-path {file}: is not a folder"):
-        await anext(watch_manifests(file, "n1"))
+    (tmp_path / "other.yaml").write_text(manifest("other"))
+    async with watched(file) as watch:
+        await watch.until("a")
+        (tmp_path / "another.yaml").write_text(manifest("another"))
+        file.write_text(manifest("b"))
+        await watch.until("b")
+        file.unlink()
+        await watch.until()
+
+
+async def test_a_path_through_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "manifests"
+    with pytest.raises(ConfigError, match=f"--pod-manifest-path {path}: is neither a folder nor a file"):
+        await anext(watch_manifests(path, "n1"))
 
 
 def test_records_survive_the_store(tmp_path: Path) -> None:
