@@ -24,6 +24,7 @@ class Happened(IntFlag):
     MADE = int(flags.CREATE)
     """Perhaps to be written now; a link comes without ever being closed."""
     MOVED_IN = int(flags.MOVED_TO)
+    DELETED = int(flags.DELETE)
     WENT = int(flags.DELETE | flags.MOVED_FROM)
     FOLDER_WENT = int(flags.DELETE_SELF | flags.MOVE_SELF | flags.IGNORED | flags.UNMOUNT)
     UNKNOWN = int(flags.Q_OVERFLOW)

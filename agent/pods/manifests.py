@@ -64,25 +64,37 @@ async def watch_manifests(
             await clock.sleep(LOOK_S)
             continue
         with watch:
-            is_there = True
-            while is_there:
+            changed: _Changed | None = _Changed()
+            while changed is not None:
+                if (without := manifests.without(changed.deleted)) is not None:
+                    yield without
+                    last = without
                 read = await asyncio.to_thread(manifests.read, clock.wall())
                 if read is not None and read != last:
                     last = read
                     yield read
-                is_there = await _changed(watch)
+                changed = await _changed(watch)
 
 
-async def _changed(watch: FolderWatch) -> bool:
-    """Wait for a change and until it is complete. False: the folder is gone."""
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    deleted: frozenset[str] = frozenset()
+    """Names of files that were deleted, whether or not they are there again."""
+
+
+async def _changed(watch: FolderWatch) -> _Changed | None:
+    """Wait for a change and until it is complete. None: the folder is gone."""
     loop = asyncio.get_running_loop()
     changes = await watch.changes(None)
     began = loop.time()
     writing: set[str] = set()
+    deleted: set[str] = set()
     while changes:
         for name, what in changes.items():
             if what & Happened.FOLDER_WENT and not name:
-                return False
+                return None
+            if what & Happened.DELETED:
+                deleted.add(name)
             if what & (Happened.CLOSED | Happened.WENT | Happened.MOVED_IN):
                 writing.discard(name)
             elif what & (Happened.WRITTEN | Happened.MADE):
@@ -91,7 +103,7 @@ async def _changed(watch: FolderWatch) -> bool:
         if left_s <= 0:
             break
         changes = await watch.changes(left_s if writing else min(QUIET_S, left_s))
-    return True
+    return _Changed(frozenset(deleted))
 
 
 @dataclass(slots=True)
@@ -140,6 +152,17 @@ class ManifestFolder:
         for path in paths:
             if (file := self._read_file(path, before.get(path, _File()), unix_s)) is not None:
                 self._files[path] = file
+        return self._set()
+
+    def without(self, deleted: Iterable[str]) -> ManifestSet | None:
+        """What stands without these files, which somebody deleted and perhaps wrote anew: their pods end first.
+
+        None: they had no pods.
+        """
+        gone = {path for name in deleted if (path := self.folder / name) in self._files and self._files[path].pods}
+        if not gone:
+            return None
+        self._files = {path: file for path, file in self._files.items() if path not in gone}
         return self._set()
 
     def _counts(self, name: str) -> bool:

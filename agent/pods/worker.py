@@ -100,6 +100,16 @@ class PodWorker:
         return self._observed
 
     @property
+    def attempts(self) -> Mapping[str, int]:
+        """The highest one that was made of each container."""
+        return dict(self._state.attempts)
+
+    def recall(self, attempts: Mapping[str, int]) -> None:
+        """A pod of this very UID ran here before: restart counts go on."""
+        for name, attempt in attempts.items():
+            self._state.note_attempt(name, attempt)
+
+    @property
     def volumes(self) -> Mapping[str, Path]:
         """The folders of its volumes, as far as this agent has set them up."""
         return self._state.volume_paths or {}

@@ -59,6 +59,7 @@ RELIST_S = 30.0
 """With an event source; without one every second."""
 RELIST_BLIND_S = 1.0
 RECONNECT_S = 0.5
+REMEMBERED = 100
 _NO_NEWS = {
     Kind.STARTED: ContainerState.RUNNING,
     Kind.CREATED: ContainerState.CREATED,
@@ -83,6 +84,8 @@ class ContainerdProvider:
         self._gate = Gate(context.store, context.node or alone, self._preempt, lambda: pressure.now.conditions)
         self._workers: dict[str, PodWorker] = {}
         self._found: dict[str, PodRecord] = {}
+        self._ran: dict[str, Mapping[str, int]] = {}
+        """Attempts of static pods that are gone, by UID."""
         self._updates: PodUpdates = lambda _: None
         self._open = asyncio.Event()
         self._relist_now = asyncio.Event()
@@ -324,6 +327,7 @@ class ContainerdProvider:
             last = record.told_status
         worker = PodWorker(record, self._machine, self._context.settings.root_dir, self._updated, last)
         self._found.pop(record.uid, None)
+        worker.recall(self._ran.pop(record.uid, {}))
         self._workers[record.uid] = worker
         self._tasks.create_task(self._live(worker, older), name=f"pod {record.pod.full_name}")
         return worker
@@ -335,6 +339,11 @@ class ContainerdProvider:
         await worker.run()
         uid = worker.record.uid
         del self._workers[uid]
+        if worker.record.pod.is_static:
+            # The same manifest put back is the same pod.
+            self._ran[uid] = worker.attempts
+            if len(self._ran) > REMEMBERED:
+                del self._ran[next(iter(self._ran))]
         self._last.pop(uid, None)
         self._statuses.forget(uid)
         self._gate.forget(uid)

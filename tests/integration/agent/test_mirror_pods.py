@@ -12,7 +12,7 @@ import yaml
 
 from hack.control_plane import ControlPlane
 from hack.runtime import Containerd
-from tests.integration.agent.edge import SLEEP, Edge, Object, container, container_ids, is_ready, pod
+from tests.integration.agent.edge import SLEEP, Edge, Object, container, container_ids, is_ready, pod, restarts
 from tests.integration.autonomy.conftest import through
 from tests.integration.autonomy.relay import Cut, Relay
 from tests.integration.conftest import AgentFactory
@@ -88,6 +88,13 @@ def test_a_mirror_pod_follows_its_manifest_and_its_deletion_harms_nothing(
     )
     assert changed["metadata"]["uid"] not in shown
     assert edge.log(name).strip() == "changed"
+
+    # The same manifest, deleted and written anew, is the same pod, run again.
+    text, kept = file.read_text(), edge.pod(name)["metadata"]["uid"]
+    file.unlink()
+    file.write_text(text)
+    wait_until(lambda: restarts(edge.pod(name)) == 1 and is_ready(edge.pod(name)))
+    assert edge.pod(name)["metadata"]["uid"] == kept
 
     file.unlink()
     edge.wait_gone(name)

@@ -325,6 +325,24 @@ async def test_changes_that_change_nothing_are_not_told(tmp_path: Path) -> None:
     assert len(watch.seen) == 2
 
 
+async def test_a_file_that_is_deleted_and_written_anew_has_its_pods_end_first(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text(manifest("b"))
+    file = tmp_path / "a.yaml"
+    file.write_text(manifest("a"))
+    async with watched(tmp_path) as watch:
+        await watch.until("a", "b")
+        file.unlink()
+        file.write_text(manifest("a"))
+        await eventually(lambda: len(watch.seen) == 3)
+        assert [names(one) for one in watch.seen] == [["a", "b"], ["b"], ["a", "b"]]
+        # An editor's rename is a change like any other.
+        draft = tmp_path / ".draft"
+        draft.write_text(manifest("a"))
+        draft.rename(file)
+        await asyncio.sleep(0.1)
+        assert len(watch.seen) == 3
+
+
 async def test_a_path_that_is_a_file_is_that_manifest_alone(tmp_path: Path) -> None:
     file = tmp_path / ".pod"
     file.write_text(manifest("a"))
