@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import msgspec
 from loguru import logger
 
-from agent.errors import Conflict, EdgeletError, NotFound
+from agent.errors import Conflict, EdgeletError, NotFound, Retryable
 from agent.model import labels
 from agent.model.record import Origin, PodRecord
 from agent.model.status import PodStatus
@@ -259,7 +259,9 @@ class Mirrors:
                 except EdgeletError as error:
                     why = _why(error, full_name)
                     if why != said:
-                        logger.bind(pod=full_name).warning("cannot {} its mirror pod: {}", step, why)
+                        # That the API server does not answer is said once for all, elsewhere.
+                        level = "DEBUG" if isinstance(error, Retryable) else "WARNING"
+                        logger.bind(pod=full_name).log(level, "cannot {} its mirror pod: {}", step, why)
                     said = why
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(delay):
