@@ -332,6 +332,16 @@ async def test_a_manifest_that_is_put_back_with_its_uid_runs_after_the_old_is_go
 
 
 @with_skipped_time
+async def test_the_restart_count_of_a_manifest_that_is_put_back_goes_on(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        manifest = PodRecord.decode(record().raw, Origin.FILE)
+        await n.running(provider, manifest)
+        await provider.delete_pod(manifest)
+        await provider.create_pod(manifest)
+        await eventually(lambda: n.phase() == "Running" and n.restarts() == 1)
+
+
+@with_skipped_time
 async def test_an_asked_grace_period_counts_more_than_the_specs(tmp_path: Path) -> None:
     async with node(tmp_path) as n, n.agent() as provider:
         await n.running(provider)
