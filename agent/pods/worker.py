@@ -213,6 +213,7 @@ class PodWorker:
         """The node stays up."""
         if self._state.stop is not None and self._state.stop.cause is StopCause.PAUSED:
             self._state.stop = None
+            self._admitted = False  # one that had just come may not have been judged yet
             self._wake.set()
 
     async def run(self) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from agent.cri._generated import api_pb2 as pb
+from agent.model.pod import Pod
 from agent.model.status import Phase
+from agent.pods.admission.gate import Verdict
 from agent.pods.knowledge import StopCause
 from agent.providers.containerd_shutdown import MESSAGE, ContainerdShutdown
 from tests.fakes.skipped_time import quiet, with_skipped_time
@@ -65,3 +68,26 @@ async def test_a_pod_that_is_being_deleted_is_not_held_and_has_less_time(tmp_pat
         pods.end("u-1", 1, final=False)
         await worker.gone.wait()
         assert pods.has_ended("u-1")
+
+
+@with_skipped_time
+async def test_a_pod_that_was_not_judged_before_a_pause_is_judged_after_it(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        asked = s.machine.gate.admit
+        judged: list[str] = []
+
+        async def admit(pod: Pod, *, runs: bool) -> Verdict | None:
+            judged.append(pod.uid)
+            if len(judged) == 1:
+                await asyncio.Event().wait()  # the API server does not show the Node
+            return await asked(pod, runs=runs)
+
+        s.machine.gate.admit = admit  # type: ignore[method-assign]
+        worker = s.start()
+        await s.until(lambda: judged)
+        pods = shutdown_of(s)
+        pods.end("u-1", 30, final=False)
+        await s.until(lambda: pods.has_ended("u-1"))
+        pods.open()
+        await s.until(lambda: worker.status is not None and worker.status.phase is Phase.RUNNING)
+        assert judged == ["u-1", "u-1"]
