@@ -21,6 +21,7 @@ from agent import __version__, memory
 from agent.clock import Clock, NodeClock, SystemClock
 from agent.config import Settings
 from agent.errors import ConfigError
+from agent.kube.cluster import ClusterGuard, OwnNode
 from agent.kube.credentials import Credentials
 from agent.kube.events import EventRecorder, LoggedEvents
 from agent.kube.objects import RecordedObjects, ReferencedObjects
@@ -46,7 +47,7 @@ from agent.node.shutdown import Shutdown, periods, two_periods
 from agent.node.status import allocatable, node_ips
 from agent.node.timekeeper import Timekeeper
 from agent.pods.controller import PodController
-from agent.pods.desired import DesiredChange, DesiredPods
+from agent.pods.desired import DesiredChange, DesiredPods, has_pods_of_api
 from agent.pods.manifest_url import ManifestUrl
 from agent.pods.mirrors import Mirrors
 from agent.pods.orphans import Orphans
@@ -119,6 +120,7 @@ class _ApiSide:
     tokens: Tokens
     events: Events
     api: Api | None = None
+    guard: ClusterGuard | None = None
     jobs: list[Job] = field(default_factory=list)
     drain: Callable[[], Coroutine[Any, Any, None]] | None = None
     forget_unreferenced: Callable[[], Coroutine[Any, Any, None]] | None = None
@@ -220,6 +222,8 @@ class Agent:
             changed=self._health_changed,
             untold=lambda: publisher.waiting if publisher is not None else 0,
         )
+        if side.guard is not None:
+            side.guard.on_foreign(lambda why: self._known_node.say_foreign(why, events))
         if isinstance(store, HeldStore):
             store.notify(self._health_changed)
         ca = side.api.access.cluster_ca if side.api else None
@@ -232,10 +236,19 @@ class Agent:
                 self._publisher,
                 side.events,
                 side.api,
+                self._foreign_now,
             )
         )
         self._server = KubeletServer(
-            settings, self._provider, self, ca, context.node_ips, clock, side.api, read_addresses=self._addresses
+            settings,
+            self._provider,
+            self,
+            ca,
+            context.node_ips,
+            clock,
+            side.api,
+            read_addresses=self._addresses,
+            foreign=self._foreign_now,
         )
         parts = Parts(self._provider, self, store, self._own_node, recent.all, side.api)
         self._local_api = LocalApiServer(settings, parts, clock)
@@ -328,7 +341,8 @@ class Agent:
             yield "manifest URL", follow_manifest_url(source, self._settings.node_name, self._desired)
         runner, side = self._follower or self._provider, self._side
         every_s, knows = self._settings.full_resync_period, self._controller.knows
-        orphans = Orphans(runner, self._desired, self._store, knows, side.forget_unreferenced, every_s)
+        asks = None if side.api is None else PodsApi(side.api)
+        orphans = Orphans(runner, self._desired, self._store, knows, side.forget_unreferenced, every_s, asks)
         yield "orphans", orphans.sweep()
 
     def _own_node(self) -> dict[str, Any] | None:
@@ -371,6 +385,14 @@ class Agent:
             self._publisher.publish(update)
         elif self._mirrors is not None:
             self._mirrors.told(update)
+
+    @property
+    def seen_node_uid(self) -> str:
+        """Of the Node as it was last seen in the cluster; empty: never."""
+        return self._known_node.uid
+
+    def _foreign_now(self) -> str:
+        return self._side.guard.foreign if self._side.guard is not None else ""
 
     def _finalized(self, uid: str) -> None:
         self._desired.remove(uid)
@@ -421,18 +443,22 @@ async def _build(settings: Settings, credentials: Credentials | None, stack: Asy
     if credentials is None:
         side = _ApiSide(RecordedObjects(store), StandaloneTokens(), LoggedEvents())
     else:
+        node = OwnNode(f"{NODES}/{settings.node_name}", lambda: agent.seen_node_uid)
+        guard = ClusterGuard(store, node, lambda: has_pods_of_api(store), clock.monotonic)
         credentials.wall = clock.wall
-        api = Api(credentials)
+        api = Api(credentials, guard)
         api.dated = clock.heard
         stack.push_async_callback(api.close)
-        side = _cluster_side(settings, api, store, wake, clock)
+        side = _cluster_side(settings, api, guard, store, wake, clock)
         side.jobs.append(("client certificate", ClientCertificate(api, credentials, settings, clock).run()))
     side.jobs.append(("known time", clock.run()))
     agent = Agent(settings, store, side, clock)
     return agent
 
 
-def _cluster_side(settings: Settings, api: Api, store: Store, wake: Callable[[str], None], clock: Clock) -> _ApiSide:
+def _cluster_side(
+    settings: Settings, api: Api, guard: ClusterGuard, store: Store, wake: Callable[[str], None], clock: Clock
+) -> _ApiSide:
     objects = ReferencedObjects(api, store, wake, clock)
     events = EventRecorder(api, settings.node_name, clock, store)
     return _ApiSide(
@@ -440,6 +466,7 @@ def _cluster_side(settings: Settings, api: Api, store: Store, wake: Callable[[st
         tokens=ServiceAccountTokens(api, store, clock, events, wake),
         events=events,
         api=api,
+        guard=guard,
         jobs=[("link", api.look_for_it()), ("referenced objects", objects.run()), ("events", events.run())],
         drain=events.drain,
         forget_unreferenced=objects.keep_only_retained,

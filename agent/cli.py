@@ -304,7 +304,8 @@ def _add_store(commands: Any) -> None:
     check = parts.add_parser("check", help="read everything and say what is wrong")
     migrate = parts.add_parser("migrate", help="copy the record to another place")
     migrate.add_argument("--to", metavar="URL", required=True, help="as for --store")
-    for part in (export, taken, check, migrate):
+    forget = parts.add_parser("forget-cluster", help="belong to whichever cluster answers next")
+    for part in (export, taken, check, migrate, forget):
         part.add_argument("--config", metavar="FILE", help="settings file (YAML)")
         for option in OPTIONS:
             if option.field in ("node_name", "root_dir", "store", "store_key_file"):

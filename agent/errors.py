@@ -25,7 +25,15 @@ class Retryable(EdgeletError):
 
 
 class NotFound(EdgeletError):
-    """The object, container, image or file does not exist (HTTP 404, gRPC NOT_FOUND)."""
+    """The object, container, image or file does not exist (HTTP 404, gRPC NOT_FOUND).
+
+    `resource` and `name` are what the API server says that it looked for; empty from everybody else.
+    """
+
+    def __init__(self, message: str, resource: str = "", name: str = "") -> None:
+        super().__init__(message)
+        self.resource = resource
+        self.name = name
 
 
 class Conflict(EdgeletError):

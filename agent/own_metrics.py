@@ -73,6 +73,10 @@ JOURNAL_LENGTH = Gauge(
 RECORD_BYTES = Gauge("edgelet_record_bytes", "The record's size on disk, its write-ahead log with it.")
 OFFLINE = Gauge("edgelet_offline_seconds_total", "Time without an answer of the API server.", kind=Kind.COUNTER)
 OFFLINE_NOW = Gauge("edgelet_offline", "1 while the API server does not answer.")
+FOREIGN_CLUSTER = Gauge("edgelet_foreign_cluster", "1 while what answers is another cluster's API server.")
+DOUBTED_LISTS = Counter(
+    "edgelet_doubted_lists_total", "Lists of the API server that lacked pods which it has all the same."
+)
 API_BY_RESOURCE = Counter(
     "edgelet_api_requests_total", "Requests to the API server by what they are for.", "method", "resource", "code"
 )
@@ -130,6 +134,8 @@ OWN: Final = (
     RECORD_BYTES,
     OFFLINE,
     OFFLINE_NOW,
+    FOREIGN_CLUSTER,
+    DOUBTED_LISTS,
     API_BY_RESOURCE,
     API_DURATION,
     PROCESS_MEMORY,

@@ -35,6 +35,8 @@ class Sources:
     offline_s: Callable[[], float] | None
     """None: there is no API server."""
     is_offline: Callable[[], bool]
+    is_foreign: Callable[[], bool]
+    """What answers is another cluster's."""
 
 
 def sources_of(
@@ -45,6 +47,7 @@ def sources_of(
     publisher: Publisher | None,
     events: Events,
     api: Api | None,
+    foreign: Callable[[], str],
 ) -> Sources:
     """Of an agent's parts; those that a standalone one lacks have no queue."""
     queues: dict[str, Callable[[], int]] = {"changes": lambda: controller.waiting}
@@ -60,6 +63,7 @@ def sources_of(
         unsaved=lambda: store.unsaved if isinstance(store, HeldStore) else 0,
         offline_s=None if api is None else lambda: api.link.down_s,
         is_offline=lambda: api is not None and not api.link.up,
+        is_foreign=lambda: bool(foreign()),
     )
 
 
@@ -75,6 +79,7 @@ def wire(sources: Sources) -> None:
     if (offline_s := sources.offline_s) is not None:
         own_metrics.OFFLINE.read = lambda: {(): offline_s()}
         own_metrics.OFFLINE_NOW.read = lambda: {(): int(sources.is_offline())}
+        own_metrics.FOREIGN_CLUSTER.read = lambda: {(): int(sources.is_foreign())}
     process = psutil.Process()
     own_metrics.PROCESS_MEMORY.read = lambda: {(): process.memory_info().rss}
     own_metrics.PROCESS_CPU.read = lambda: {(): sum(process.cpu_times()[:2])}

@@ -100,13 +100,13 @@ async def request_certificate(
             "usages": ["digital signature", usage],
         },
     }
-    name = _decoder.decode(await api.post(REQUESTS, msgspec.json.encode(body))).metadata.name
+    name = _decoded(await api.post(REQUESTS, msgspec.json.encode(body))).metadata.name
     began, pause, told = clock.monotonic(), FIRST_LOOK_S, False
     while True:
         await clock.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE_S)
         try:
-            status = _decoder.decode(await api.get(f"{REQUESTS}/{name}")).status
+            status = _decoded(await api.get(f"{REQUESTS}/{name}")).status
         except Retryable:
             continue
         except NotFound as error:
@@ -123,3 +123,10 @@ async def request_certificate(
         if not told and clock.monotonic() - began >= TELL_AFTER_S:
             told = True
             waiting(name)
+
+
+def _decoded(answer: bytes) -> _Request:
+    try:
+        return _decoder.decode(answer)
+    except msgspec.DecodeError as error:
+        raise Retryable(f"{REQUESTS}: the answer is no certificate request: {error}") from error

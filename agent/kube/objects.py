@@ -18,7 +18,7 @@ import msgspec
 from loguru import logger
 
 from agent.clock import Clock
-from agent.errors import NotFound, Retryable
+from agent.errors import EdgeletError, NotFound, Retryable
 from agent.kube.authorize import authorized
 from agent.kube.rest import CALL_TIMEOUT_S, Api
 from agent.kube.services import Services
@@ -229,6 +229,9 @@ class ReferencedObjects:
             case Removed(object=found) if entry.key.fields:
                 entry.selected.pop(found.meta.name, None)
                 await self._take(entry, _selection(entry))
+            case Listed(items=()) if not await self._is_gone(entry):
+                # Served by requests, or from the record, until the watch or another list says more.
+                entry.live = False
             case Listed(items=items):
                 await self._take(entry, items[0] if items else None)
                 entry.live = True
@@ -240,6 +243,20 @@ class ReferencedObjects:
                 entry.live = True
             case Disconnected():
                 entry.live = False
+
+    async def _is_gone(self, entry: _Entry) -> bool:
+        """Whether an object that a list lacks does not exist: what was had before is asked for by its name."""
+        async with entry.changing:
+            await self._recall(entry)
+        if entry.raw is None:
+            return True
+        try:
+            await self._take(entry, _answer(entry, await self._api.get(_path(entry.key, named=True))))
+        except NotFound as error:
+            return error.name == entry.key.name
+        except (EdgeletError, msgspec.DecodeError) as error:
+            logger.debug("whether {} is gone is not known: {}", _name(entry.key), error)
+        return False
 
     async def _take(self, entry: _Entry, found: RawObject | None) -> None:
         """Record what the API server has, then hold it, then wake who refers to it if it is new to them."""

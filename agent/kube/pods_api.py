@@ -1,6 +1,7 @@
-"""What is done to pods in the API server: the status by PATCH, the final DELETE, and mirrors of static pods by POST.
+"""What is done to single pods in the API server: the status by PATCH, the final DELETE, the question whether one is there,
+and mirrors of static pods by POST.
 
-Status and DELETE name the pod by UID: a pod that was made again under the same name is never touched. A status patch is
+All but the POST name the pod by UID: a pod that was made again under the same name is never touched. A status patch is
 a strategic merge, so labels, annotations and conditions of other controllers stay as they are.
 """
 
@@ -8,11 +9,13 @@ from __future__ import annotations
 
 import msgspec
 
+from agent.errors import Conflict, Forbidden, NotFound, Retryable
+from agent.kube.answers import decode_object
 from agent.kube.rest import STRATEGIC_MERGE_PATCH, Api
 
 
 class PodsApi:
-    """Fits `agent.pods.publish.PodsApi` and `agent.pods.mirrors.MirrorsApi`."""
+    """Fits `agent.pods.publish.PodsApi`, `agent.pods.mirrors.MirrorsApi` and `agent.pods.absent.AsksForPods`."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -37,6 +40,27 @@ class PodsApi:
             "preconditions": {"uid": uid},
         }
         await self._api.delete(_path(namespace, name), msgspec.json.encode(options))
+
+    async def find_pod(self, namespace: str, name: str, uid: str) -> bytes | None:
+        """The pod of that UID as JSON; None where the API server says of this very pod that there is none.
+
+        A status PATCH that changes nothing asks, for it is read by quorum and answered by 404: a GET of a pod that is
+        gone is only forbidden to a node. Raises Retryable, Forbidden, Permanent where that was not answered.
+        """
+        path, body = _path(namespace, name), msgspec.json.encode({"metadata": {"uid": uid}})
+        try:
+            try:
+                answer = await self._api.patch(f"{path}/status", body, STRATEGIC_MERGE_PATCH)
+            except Forbidden:
+                # Not a node's identity: it may be let read what it may not write.
+                answer = await self._api.get(path)
+        except Conflict:
+            return None
+        except NotFound as error:
+            if (error.resource, error.name) != ("pods", name):
+                raise Retryable(f"{path}: a 404 that is not about this pod: {error}") from error
+            return None
+        return answer if decode_object(answer, path)["metadata"]["uid"] == uid else None
 
 
 def _path(namespace: str, name: str) -> str:

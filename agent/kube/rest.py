@@ -3,7 +3,7 @@
 In: a path below the server's URL, parameters and a JSON body. Out: the body of the answer, or one of our errors with
 the message of the API server's Status in it. Every call has a deadline, every connection is checked while idle, so that
 a link that is up but dead is noticed within seconds. Says in the log once when the API server goes away and once when
-it is back. Bodies are never decoded here.
+it is back. An answer of another cluster's is none. Bodies are never decoded here.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import quote, urlencode
 
 import aiohttp
-import msgspec
 from loguru import logger
 from yarl import URL
 
 from agent import __version__, own_metrics
 from agent.clock import uptime
-from agent.errors import Conflict, EdgeletError, Forbidden, Gone, NotFound, Permanent, Retryable
+from agent.errors import EdgeletError, Retryable
+from agent.kube.answers import check, error_of, is_word
 from agent.kube.credentials import Access, Credentials
 from agent.kube.link import Link, Wait
 
@@ -51,32 +51,25 @@ NO_ANSWER: Final = "<error>"
 Params = Mapping[str, str]
 
 
-class _Cause(msgspec.Struct):
-    field: str = ""
+class Ask(Protocol):
+    async def __call__(self, path: str) -> tuple[int, bytes, Mapping[str, str]]:
+        """GET: status, body and headers, whoever answers. Raises Retryable where nobody does."""
 
 
-class _Details(msgspec.Struct):
-    retryAfterSeconds: int = 0
-    causes: tuple[_Cause, ...] = ()
+class Judge(Protocol):
+    """Says whose word an answer is: `agent.kube.cluster.ClusterGuard`."""
 
-
-class _Status(msgspec.Struct):
-    """metav1.Status, what the API server answers when it refuses."""
-
-    message: str = ""
-    reason: str = ""
-    code: int = 0
-    details: _Details | None = None
-
-
-_status_decoder = msgspec.json.Decoder(_Status)
+    async def believe(self, headers: Mapping[str, str], ask: Ask) -> None:
+        """Return where an answer with these headers is of this node's cluster, else raise Retryable."""
 
 
 class Api:
     """The API server. Make it inside the running loop, `close` it at the end."""
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials, judge: Judge | None = None) -> None:
+        """`judge` is asked of every answer that somebody acts on."""
         self._credentials = credentials
+        self._judge = judge
         self._calls = asyncio.Semaphore(PARALLEL_CALLS)
         self.link = Link()
         self._date = ""
@@ -171,6 +164,7 @@ class Api:
                     )
         if status >= 300:
             raise error_of(status, answer, headers, f"{method} {path}")
+        check(method, path, answer)
         return answer
 
     @asynccontextmanager
@@ -197,6 +191,7 @@ class Api:
                 await self._credentials.renew(access)
             if response.status != 200:
                 raise error_of(response.status, refusal, response.headers, f"GET {path}")
+            await self._believe(access, response.headers)
             self._answered(began)
             yield self._pieces(response.content, path, deadline)
         finally:
@@ -218,6 +213,28 @@ class Api:
         timeout_s: float,
     ) -> tuple[int, bytes, Mapping[str, str]]:
         wait = Wait()
+        status, answer, headers = await self._exchange(
+            access, method, path, params, body, content_type, timeout_s, wait
+        )
+        if is_word(status):
+            await self._believe(access, headers)
+        if status not in (502, 503, 504):
+            self._answered(wait.since)
+            self._unauthorized = status == 401
+            self._note_date(headers.get("Date", ""))
+        return status, answer, headers
+
+    async def _exchange(
+        self,
+        access: Access,
+        method: str,
+        path: str,
+        params: Params | None,
+        body: bytes | None,
+        content_type: str,
+        timeout_s: float,
+        wait: Wait,
+    ) -> tuple[int, bytes, Mapping[str, str]]:
         async with (
             _translated(f"{method} {path}", timeout_s, lambda why: None if wait.broken_off else self._lost(why)),
             asyncio.timeout(timeout_s) as deadline,
@@ -225,16 +242,27 @@ class Api:
             with self.link.held(wait, deadline):
                 async with await self._send(access, method, path, params, body, content_type) as response:
                     answer = await response.read()
-        if response.status not in (502, 503, 504):
-            self._answered(wait.since)
-            self._unauthorized = response.status == 401
-            self._note_date(response.headers.get("Date", ""))
         return response.status, answer, response.headers
 
     def _note_date(self, date: str) -> None:
         is_new, self._date, self._dated_at = date != self._date, date, uptime()
         if is_new and (now := self.server_time()) is not None:
             self.dated(now)
+
+    async def _believe(self, access: Access, headers: Mapping[str, str]) -> None:
+        """Raises Retryable where the answer is not this cluster's: that is as good as none."""
+        if self._judge is None:
+            return
+
+        async def ask(path: str) -> tuple[int, bytes, Mapping[str, str]]:
+            return await self._exchange(access, "GET", path, None, None, JSON, CALL_TIMEOUT_S, Wait())
+
+        try:
+            await self._judge.believe(headers, ask)
+        except Retryable:
+            # The judge has said why.
+            self.link.lost()
+            raise
 
     async def _send(
         self,
@@ -312,41 +340,6 @@ async def _translated(what: str, timeout_s: float | None, lost: Callable[[str], 
         why = " ".join(str(error).split()) or type(error).__name__
         lost(why)
         raise Retryable(f"{what}: {why}") from error
-
-
-def error_of(status: int, answer: bytes, headers: Mapping[str, str], what: str) -> EdgeletError:
-    """The one place where an HTTP status becomes an error of ours."""
-    try:
-        said = _status_decoder.decode(answer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        # A proxy in between, or plain text: its first line is better than nothing.
-        said = _Status(message=answer[:200].decode(errors="replace").strip().split("\n")[0])
-    message = said.message or f"{what}: HTTP {status}"
-    match status:
-        case 404:
-            return NotFound(message)
-        case 409:
-            return Conflict(message)
-        case 422 if said.details and any(cause.field == "metadata.uid" for cause in said.details.causes):
-            # A patch's precondition: releases differ in whether they call it a conflict or an immutable field.
-            return Conflict(message)
-        case 410:
-            return Gone(message)
-        case 401 | 403:
-            return Forbidden(said.reason or "Forbidden", message)
-        case 408 | 429:
-            return Retryable(message, _retry_after(headers, said))
-        case _ if status >= 500:
-            return Retryable(message, _retry_after(headers, said))
-        case _:
-            return Permanent(said.reason or f"HTTP{status}", message)
-
-
-def _retry_after(headers: Mapping[str, str], said: _Status) -> float | None:
-    value = headers.get("Retry-After", "")
-    if value.isdigit():
-        return float(value)
-    return float(said.details.retryAfterSeconds) or None if said.details else None
 
 
 def checked_socket(address: aiohttp.AddrInfoType) -> socket.socket:

@@ -48,6 +48,9 @@ class Services:
         async with aclosing(events):
             async for event in events:
                 match event:
+                    case Listed(items=()) if await self._recall(API_SERVER[0]):
+                        # Every cluster has `default/kubernetes`.
+                        logger.warning("a list of no services at all is not believed")
                     case Listed(items=items):
                         self._all.clear()
                         for item in items:

@@ -17,7 +17,8 @@ import msgspec
 from loguru import logger
 
 from agent.errors import EdgeletError, Gone, Retryable
-from agent.kube.rest import Api, error_of
+from agent.kube.answers import error_of
+from agent.kube.rest import Api
 
 PAGE = 500
 RETRY_INITIAL_S = 0.2
@@ -132,13 +133,13 @@ async def list_watch(
     listed_at = 0.0
     failures = 0
     connected = True
-    said = ""
+    said: set[str] = set()
     now = asyncio.get_running_loop().time
     while True:
         try:
             if not version or now() - listed_at > RELIST_AFTER_S:
                 listed = await _list(api, path, selectors)
-                version, listed_at, connected, said = listed.resource_version, now(), True, ""
+                version, listed_at, connected = listed.resource_version, now(), True
                 yield listed
             began, progressed = now(), False
             async with aclosing(_watch(api, path, selectors, version)) as events:
@@ -148,7 +149,11 @@ async def list_watch(
                             connected = True
                             yield Resumed()
                         continue
-                    failures, progressed, said = 0, True, ""
+                    failures, progressed = 0, True
+                    if said:
+                        # Only now: a broken server opens streams too.
+                        said.clear()
+                        log.info("watching {} again", path)
                     if isinstance(change, str):
                         version = change
                         continue
@@ -170,10 +175,11 @@ async def list_watch(
         failures += 1
         if failures % RELIST_AFTER_FAILURES == 0:
             version = ""
-        if failures >= SAID_AFTER_FAILURES and not isinstance(failure, Retryable | Gone) and str(failure) != said:
-            # The network's errors are said by Api, for all watches together; an authorizer may just be late.
-            said = str(failure)
-            log.warning("cannot watch {}: {}", path, failure)
+        why = type(failure).__name__
+        if failures >= SAID_AFTER_FAILURES and api.link.up and why not in said and not isinstance(failure, Gone):
+            # An absence is said by Api, for all watches together; an authorizer may just be late.
+            said.add(why)
+            log.warning("cannot watch {}, so what is known of it stays as it is: {}", path, failure)
         if connected:
             connected = False
             yield Disconnected(failure)
@@ -185,8 +191,8 @@ async def list_watch(
 
 async def _list(api: Api, path: str, selectors: dict[str, str]) -> Listed:
     """A complete list without a resourceVersion, so read by quorum. Raises Gone where a page expired meanwhile."""
-    items: list[RawObject] = []
-    more = ""
+    items: dict[str, RawObject] = {}
+    version = more = ""
     while True:
         params = {**selectors, "limit": str(PAGE)}
         if more:
@@ -194,15 +200,33 @@ async def _list(api: Api, path: str, selectors: dict[str, str]) -> Listed:
         answer = await api.get(path, params, timeout_s=30.0)
         try:
             page = _lists.decode(answer)
-            # A proxy's or a broken server's answer must never read as "no pods".
-            if not page.kind.endswith("List") or not page.metadata.resourceVersion:
-                raise Retryable(f"GET {path}: the answer is no list ({page.kind}, no resourceVersion)")
-            items += [_object(raw, page.kind.removesuffix("List"), page.apiVersion) for raw in page.items or ()]
+            found = [_object(raw, page.kind.removesuffix("List"), page.apiVersion) for raw in page.items or ()]
         except msgspec.DecodeError as error:
             raise Retryable(f"GET {path}: the answer is no list: {error}") from error
-        more = page.metadata.more
+        if doubt := _doubt(page, path, version) or ("twice the same object" if _repeats(found, items) else ""):
+            # A proxy's or a broken server's answer must never read as "no pods".
+            raise Retryable(f"GET {path}: the answer is no list: {doubt}")
+        items.update((one.meta.uid, one) for one in found)
+        version, more = page.metadata.resourceVersion, page.metadata.more
         if not more:
-            return Listed(tuple(items), page.metadata.resourceVersion)
+            return Listed(tuple(items.values()), version)
+
+
+def _doubt(page: _List, path: str, version: str) -> str:
+    """Why this is not the (next) page of a list of what the path names; `version` is that of the page before."""
+    kind = page.kind.removesuffix("List")
+    if kind == page.kind or not path.rpartition("/")[2].startswith(kind.lower()):
+        return f"it is of kind {page.kind}"
+    if not page.metadata.resourceVersion:
+        return "it has no resourceVersion"
+    if version and page.metadata.resourceVersion != version:
+        return f"its pages are of different times ({version}, {page.metadata.resourceVersion})"
+    return ""
+
+
+def _repeats(found: list[RawObject], before: dict[str, RawObject]) -> bool:
+    uids = {one.meta.uid for one in found}
+    return len(uids) < len(found) or not uids.isdisjoint(before)
 
 
 async def _watch(
@@ -221,6 +245,8 @@ async def _watch(
         yield None
         async for line in _lines(pieces):
             try:
+                if not line.isascii():
+                    line.decode()
                 event = _events.decode(line)
                 match event.type:
                     case "ADDED" | "MODIFIED":
@@ -233,7 +259,7 @@ async def _watch(
                         raise _refusal(bytes(event.object), path)
                     case other:
                         raise Retryable(f"watch {path}: unknown event {other!r}")
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise Retryable(f"watch {path}: broken stream: {error}") from error
 
 
@@ -257,6 +283,8 @@ async def _lines(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
 
 def _object(raw: msgspec.Raw, kind: str = "", api_version: str = "") -> RawObject:
     partial = _partials.decode(raw)
+    if not partial.metadata.uid or not partial.metadata.name:
+        raise msgspec.ValidationError("an object without a name or UID")
     content = bytes(raw)
     if not partial.kind and kind:
         # In a list only the list says what its items are.

@@ -20,6 +20,7 @@ from loguru import logger
 from agent.clock import Clock
 from agent.config import Settings
 from agent.errors import EdgeletError, Forbidden, NotFound
+from agent.kube.answers import decode_object
 from agent.kube.rest import Api
 from agent.kube.watch import Listed, Removed, Upserted, list_watch
 from agent.model.objects import ObjectReference
@@ -192,7 +193,7 @@ class NodeController:
         """Find the Node and give it our labels, or make it."""
         node = await self._wanted([])
         try:
-            known: Json = msgspec.json.decode(await self._api.get(self._path))
+            known = decode_object(await self._api.get(self._path), self._path)
         except NotFound:
             # Conflict: somebody made it in between; the caller's next round finds it.
             self._know(await self._api.post(NODES, msgspec.json.encode(node)))
@@ -201,9 +202,8 @@ class NodeController:
         else:
             missing = _missing_metadata(node["metadata"], known["metadata"])
             if missing:
-                known = msgspec.json.decode(
-                    await self._api.patch(self._path, msgspec.json.encode({"metadata": missing}))
-                )
+                body = msgspec.json.encode({"metadata": missing})
+                known = decode_object(await self._api.patch(self._path, body), self._path)
             self._show(known)
             self._sent = None
             self._tell_of_reboot(known, node)
@@ -259,7 +259,7 @@ class NodeController:
             self._health = replace(self._health, down=str(error))
 
     def _know(self, answer: bytes) -> None:
-        self._show(msgspec.json.decode(answer))
+        self._show(decode_object(answer, self._path))
 
     def _show(self, node: Json) -> None:
         self._known = node

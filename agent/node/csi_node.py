@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from agent.errors import Conflict, NotFound, Permanent, Retryable
+from agent.kube.answers import decode_object
 from agent.kube.rest import Api
 from agent.model.csi import DriverNode
 
@@ -100,7 +101,7 @@ class CsiNode:
             await self._api.delete(self._path)
             await self._api.post(CSI_NODES, msgspec.json.encode(self._object([entry])))
             return
-        drivers = found["spec"].get("drivers") or []
+        drivers = (found.get("spec") or {}).get("drivers") or []
         others = [one for one in drivers if one["name"] != driver]
         before = next((one for one in drivers if one["name"] == driver), None)
         if before is not None and _same(before, entry):
@@ -115,17 +116,17 @@ class CsiNode:
             found = await self._read(self._path)
         except NotFound:
             return
-        drivers = found["spec"].get("drivers") or []
+        drivers = (found.get("spec") or {}).get("drivers") or []
         others = [one for one in drivers if one["name"] != driver]
         if len(others) < len(drivers):
             await self._replace(found, others)
 
     async def _replace(self, found: Json, drivers: list[Json]) -> Json:
-        changed = {**found, "spec": {**found["spec"], "drivers": drivers}}
-        return _decoded(await self._api.put(self._path, msgspec.json.encode(changed)))
+        changed = {**found, "spec": {**(found.get("spec") or {}), "drivers": drivers}}
+        return decode_object(await self._api.put(self._path, msgspec.json.encode(changed)), self._path)
 
     async def _read(self, path: str) -> Json:
-        return _decoded(await self._api.get(path))
+        return decode_object(await self._api.get(path), path)
 
     def _object(self, drivers: list[Json]) -> Json:
         owner = {"apiVersion": "v1", "kind": "Node", "name": self._name, "uid": self._uid()}
@@ -163,8 +164,3 @@ def _ids(node: Json) -> dict[str, str]:
 
 def _text(ids: dict[str, str]) -> str:
     return msgspec.json.encode(dict(sorted(ids.items()))).decode()
-
-
-def _decoded(raw: bytes) -> Json:
-    found: Json = msgspec.json.decode(raw)
-    return found

@@ -17,8 +17,10 @@ from agent.config import Settings
 from agent.errors import EdgeletError, Retryable
 from agent.model.meta import Quantity
 from agent.model.node import NodeFacts, NodeTaint
+from agent.model.objects import ObjectReference
 from agent.node import status
 from agent.node.facts import MachineFacts
+from agent.node.ports import Events
 from agent.store.base import Store
 
 KEY = "node/seen"
@@ -88,6 +90,17 @@ class KnownNode:
                 self._seen = _decoder.decode(row.value)
         except (Retryable, msgspec.DecodeError) as error:
             logger.warning("the Node as it was last seen cannot be read: {}", error)
+
+    @property
+    def uid(self) -> str:
+        """Of the Node as it was last seen in the API server; empty: it never was."""
+        return self._seen.metadata.uid
+
+    def say_foreign(self, why: str, events: Events) -> None:
+        """Another cluster answers: whoever looks at the Node in its own one finds that in its events afterwards."""
+        if why:
+            node = ObjectReference(kind="Node", name=self._name, uid=self.uid or self._name)
+            events.record(node, "Warning", "ForeignCluster", f"What answered in the API server's place: {why}")
 
     def facts(self) -> NodeFacts:
         # What this machine has it knows best; what others added (device plugins) only the API server knows.

@@ -16,6 +16,7 @@ from loguru import logger
 
 from agent.clock import Clock, rfc3339_micro
 from agent.errors import Conflict, EdgeletError, NotFound
+from agent.kube.answers import decode_object
 from agent.kube.rest import CALL_TIMEOUT_S, Api
 from agent.node.backoff import Backoff
 
@@ -68,27 +69,24 @@ class LeaseKeeper:
 
     async def _found_or_made(self) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = msgspec.json.decode(await self._api.get(f"{LEASES}/{self._name}"))
+            found = decode_object(await self._api.get(f"{LEASES}/{self._name}"), "the node's lease")
         except NotFound:
             made = self._renewed({"metadata": {"name": self._name, "namespace": "kube-node-lease"}})
-            answer: dict[str, Any] = msgspec.json.decode(await self._api.post(LEASES, msgspec.json.encode(made)))
-            return answer
+            return decode_object(await self._api.post(LEASES, msgspec.json.encode(made)), "the node's lease")
         return await self._put(found)
 
     async def _put(self, known: dict[str, Any]) -> dict[str, Any]:
         body = msgspec.json.encode(self._renewed(known))
         timeout_s = NOTICED_WITHIN_S if self._api.reachable else CALL_TIMEOUT_S
-        answer: dict[str, Any] = msgspec.json.decode(
-            await self._api.put(f"{LEASES}/{self._name}", body, timeout_s=timeout_s)
-        )
-        return answer
+        answer = await self._api.put(f"{LEASES}/{self._name}", body, timeout_s=timeout_s)
+        return decode_object(answer, "the node's lease")
 
     def _renewed(self, lease: dict[str, Any]) -> dict[str, Any]:
         metadata = lease["metadata"]
         if uid := self._node_uid():
             owner = {"apiVersion": "v1", "kind": "Node", "name": self._name, "uid": uid}
             metadata = metadata | {"ownerReferences": [owner]}
-        spec = lease.get("spec", {}) | {
+        spec = (lease.get("spec") or {}) | {
             "holderIdentity": self._name,
             "leaseDurationSeconds": DURATION_S,
             "renewTime": rfc3339_micro(self._clock.wall()),

@@ -153,6 +153,11 @@ class DesiredPods:
         await self._store.batch(writes)
 
 
+async def has_pods_of_api(store: Store) -> bool:
+    """Whether the record has pods that the API server named. Raises Retryable."""
+    return bool(await store.list(f"{PREFIX}{Origin.API}/"))
+
+
 def _age(record: PodRecord | None) -> str:
     """Sorts what goes before what comes, and that from old to new: who came first has the node's room first."""
     return "" if record is None else record.pod.metadata.creationTimestamp or ""

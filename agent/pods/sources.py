@@ -1,7 +1,8 @@
 """Where desired pods come from: the API server's list and watch, a folder of manifests, and a URL.
 
 In: the streams. Out: orders to the desired set, in the order in which they came; mirror pods, which are pictures of
-static ones, go to who keeps these. What cannot be read is said and left as it was; it never takes a pod away.
+static ones, go to who keeps these. What cannot be read is said and left as it was; it never takes a pod away. Nor does
+a list: what it lacks is asked for pod by pod.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ from typing import Protocol
 import msgspec
 from loguru import logger
 
+from agent import own_metrics
+from agent.kube.pods_api import PodsApi
 from agent.kube.rest import Api
 from agent.kube.watch import Listed, RawObject, Removed, Upserted, list_watch
 from agent.model.record import Origin, PodRecord
+from agent.pods.absent import call_roll
 from agent.pods.desired import DesiredPods
 from agent.pods.manifest_url import ManifestUrl, watch_manifest_url
 from agent.pods.manifests import watch_manifests
 
 PODS = "/api/v1/pods"
-CONFIRM_EMPTY_S = 5.0
-"""A list that would end every pod is believed when a second one, this much later, says the same."""
+DOUBT_INITIAL_S = 1.0
+DOUBT_MAXIMUM_S = 5.0
+"""Between lists that are not believed."""
 
 
 class Mirrors(Protocol):
@@ -44,38 +49,83 @@ async def follow_api(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """This node's pods in the API server, for as long as the agent lives."""
-    selector = f"spec.nodeName={node_name}"
-    async with aclosing(list_watch(api, PODS, selector, sleep=sleep)) as events:
-        async for event in events:
-            match event:
-                case Listed():
-                    if not event.items and any(record.origin is Origin.API for record in desired.all()):
-                        logger.warning("the API server lists no pods of this node: asking once more before they end")
-                        await sleep(CONFIRM_EMPTY_S)
-                        event = await _listed_again(api, selector, sleep)
-                    records = tuple(_records(event.items, desired))
-                    desired.replace_all(Origin.API, (record for record in records if not record.is_mirror))
-                    mirrors.listed(record for record in records if record.is_mirror)
-                case Upserted():
-                    if (record := _record(event.object)) is None:
+    await _ApiPods(api, f"spec.nodeName={node_name}", desired, mirrors, sleep).run()
+
+
+class _ApiPods:
+    def __init__(
+        self,
+        api: Api,
+        selector: str,
+        desired: DesiredPods,
+        mirrors: Mirrors,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._api = api
+        self._selector = selector
+        self._desired = desired
+        self._mirrors = mirrors
+        self._sleep = sleep
+        self._asks = PodsApi(api)
+        self._doubts = 0
+        """Lists in a row that were not believed."""
+
+    async def run(self) -> None:
+        while True:
+            await self._follow_until_doubt()
+            wait_s = min(DOUBT_INITIAL_S * 2 ** min(self._doubts - 1, 10), DOUBT_MAXIMUM_S)
+            await self._api.link.pause(wait_s, self._sleep)
+
+    async def _follow_until_doubt(self) -> None:
+        async with aclosing(list_watch(self._api, PODS, self._selector, sleep=self._sleep)) as events:
+            async for event in events:
+                match event:
+                    case Listed():
+                        if not await self._take(event):
+                            return
+                    case Upserted():
+                        if (record := _record(event.object)) is not None:
+                            self._put(record)
+                    case Removed():
+                        self._desired.remove(event.object.meta.uid, _record(event.object))
+                        self._mirrors.removed(event.object.meta.uid)
+                    case _:
                         continue
-                    if record.is_mirror:
-                        mirrors.seen(record)
-                    else:
-                        desired.upsert(record)
-                case Removed():
-                    desired.remove(event.object.meta.uid, _record(event.object))
-                    mirrors.removed(event.object.meta.uid)
-                case _:
-                    continue
 
+    def _put(self, record: PodRecord) -> None:
+        if record.is_mirror:
+            self._mirrors.seen(record)
+        else:
+            self._desired.upsert(record)
 
-async def _listed_again(api: Api, selector: str, sleep: Callable[[float], Awaitable[None]]) -> Listed:
-    async with aclosing(list_watch(api, PODS, selector, sleep=sleep)) as events:
-        async for event in events:
-            if isinstance(event, Listed):
-                return event
-    raise AssertionError("a watch never ends")
+    async def _take(self, listed: Listed) -> bool:
+        """Make the list the desired set. False: it lacks pods that may not be gone; only what it has is taken."""
+        records = {record.uid: record for record in _records(listed.items, self._desired)}
+        absent = [one for one in self._desired.all() if one.origin is Origin.API and one.uid not in records]
+        roll = await call_roll(absent, self._asks)
+        if roll.complete:
+            self._desired.replace_all(Origin.API, (one for one in records.values() if not one.is_mirror))
+            self._mirrors.listed(one for one in records.values() if one.is_mirror)
+            if self._doubts:
+                logger.info("the API server's list of pods is believed again")
+            self._doubts = 0
+            return True
+        for record in records.values():
+            self._put(record)
+        for uid in roll.gone:
+            self._desired.remove(uid)
+        if not self._doubts:
+            what = "it has them all the same" if roll.there else "it does not answer when asked for each"
+            logger.warning(
+                "the API server lists {} pods of this node and leaves out {}, but {}: the list is not believed and ends"
+                " no pod",
+                len(records),
+                len(absent),
+                what,
+            )
+        self._doubts += 1
+        own_metrics.DOUBTED_LISTS.inc()
+        return False
 
 
 async def follow_manifests(folder: Path, node_name: str, desired: DesiredPods) -> None:

@@ -57,9 +57,11 @@ class KubeletServer:
         clock: Clock | None = None,
         api: ApiServer | None = None,
         read_addresses: Callable[[], Sequence[str]] | None = None,
+        foreign: Callable[[], str] = str,
     ) -> None:
         """`read_addresses` blocks and tells the addresses as they are now; without it they are `addresses` for ever."""
         self._settings = settings
+        self._foreign = foreign
         self._api = api
         self._provider = provider
         self._statuses = statuses
@@ -80,7 +82,7 @@ class KubeletServer:
             await asyncio.get_running_loop().create_future()
             return
         await self._tls.load()
-        node = NodeRoutes(self._settings, self._provider, self._statuses)
+        node = NodeRoutes(self._settings, self._provider, self._statuses, self._foreign)
         stats = StatsRoutes(self._provider)
         routes = [
             *node.routes(),

@@ -1,7 +1,7 @@
 """The routes that tell of the node itself: its health, its pods, its settings.
 
 In: the provider, and every pod with its status. Out: what a kubelet answers, in its form. The health of `syncloop` is
-that of the provider: whether pods can be looked after at all.
+that of the provider: whether pods can be looked after at all; of `cluster`, whether this node's own cluster answers.
 """
 
 from __future__ import annotations
@@ -24,10 +24,16 @@ from agent.server.ports import Pods, PodStatuses
 _SECRET = frozenset({"store"})
 """Settings that may have a password in them."""
 _CHECKS = ("ping", "log", "syncloop")
+_ALONE = ("cluster",)
+"""Not part of the whole: whoever starts an agent anew that is not well would not help."""
 
 
 class NodeRoutes:
-    def __init__(self, settings: Settings, provider: Pods, statuses: PodStatuses) -> None:
+    def __init__(
+        self, settings: Settings, provider: Pods, statuses: PodStatuses, foreign: Callable[[], str] = str
+    ) -> None:
+        """`foreign`: why what answers as the API server is another cluster's; empty where it is not."""
+        self._foreign = foreign
         self._settings = settings
         self._provider = provider
         self._statuses = statuses
@@ -53,7 +59,7 @@ class NodeRoutes:
 
     async def _check(self, request: web.Request) -> web.Response:
         name = request.match_info["check"]
-        if name not in _CHECKS:
+        if name not in _CHECKS + _ALONE:
             return _health(404, "404 page not found")
         why = await self._failure(name)
         return _health(500, f"internal server error: {why}") if why else _health(200, "ok")
@@ -62,6 +68,8 @@ class NodeRoutes:
         """Empty: it is well. That an answer comes at all says so of the others."""
         if check == "syncloop" and isinstance(self._provider, TellsHealth):
             return (await self._provider.health()).down
+        if check == "cluster" and (why := self._foreign()):
+            return f"the API server that answers is not taken: {why}"
         return ""
 
     async def _pods(self, _request: web.Request) -> web.Response:

@@ -14,6 +14,9 @@ from typing import Protocol
 BATCH_LIMIT = 100
 """Changes that every backend takes at once (etcd's own limit is 128); SQLite and Redis take more."""
 
+CLUSTER = "cluster/identity"
+"""Key of the cluster that the pods of the record belong to (`agent.kube.cluster`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

@@ -1,8 +1,8 @@
-"""`edgelet store export | import | check | migrate`: the record without the agent.
+"""`edgelet store export | import | check | migrate | forget-cluster`: the record without the agent.
 
-Export and check read the file beside a running agent; import and migrate want it for themselves and say so. An export
-is one JSON object a line. Secrets and tokens are left out of it unless asked for, and are sealed even then unless that
-is asked for too.
+Export and check read the file beside a running agent; the others want it for themselves and say so. An export is one
+JSON object a line. Secrets and tokens are left out of it unless asked for, and are sealed even then unless that is
+asked for too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from agent.config import Settings
 from agent.errors import ConfigError, Permanent, Retryable
 from agent.store import schema, sqlite_file
 from agent.store.address import StoreAddress, parse
-from agent.store.base import BATCH_LIMIT, Put, Row, Store
+from agent.store.base import BATCH_LIMIT, CLUSTER, Put, Row, Store
 from agent.store.opening import local_path, make_sealer, store_address
 from agent.store.remote import Remote, connect
 from agent.store.seal import Sealer, Unreadable, is_sealed
@@ -51,8 +51,10 @@ def run(settings: Settings, asked: Mapping[str, Any]) -> int:
             except ValueError as error:
                 raise ConfigError(f"--to: {error}") from error
             return asyncio.run(_migrate(settings, target))
+        case "forget-cluster":
+            return asyncio.run(_forget_cluster(settings))
         case _:
-            raise ConfigError("edgelet store wants one of export, import, check, migrate")
+            raise ConfigError("edgelet store wants one of export, import, check, migrate, forget-cluster")
 
 
 # ---------------------------------------------------------------- export
@@ -151,6 +153,24 @@ def _sealed_put(row: Put, sealer: Sealer) -> Put:
     except Unreadable as error:
         raise Permanent("Unreadable", f"row {row.key} cannot be read with {sealer.where}: {error}") from error
     return row
+
+
+# ---------------------------------------------------------------- forget-cluster
+
+
+async def _forget_cluster(settings: Settings) -> int:
+    where = store_address(settings)
+    path = local_path(settings, where)
+    if not path.exists():
+        raise ConfigError(f"there is no record {path}")
+    store = await SqliteStore.open(path, outbox=where.remote, wait_s=0)
+    try:
+        known = await store.get(CLUSTER) is not None
+        await store.delete(CLUSTER)
+    finally:
+        await store.close()
+    print("the cluster that answers next is this node's" if known else "no cluster is recorded")
+    return 0
 
 
 # ---------------------------------------------------------------- check

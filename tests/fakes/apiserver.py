@@ -29,7 +29,9 @@ KINDS = {
     "nodes": "Node",
     "leases": "Lease",
     "serviceaccounts": "ServiceAccount",
+    "namespaces": "Namespace",
 }
+CLUSTER_WIDE = frozenset({"nodes", "namespaces"})
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,15 @@ class _Watch:
 
 
 class Refused(Exception):
-    def __init__(self, code: int, reason: str, message: str, field_name: str = "") -> None:
+    def __init__(
+        self, code: int, reason: str, message: str, field_name: str = "", about: tuple[str, str] | None = None
+    ) -> None:
+        """`about`: resource and name of what is refused."""
         super().__init__(message)
         self.code = code
         self.reason = reason
         self.field_name = field_name
+        self.about = about
 
 
 class FakeApiServer:
@@ -88,6 +94,8 @@ class FakeApiServer:
         self.tokens_issued = 0
         self.token_life_s = 3600.0
         self.page_limit: int | None = None
+        self.flow_schema = ""
+        """UID that answers name; empty: they name none."""
         self._objects: dict[_Key, Object] = {}
         self._version = 100
         self._compacted = 0
@@ -137,18 +145,18 @@ class FakeApiServer:
         self, resource: str, name: str, namespace: str = "default", prefix: str = "/api/v1", **content: Any
     ) -> Object:
         """Create or change an object, as somebody with kubectl does."""
-        key = _Key(prefix, resource, namespace if resource != "nodes" else "", name)
+        key = _Key(prefix, resource, "" if resource in CLUSTER_WIDE else namespace, name)
         old = self._objects.get(key)
         return self._store(key, {**(old or {}), **copy.deepcopy(content)})
 
     def get(self, resource: str, name: str, namespace: str = "default", prefix: str = "/api/v1") -> Object | None:
-        return self._objects.get(_Key(prefix, resource, namespace if resource != "nodes" else "", name))
+        return self._objects.get(_Key(prefix, resource, "" if resource in CLUSTER_WIDE else namespace, name))
 
     def all(self, resource: str) -> list[Object]:
         return [value for key, value in self._objects.items() if key.resource == resource]
 
     def remove(self, resource: str, name: str, namespace: str = "default", prefix: str = "/api/v1") -> None:
-        self._remove(_Key(prefix, resource, namespace, name))
+        self._remove(_Key(prefix, resource, "" if resource in CLUSTER_WIDE else namespace, name))
 
     def fail(
         self,
@@ -193,6 +201,15 @@ class FakeApiServer:
     # ------------------------------------------------------------ HTTP
 
     async def _handle(self, http: web.Request) -> web.StreamResponse:
+        answer = await self._respond(http)
+        if not answer.prepared:
+            answer.headers.update(self._marked())
+        return answer
+
+    def _marked(self) -> dict[str, str]:
+        return {"X-Kubernetes-PF-FlowSchema-UID": self.flow_schema} if self.flow_schema else {}
+
+    async def _respond(self, http: web.Request) -> web.StreamResponse:
         raw = await http.read()
         request = Request(
             http.method,
@@ -210,7 +227,7 @@ class FakeApiServer:
         try:
             return await self._answer(http, request)
         except Refused as error:
-            return _status(error.code, error.reason, str(error), error.field_name)
+            return _status(error.code, error.reason, str(error), error.field_name, error.about)
 
     async def _fault(self, http: web.Request, fault: Fault) -> web.StreamResponse:
         if fault.status == -1:
@@ -272,7 +289,7 @@ class FakeApiServer:
         since = int(query.get("resourceVersion") or 0)
         if since < self._compacted:
             raise Refused(410, "Expired", f"too old resource version: {since} ({self._compacted})")
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        response = web.StreamResponse(headers={"Content-Type": "application/json", **self._marked()})
         watch = _Watch(key, query)
         for version, kind, at, value in self._history:
             if version > since and _covers(key, query, at, value):
@@ -290,7 +307,8 @@ class FakeApiServer:
 
     def _found(self, key: _Key) -> Object:
         if key not in self._objects:
-            raise Refused(404, "NotFound", f'{key.resource} "{key.name}" not found')
+            about = (key.resource, key.name)
+            raise Refused(404, "NotFound", f'{key.resource} "{key.name}" not found', about=about)
         return self._objects[key]
 
     def _create(self, key: _Key, body: Object) -> Object:
@@ -443,7 +461,9 @@ def _json(value: Object, status: int = 200) -> web.Response:
     return web.Response(status=status, body=json.dumps(value).encode(), content_type="application/json")
 
 
-def _status(code: int, reason: str, message: str, field_name: str = "") -> web.Response:
+def _status(
+    code: int, reason: str, message: str, field_name: str = "", about: tuple[str, str] | None = None
+) -> web.Response:
     body: Object = {
         "kind": "Status",
         "apiVersion": "v1",
@@ -454,4 +474,6 @@ def _status(code: int, reason: str, message: str, field_name: str = "") -> web.R
     }
     if field_name:
         body["details"] = {"causes": [{"reason": "FieldValueInvalid", "field": field_name}]}
+    if about:
+        body["details"] = {"kind": about[0], "name": about[1]}
     return _json(body, code)

@@ -107,6 +107,36 @@ async def test_a_deleted_object_leaves_the_record(house: House) -> None:
         await house.data()
 
 
+def is_list(request: Request) -> bool:
+    return "fieldSelector" in request.query and not request.is_watch
+
+
+async def test_an_object_that_a_list_lacks_is_asked_for_by_its_name_before_it_is_forgotten(house: House) -> None:
+    house.server.put("configmaps", "settings", data={"a": "1"})
+    await house.data()
+    empty = b'{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[]}'
+    lie = house.server.fail(200, 1, is_list, body=empty)
+    house.objects.retain("pod-1", [KEY])
+    await eventually(lambda: lie.times == 0 and house.watches())
+    assert house.recorded() == {"a": "1"}
+    assert await house.data() == {"a": "1"}
+    house.server.put("configmaps", "settings", data={"a": "2"})
+    await eventually(lambda: house.recorded() == {"a": "2"})
+
+
+async def test_a_list_without_any_service_does_not_take_them_away(house: House) -> None:
+    house.server.put("services", "kubernetes", spec={"clusterIP": "10.96.0.1"})
+    assert len(await house.objects.services("default")) == 1
+    again = await house.restarted()
+    empty = b'{"kind":"ServiceList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[]}'
+    lie = house.server.fail(200, 1, lambda request: request.path == "/api/v1/services", body=empty)
+    task = asyncio.ensure_future(again.objects.run())
+    await eventually(lambda: lie.times == 0)
+    assert len(await again.objects.services("default")) == 1
+    task.cancel()
+    await asyncio.wait([task])
+
+
 async def test_an_unchanged_object_is_not_written_again(house: House) -> None:
     house.server.put("configmaps", "settings", data={"a": "1"})
     await house.data()

@@ -7,9 +7,10 @@ import pytest
 from loguru import logger
 
 from agent.errors import Conflict, EdgeletError, Forbidden, Gone, NotFound, Permanent, Retryable
+from agent.kube.answers import error_of
 from agent.kube.credentials import Credentials
 from agent.kube.pods_api import PodsApi
-from agent.kube.rest import Api, error_of
+from agent.kube.rest import Api
 from tests.fakes.apiserver import FakeApiServer
 
 POD = "/api/v1/namespaces/default/pods/web"
@@ -38,7 +39,7 @@ async def test_the_token_and_who_we_are_go_with_each_request(server: FakeApiServ
         (429, Retryable),
         (500, Retryable),
         (503, Retryable),
-        (302, Permanent),
+        (302, Retryable),
     ],
 )
 async def test_http_statuses_become_our_errors(
@@ -57,6 +58,61 @@ async def test_the_servers_wish_when_to_retry_is_kept(server: FakeApiServer, api
     with pytest.raises(Retryable) as caught:
         await api.get(POD)
     assert caught.value.after == 7.0
+
+
+@pytest.mark.parametrize(
+    ("asked", "after"), [("7", 7.0), ("86400", 30.0), ("0", None), ("soon", None), ("-3", None), ("", None)]
+)
+def test_a_wish_to_wait_is_kept_within_reason(asked: str, after: float | None) -> None:
+    error = error_of(503, b"", {"Retry-After": asked}, "GET /x")
+    assert isinstance(error, Retryable)
+    assert error.after == after
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (302, b""),
+        (400, b"<html>bad</html>"),
+        (404, b"<html>not here</html>"),
+        (404, b"not found"),
+        (404, b'{"kind":"Status","reason":"NotFound"'),
+        (404, b'{"error":"no route"}'),
+        (409, b"conflict"),
+        (410, b""),
+        (422, b"[]"),
+    ],
+)
+def test_what_no_api_server_says_is_no_answer(status: int, body: bytes) -> None:
+    assert isinstance(error_of(status, body, {}, "GET /x"), Retryable)
+
+
+def test_a_404_says_what_was_looked_for() -> None:
+    body = b'{"kind":"Status","reason":"NotFound","details":{"name":"web","kind":"pods"},"code":404}'
+    error = error_of(404, body, {}, "GET /x")
+    assert isinstance(error, NotFound)
+    assert (error.resource, error.name) == ("pods", "web")
+    # A group or version that is not served.
+    assert isinstance(error_of(404, b"404 page not found\n", {}, "GET /x"), NotFound)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"ok",
+        b"[]",
+        b"<html>welcome</html>",
+        b'{"kind":"Pod","apiVersion":"v1","metadata":{"name":"we',
+        b'{"kind":"Pod","apiVersion":"v1","metadata":{"name":"\xff"}}',
+        b'{"metadata":{"name":"web"}}',
+        b'{"kind":"Status","apiVersion":"v1","status":"Success"}',
+    ],
+)
+async def test_a_success_without_a_whole_object_is_no_answer(server: FakeApiServer, api: Api, body: bytes) -> None:
+    server.fail(200, body=body)
+    with pytest.raises(Retryable, match="not by an API server"):
+        await api.get(POD)
 
 
 def test_an_answer_that_is_no_status_still_has_its_first_line_in_the_error() -> None:

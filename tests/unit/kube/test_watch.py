@@ -277,7 +277,7 @@ async def test_several_events_in_one_piece_and_one_event_in_several(server: Fake
     events = start()
     await soon(events)
     first = await watching(server, events)
-    line = b'{"type":"ADDED","object":{"metadata":{"name":"%d"}}}\n'
+    line = b'{"type":"ADDED","object":{"metadata":{"name":"%d","uid":"u"}}}\n'
     server.say(line % 1 + line % 2 + (line % 3)[:20])
     await asyncio.sleep(0.01)
     server.say((line % 3)[20:] + b"\n\n")

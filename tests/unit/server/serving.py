@@ -79,9 +79,10 @@ async def served(
     ca: bytes | None,
     certificate: Path | None,
     cluster: ApiServer | None = None,
+    foreign: str = "",
 ) -> AsyncIterator[Served]:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = KubeletServer(settings, provider, provider, ca, ["127.0.0.1"], api=cluster)
+    server = KubeletServer(settings, provider, provider, ca, ["127.0.0.1"], api=cluster, foreign=lambda: foreign)
     task = asyncio.ensure_future(server.run(listener))
     connector = aiohttp.TCPConnector(ssl=client_context(certificate))
     timeout = aiohttp.ClientTimeout(total=5)

@@ -48,6 +48,16 @@ async def test_health_has_its_checks_and_tells_no_reason_in_the_sum(
         assert await api.get("/healthz/syncloop") == failed
 
 
+async def test_another_cluster_fails_a_check_of_its_own(settings: Settings, authority: Authority, admin: Path) -> None:
+    async with served(settings, Telling(), authority.pem, admin) as api:
+        assert await api.get("/healthz/cluster") == (200, "ok")
+    async with served(settings, Telling(), authority.pem, admin, foreign="it is another") as api:
+        status, text = await api.get("/healthz/cluster")
+        assert (status, "it is another" in text) == (500, True)
+        # An agent that is started anew for it would be no better.
+        assert await api.get("/healthz") == (200, "ok")
+
+
 @pytest.mark.parametrize("path", ["/runningpods/", "/runningpods"])
 async def test_running_pods_are_those_with_a_container_that_runs(
     settings: Settings, authority: Authority, admin: Path, path: str

@@ -12,7 +12,7 @@ import pytest
 from loguru import logger
 
 from agent.cli import main
-from agent.store.base import Put
+from agent.store.base import CLUSTER, Put
 from agent.store.seal import Sealer
 from agent.store.sealed import SealedStore
 from agent.store.sqlite import SqliteStore
@@ -132,6 +132,20 @@ def test_the_check_tells_what_is_wrong(machine: Path, capsys: pytest.CaptureFixt
     out = capsys.readouterr().out
     assert "problem: row pods/api/a is corrupt" in out
     assert "problem: row objects/secrets/shop/db cannot be read with" in out
+
+
+def test_a_cluster_is_forgotten_and_its_pods_are_not(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def fill() -> None:
+        store = await SqliteStore.open(machine / "record.db")
+        await store.put(CLUSTER, b'{"service":"a"}')
+        await store.close()
+
+    before = content(machine)
+    asyncio.run(fill())
+    assert edgelet("forget-cluster", root=machine) == 0
+    assert content(machine) == before
+    assert edgelet("forget-cluster", root=machine) == 0
+    assert capsys.readouterr().out == "the cluster that answers next is this node's\nno cluster is recorded\n"
 
 
 def test_a_broken_file_is_told_by_the_check_and_left_alone(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
