@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
 import pytest
+from loguru import logger
 
 from agent.kube import watch
 from agent.kube.rest import Api
@@ -242,6 +243,9 @@ async def test_an_answer_that_is_no_list_is_never_an_empty_list(
         b'{"type":"ADDED"}\n',
         b'{"type":"NEW","object":{"metadata":{}}}\n',
         b'{"type":"ADDED","object":[]}\n',
+        b'{"type":"DELETED","object":{"metadata":{"name":"one"}}}\n',
+        b'{"type":"ADDED","object":{"metadata":{"name":"one","uid":"u","x":"\xff"}}}\n',
+        b'{"type":"ADDED","object":{"metadata":{"name":"o\n',
     ],
 )
 async def test_a_broken_line_breaks_the_stream_not_the_agent(
@@ -253,6 +257,26 @@ async def test_a_broken_line_breaks_the_stream_not_the_agent(
     server.say(garbage)
     assert isinstance(await task, Disconnected)
     assert isinstance(await soon(events), Resumed)
+
+
+async def test_a_server_that_is_there_and_fails_is_said_once_and_its_return_too(
+    server: FakeApiServer, start: Start
+) -> None:
+    said: list[str] = []
+    sink = logger.add(said.append, level="INFO", format="{message}")
+    for status in (500, 429, 401):
+        server.fail(status, times=20)
+    events = start()
+    assert isinstance(await soon(events), Disconnected)
+    assert isinstance(await soon(events), Listed)
+    server.put("pods", "one")
+    assert isinstance(await soon(events), Upserted)
+    logger.remove(sink)
+    # One for what may pass by itself, one for what somebody must mend.
+    assert [line.partition(":")[0] for line in said if "cannot watch" in line] == [
+        "cannot watch /api/v1/pods, so what is known of it stays as it is"
+    ] * 2
+    assert [line for line in said if "again" in line] == ["watching /api/v1/pods again\n"]
 
 
 async def test_an_error_event_other_than_gone_keeps_the_version(server: FakeApiServer, start: Start) -> None:
