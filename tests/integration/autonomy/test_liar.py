@@ -106,7 +106,7 @@ def is_told(deceived: Deceived, lie: Lie, before: dict[str, str]) -> dict[str, s
 
     deceived.liar.tell(lie)
     lists = 2 if lie in (Lie.NO_PODS, Lie.CUT) else 0
-    wait_until(lambda: deceived.liar.lists >= lists and deceived.liar.asked_for_pods >= 5, what=f"asked: {lie}")
+    wait_until(lambda: deceived.liar.lists >= lists and deceived.liar.asked_for_pods >= 4, what=f"asked: {lie}")
     wait_until(said, what=f"said: {lie}")
     assert deceived.container_ids() == before, lie
     deceived.liar.tell(None)
