@@ -41,8 +41,10 @@ class Orphans:
         every_s: float,
         asks: AsksForPods | None,
     ) -> None:
-        """`knows`: whatever becomes of this pod is under way. `forget_unreferenced` removes objects of no pod's. `asks`:
-        None without an API server."""
+        """`knows`: whatever becomes of this pod is under way. `forget_unreferenced` removes objects of no pod's.
+
+        `asks`: None without an API server.
+        """
         self._runner = runner
         self._desired = desired
         self._store = store
