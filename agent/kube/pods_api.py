@@ -1,5 +1,5 @@
-"""What is done to pods in the API server: the status and the question for one by PATCH, the final DELETE, and mirrors of
-static pods by POST.
+"""What is done to pods in the API server: the status and the question for one by PATCH, the final DELETE, and mirrors
+of static pods by POST.
 
 All but the POST name the pod by UID: a pod that was made again under the same name is never touched. A status patch is
 a strategic merge, so labels, annotations and conditions of other controllers stay as they are.
