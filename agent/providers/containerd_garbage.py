@@ -113,7 +113,7 @@ class Garbage:
                 continue
             try:
                 names |= wanted_images(decode_pod(row.value))
-            except msgspec.ValidationError as error:
+            except msgspec.DecodeError as error:
                 logger.debug("record row {} is not a pod: {}", row.key, error)
         return names
 

@@ -48,7 +48,8 @@ class FakeRuntime(
             pb.RuntimeCondition(type=kind, status=good, reason="" if good else f"{kind}Lost")
             for kind, good in self.conditions.items()
         ]
-        return pb.StatusResponse(status=pb.RuntimeStatus(conditions=conditions))
+        info = {"config": self.config} if request.verbose else {}
+        return pb.StatusResponse(status=pb.RuntimeStatus(conditions=conditions), info=info)
 
     async def RuntimeConfig(self, request: pb.RuntimeConfigRequest, context: Context) -> pb.RuntimeConfigResponse:
         await self._enter("RuntimeConfig", request, context)

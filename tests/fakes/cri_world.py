@@ -90,6 +90,8 @@ class FakeWorld:
         self.unserved: set[str] = set()
         """Calls that answer UNIMPLEMENTED."""
         self.name = "fake"
+        self.config = "{}"
+        """Its settings, as its verbose status tells them."""
         self.version = "1.0"
         self._failures: dict[str, _Failure] = {}
         self._gates: dict[str, asyncio.Event] = {}
