@@ -16,7 +16,7 @@ from typing import Protocol
 from loguru import logger
 
 from agent.cri._generated import api_pb2
-from agent.errors import EdgeletError, Permanent, Retryable
+from agent.errors import EdgeletError, Permanent
 from agent.model.objects import ObjectReference
 from agent.own_metrics import IMAGES_COLLECTED
 from agent.pods.garbage.image_plan import (
@@ -137,7 +137,8 @@ class ImageCollector:
 
     async def _remove(self, images: Iterable[HeldImage], wanted: float, reason: str) -> int:
         """Until `wanted` bytes are freed. One that can't be removed holds up no other; raises what the last said."""
-        freed, trouble = 0, None
+        freed = 0
+        trouble: EdgeletError | None = None
         for image in images:
             if freed >= wanted:
                 break
@@ -147,7 +148,7 @@ class ImageCollector:
             try:
                 await self._images.remove_image(api_pb2.ImageSpec(image=image.id))
                 await self._removed(image.id)
-            except (Retryable, Permanent) as error:
+            except EdgeletError as error:
                 trouble = error
                 continue
             IMAGES_COLLECTED.inc(reason)

@@ -13,8 +13,8 @@ from hack.processes import free_port
 from tests.integration.agent.edge import Edge, Object, container, pod
 from tests.integration.support.waiting import wait_until
 
-CYCLES = int(os.environ.get("EDGELET_TEST_CYCLES", "20"))
-"""Lives of pods; so many at a time as there are shapes."""
+CYCLES = int(os.environ.get("EDGELET_TEST_CYCLES", "10"))
+"""Lives of pods on each runtime; so many at a time as there are shapes."""
 _CHAIN_BYTES = 28
 
 

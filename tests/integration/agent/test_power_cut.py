@@ -123,4 +123,6 @@ def test_every_pod_runs_again_and_no_name_is_still_taken(
     assert sorted(up) == sorted([*names, *late])
     addresses = [one["status"]["podIP"] for one in edge.pods()]
     assert len(set(addresses)) == len(addresses)
+    leases = edge.runtime.folder / "addresses" / edge.runtime.bridge
+    assert sorted(path.name for path in leases.glob("10.*")) == sorted(addresses)
     assert "Traceback" not in edge.agent_log()

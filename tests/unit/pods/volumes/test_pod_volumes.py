@@ -223,3 +223,17 @@ async def test_huge_pages_are_mounted_once(volumes: PodVolumes, mounts: FakeMoun
     for _ in range(2):
         paths = await volumes.set_up(wanted, referenced(), NODE)
     assert mounts.tmpfs_at == {paths["h"]: (2 << 20, 0o1777, None)}
+
+
+async def test_what_a_driver_brought_is_left_to_a_driver_where_there_is_none(
+    tmp_path: Path, volumes: PodVolumes
+) -> None:
+    folder = tmp_path / "pods/u/volumes/kubernetes.io~csi/pv-1"
+    (folder / "mount").mkdir(parents=True)
+    (folder / "vol_data.json").write_text('{"driverName": "csi.example.com", "volumeHandle": "v-1"}')
+    with pytest.raises(Retryable, match=r"volume v-1 of CSI driver csi\.example\.com"):
+        await volumes.tear_down("u")
+    assert (folder / "mount").is_dir()
+    (folder / "vol_data.json").unlink()
+    await volumes.tear_down("u")
+    assert volumes.pods_on_disk() == set()
