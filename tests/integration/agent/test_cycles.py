@@ -8,6 +8,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from agent.pods.cgroups import CGROUP_FS, hierarchies
 from hack.processes import free_port
 from tests.integration.agent.edge import Edge, Object, container, pod
@@ -66,6 +68,7 @@ def rules(network: str, sandboxes: set[str]) -> set[str]:
     return {line for line in told if f'"{network}"' in line or any(chain in line for chain in chains)}
 
 
+@pytest.mark.timeout(max(300, 10 * CYCLES))
 def test_when_the_last_of_many_pods_has_gone_nothing_of_them_is_left(every_edge: Edge) -> None:
     edge = every_edge
     settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"mode": "edge"}}

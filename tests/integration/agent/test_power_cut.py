@@ -11,16 +11,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from agent.cri._generated import api_pb2
 from agent.cri.channel import RuntimeChannel
 from agent.cri.runtime import RuntimeClient
 from agent.errors import Permanent
+from hack.control_plane import ControlPlane
 from hack.images import BUSYBOX
-from hack.runtime import Containerd
+from hack.runtime import Containerd, Generation
 from hack.workspace import end_shims_and_containers, unmount_below
 from tests.integration.agent.edge import Edge, container, is_ready, pod, restarts
+from tests.integration.conftest import AgentFactory
 from tests.integration.support.waiting import wait_until
 
 PODS = int(os.environ.get("EDGELET_TEST_POWER_CUT_PODS", "10"))
@@ -86,11 +86,24 @@ async def alone(runtime: Containerd, namespace: str, folder: Path, count: int) -
         return took
 
 
-@pytest.mark.parametrize("disaster", [lose_power, kill_everything])
-def test_every_pod_runs_again_and_no_name_is_still_taken(
-    every_edge: Edge, disaster: Callable[[Edge], None], tmp_path: Path
+def test_after_a_power_cut_every_pod_runs_again_and_no_name_is_still_taken(
+    runtimes: Callable[[Generation], Containerd],
+    agent: AgentFactory,
+    control_plane: ControlPlane,
+    namespace: str,
+    tmp_path: Path,
 ) -> None:
-    edge = every_edge
+    runtime = runtimes(Generation.BUILT)  # `tests/integration/autonomy` has one with the distribution's
+    survive(Edge(agent(runtime=runtime), runtime, control_plane, namespace), lose_power, tmp_path)
+
+
+def test_after_all_processes_were_killed_every_pod_runs_again_and_no_name_is_still_taken(
+    every_edge: Edge, tmp_path: Path
+) -> None:
+    survive(every_edge, kill_everything, tmp_path)
+
+
+def survive(edge: Edge, disaster: Callable[[Edge], None], folder: Path) -> None:
     names = [f"n{number}" for number in range(PODS)]
     edge.run(*(pod(name, container(ports=[{"containerPort": 80}])) for name in names))
     edge.wait_ready(*names, timeout=90)
@@ -101,7 +114,7 @@ def test_every_pod_runs_again_and_no_name_is_still_taken(
     wait_until(lambda: len(edge.sandboxes()) > PODS)
     disaster(edge)
     assert not [c for c in edge.containers() if c["state"] == "CONTAINER_RUNNING"]
-    usual = asyncio.run(alone(edge.runtime, edge.namespace, tmp_path, PODS + len(late)))
+    usual = asyncio.run(alone(edge.runtime, edge.namespace, folder, PODS + len(late)))
 
     starts = edge.agent_log().count(STARTS)
     edge.agent.start()
