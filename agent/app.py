@@ -36,6 +36,7 @@ from agent.model.status import PodStatus
 from agent.node.attached import AttachedVolumes
 from agent.node.controller import NODES, NodeController
 from agent.node.csi_node import CsiNode
+from agent.node.device_plugins import DevicePlugins
 from agent.node.eviction.manager import EvictionManager
 from agent.node.eviction.reading import SignalReader
 from agent.node.facts import read_facts
@@ -48,6 +49,7 @@ from agent.node.status import allocatable, node_ips
 from agent.node.timekeeper import Timekeeper
 from agent.pods.controller import PodController
 from agent.pods.desired import DesiredChange, DesiredPods, has_pods_of_api
+from agent.pods.devices.devices import Devices
 from agent.pods.manifest_url import ManifestUrl
 from agent.pods.mirrors import Mirrors
 from agent.pods.orphans import Orphans
@@ -69,6 +71,7 @@ from agent.providers.contract import (
     ProviderContext,
     Runs,
     UsesCsi,
+    UsesDevices,
 )
 from agent.providers.follow import Follower
 from agent.providers.node_side import NodeSide
@@ -78,6 +81,7 @@ from agent.server.http import KubeletServer
 from agent.server.issued import ServingCertificate, wants_issued
 from agent.server.local_api.recent_events import RecentEvents
 from agent.server.local_api.server import LocalApiServer, Parts
+from agent.server.pod_resources import PodResources
 from agent.store.base import Store
 from agent.store.held import HeldStore
 from agent.store.opening import open_record
@@ -172,6 +176,11 @@ class Agent:
             settings, SignalReader(facts, settings.root_dir), pressure, events, clock, evictable
         )
         pressure.notify(self._health_changed)
+        self._devices = Devices(store, SystemClock(), facts.boot_id, self._health_changed)
+        self._device_plugins: DevicePlugins | None = None
+        if isinstance(self._provider, UsesDevices):
+            self._provider.use_devices(self._devices)
+            self._device_plugins = DevicePlugins(settings, self._devices)
         self._follower: Follower | None = None
         self._publisher = Publisher(PodsApi(side.api), self._finalized, side.api.link.pause) if side.api else None
         if getattr(self._provider, "supervises_pods", False):
@@ -198,7 +207,7 @@ class Agent:
             attached = AttachedVolumes()
             if isinstance(self._provider, UsesCsi):
                 csi_node = CsiNode(side.api, settings.node_name, self._node_uid)
-                self._plugins = Plugins(settings.root_dir.absolute(), csi_node)
+                self._plugins = Plugins(settings.root_dir.absolute(), csi_node, self._device_plugins)
                 self._provider.use_csi(self._plugins, attached)
             self._node = NodeController(
                 side.api,
@@ -211,6 +220,7 @@ class Agent:
                 on_registered=self._registered,
                 going_down=lambda: self._shutdown.message,
                 record_trouble=lambda: store.trouble if isinstance(store, HeldStore) else "",
+                devices=self._devices.offered,
                 seen=self._node_seen,
                 pressure=lambda: pressure.now,
             )
@@ -307,6 +317,10 @@ class Agent:
             yield "seen node", self._known_node.run()
         if self._plugins is not None:
             yield "plugins", self._plugins.run()
+        if self._device_plugins is not None:
+            yield "device plugins", self._device_plugins.run()
+            served = PodResources(self._settings, self.with_status, self._devices, SystemClock())
+            yield "pod resources", served.run()
         if isinstance(self._provider, Runs):
             yield "provider", self._provider.run()
         if self._follower is not None:

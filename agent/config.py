@@ -50,6 +50,8 @@ class Settings:
     """InternalIP: one address, or one of each family with a comma between; empty: the address of the default route."""
     container_runtime_endpoint: str = "unix:///run/containerd/containerd.sock"
     root_dir: Path = Path("/var/lib/edgelet")
+    device_plugin_dir: Path | None = None
+    """Where device plugins register; None: `device-plugins` in the root folder."""
     store: str = field(default="", repr=False)
     """URL of the record; empty: a SQLite file in the root folder. It may have a password in it."""
     store_key_file: Path | None = None

@@ -120,6 +120,10 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("root_dir", "root-dir", form.path, "DIR", "the record of pods, and their volumes"),
     Option(
+        "device_plugin_dir", "device-plugin-dir", form.optional_path, "DIR", "where device plugins register",
+        default="ROOT_DIR/device-plugins",
+    ),
+    Option(
         "store", "store", form.store, "URL",
         "the record: sqlite:///PATH, or beside a local copy redis://HOST, rediss://, redis+sentinel://, etcd://, etcds://",
         env="EDGELET_STORE", default="sqlite, ROOT_DIR/record.db",

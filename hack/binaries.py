@@ -70,6 +70,7 @@ SOURCES = (
             "e2e.test": "k8s.io/kubernetes/test/e2e",
             "agnhost": "k8s.io/kubernetes/test/images/agnhost",
             "nonewprivs": "k8s.io/kubernetes/test/images/nonewprivs",
+            "sample-device-plugin": "k8s.io/kubernetes/test/images/sample-device-plugin",
             "ginkgo": "github.com/onsi/ginkgo/v2/ginkgo",  # of the version that the suite is written for
         },
         _kubernetes_ldflags(),
@@ -99,6 +100,7 @@ FOR_TESTS = (
     "crictl",
     "containerd",
     "containerd-shim-runc-v2",
+    "sample-device-plugin",
 )
 FOR_CONFORMANCE = ("e2e.test", "ginkgo", "agnhost", "nonewprivs")
 """More for the upstream suite: four minutes on two cores when Go's own cache is cold."""

@@ -30,6 +30,8 @@ SOURCES = (
     Path("proto/etcd/etcd.proto"),
     Path("proto/csi/csi.proto"),
     Path("proto/k8s.io/kubelet/pkg/apis/pluginregistration/v1/registration.proto"),
+    Path("proto/k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1/deviceplugin.proto"),
+    Path("proto/k8s.io/kubelet/pkg/apis/podresources/v1/podresources.proto"),
 )
 DOCSTRING = '"""Generated from proto/ by hack/stubs.py."""\n'
 

@@ -1,4 +1,4 @@
-"""One gRPC call to a plugin's unix socket, on a connection of its own.
+"""One gRPC call to a plugin's unix socket, or one stream from it, on a connection of its own.
 
 Calls are rare, and a driver is replaced by a new process at the same path: a connection that is kept would only have
 to be mended. A failure is a DriverError in the words of the gRPC status, as kubelets show it.
@@ -7,7 +7,7 @@ to be mended. A failure is a DriverError in the words of the gRPC status, as kub
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Final, TypeVar
 
 import grpc
@@ -20,6 +20,7 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 Method = Callable[[grpc.aio.Channel], grpc.aio.UnaryUnaryMultiCallable[Request, Response]]
 """Of a channel the call that is to be made on it."""
+StreamMethod = Callable[[grpc.aio.Channel], grpc.aio.UnaryStreamMultiCallable[Request, Response]]
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -50,11 +51,28 @@ async def call(socket_path: str, method: Method[Request, Response], request: Req
         try:
             return await method(channel)(request, timeout=deadline_s)
         except grpc.aio.AioRpcError as error:
-            code = error.code()
-            details = " ".join((error.details() or "").split())
-            raise DriverError(
-                f"rpc error: code = {go_name(code)} desc = {details}", final=code not in _UNCERTAIN, code=code.name
-            ) from error
+            raise _driver_error(error) from error
+
+
+async def stream(
+    socket_path: str, method: StreamMethod[Request, Response], request: Request
+) -> AsyncGenerator[Response, None]:
+    """What comes, for as long as the plugin sends. Raises DriverError where it breaks off."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    async with grpc.aio.insecure_channel(f"unix://{socket_path}", options=_OPTIONS) as channel:
+        try:
+            async for message in method(channel)(request):
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise _driver_error(error) from error
+
+
+def _driver_error(error: grpc.aio.AioRpcError) -> DriverError:
+    code = error.code()
+    details = " ".join((error.details() or "").split())
+    return DriverError(
+        f"rpc error: code = {go_name(code)} desc = {details}", final=code not in _UNCERTAIN, code=code.name
+    )
 
 
 def go_name(code: grpc.StatusCode) -> str:

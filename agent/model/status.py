@@ -73,6 +73,17 @@ class ContainerUser(K8sStruct, frozen=True):
     linux: LinuxContainerUser | None = None
 
 
+class ResourceHealth(K8sStruct, frozen=True):
+    resourceID: str
+    health: str = ""
+    """Healthy, Unhealthy or Unknown."""
+
+
+class ResourceStatus(K8sStruct, frozen=True):
+    name: str
+    resources: tuple[ResourceHealth, ...] = ()
+
+
 class ContainerStatus(K8sStruct, frozen=True):
     name: str
     state: State
@@ -87,6 +98,8 @@ class ContainerStatus(K8sStruct, frozen=True):
     resources: ResourceRequirements | None = None
     volumeMounts: tuple[VolumeMountStatus, ...] = ()
     user: ContainerUser | None = None
+    allocatedResourcesStatus: tuple[ResourceStatus, ...] = ()
+    """The health of its devices."""
 
 
 class IP(K8sStruct, frozen=True):

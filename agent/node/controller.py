@@ -8,7 +8,7 @@ taints, capacities of others and conditions of others are left alone. Nothing he
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +62,7 @@ class NodeController:
         on_registered: Callable[[], None] | None = None,
         record_trouble: Callable[[], str] = str,
         going_down: Callable[[], str] = str,
+        devices: Callable[[], Mapping[str, tuple[int, int]]] = dict,
         seen: Callable[[Json], None] | None = None,
         read_machine: Callable[[Path], MachineFacts] = read_facts,
         pressure: Callable[[], Pressure] = Pressure,
@@ -78,6 +79,7 @@ class NodeController:
         self._on_registered = on_registered
         self._record_trouble = record_trouble
         self._going_down = going_down
+        self._devices = devices
         self._seen = seen
         self._read_machine = read_machine
         self._pressure = pressure
@@ -238,6 +240,7 @@ class NodeController:
             going_down=self._going_down(),
             leaving=self._leaving,
             volumes_in_use=self._attached.in_use,
+            devices=self._devices(),
         )
         node = status.node(observed, self._settings, conditions_before, self._clock.wall())
         if self._configure is not None:

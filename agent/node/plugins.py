@@ -1,9 +1,9 @@
-"""CSI drivers on this machine: whoever opens a socket in the registration folder is asked, told of and known here.
+"""Plugins on this machine: whoever opens a socket in the registration folder is asked, told of and known here.
 
-In: the folder `plugins_registry` below the root folder, and the Node once it is registered. Out: the drivers by name
-for the pods' volumes, the CSINode object, and an answer to each plugin. A plugin whose socket goes is forgotten; one
-that comes again is asked again, and so is every one after a restart of the agent. Nothing of gRPC's stubs is loaded
-before the first socket appears.
+In: the folder `plugins_registry` below the root folder, and the Node once it is registered. Out: the CSI drivers by
+name for the pods' volumes, the CSINode object, device plugins handed on, and an answer to each. A plugin whose socket
+goes is forgotten; one that comes again is asked again, and so is every one after a restart of the agent. Nothing of
+gRPC's stubs is loaded before the first socket appears.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from loguru import logger
 from agent.errors import EdgeletError, Permanent
 from agent.model.csi import CSI_PLUGIN, DriverError, PluginInfo
 from agent.node.csi_node import CsiNode
+from agent.node.device_plugins import DEVICE_TYPE, DevicePlugins
 from agent.pods.folder_watch import FolderWatch
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ FIRST_RETRY_S: Final = 0.5
 LAST_RETRY_S: Final = 60.0
 CSI_TYPE: Final = "CSIPlugin"
 _NOT_YET: Final = {
-    "DevicePlugin": "device plugins are not supported by this node",
+    DEVICE_TYPE: "device plugins are not supported by this node's provider",
     "DRAPlugin": "dynamic resource allocation is not supported by this node",
 }
 _VERSION: Final = re.compile(r"v?(\d+)(\.\d+)*")
@@ -47,14 +48,17 @@ class _Seen:
     task: asyncio.Task[None]
     driver: str = ""
     """The driver that it registered; empty: none (yet)."""
+    resource: str = ""
+    """What it gives, where it is a device plugin."""
 
 
 class Plugins:
     """`run` is its one task; the other methods may be called from anywhere on the loop."""
 
-    def __init__(self, root_dir: Path, csi_node: CsiNode) -> None:
+    def __init__(self, root_dir: Path, csi_node: CsiNode, devices: DevicePlugins | None = None) -> None:
         self._folder = root_dir / FOLDER
         self._csi_node = csi_node
+        self._devices = devices
         self._seen: dict[Path, _Seen] = {}
         self._drivers: dict[str, DriverClient] = {}
         self._listeners: list[Callable[[], None]] = []
@@ -133,6 +137,10 @@ class Plugins:
 
         info = await registrar.get_info(str(path))
         try:
+            if info.type == DEVICE_TYPE and self._devices is not None:
+                self._devices.validate(path, info)
+                await self._take_devices(path, info, self._devices)
+                return
             self._check(path, info)
         except Permanent as refusal:
             await registrar.notify(str(path), str(refusal))
@@ -152,6 +160,17 @@ class Plugins:
             raise
         await registrar.notify(str(path))
         logger.info("CSI driver {} is registered, node id {}", info.name, node.node_id)
+
+    async def _take_devices(self, path: Path, info: PluginInfo, devices: DevicePlugins) -> None:
+        from agent.csi import registrar
+
+        try:
+            await devices.connect(info.name, info.endpoint or str(path))
+        except DriverError as error:
+            await registrar.notify(str(path), f"RegisterPlugin error -- plugin registration failed with err: {error}")
+            raise
+        self._seen[path].resource = info.name
+        await registrar.notify(str(path))
 
     def _know(self, path: Path, client: DriverClient) -> None:
         new = client.name not in self._drivers
@@ -185,6 +204,8 @@ class Plugins:
             )
 
     async def _forget(self, path: Path, seen: _Seen) -> None:
+        if seen.resource and self._devices is not None:
+            self._devices.leave(seen.resource)
         if not seen.driver:
             return
         del self._drivers[seen.driver]

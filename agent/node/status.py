@@ -8,7 +8,7 @@ Field names, condition types and reasons are the kubelet's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
 from typing import Any
@@ -65,6 +65,8 @@ class Observed:
     """Why the agent is about to stop; empty while it is not."""
     volumes_in_use: tuple[str, ...] | None = None
     """None: not known yet, and left as the Node has it."""
+    devices: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Of device plugins, by resource: how many there are, and how many of them are healthy."""
 
 
 def node(observed: Observed, settings: Settings, conditions_before: list[Json], now_s: float) -> Json:
@@ -99,8 +101,8 @@ def labels(facts: MachineFacts, settings: Settings) -> dict[str, str]:
 def status(observed: Observed, settings: Settings, conditions_before: list[Json], now_s: float) -> Json:
     facts = observed.facts
     built: Json = {
-        "capacity": capacity(facts, settings),
-        "allocatable": allocatable(facts, settings),
+        "capacity": capacity(facts, settings) | {name: str(all_) for name, (all_, _) in observed.devices.items()},
+        "allocatable": allocatable(facts, settings) | {name: str(good) for name, (_, good) in observed.devices.items()},
         "conditions": conditions(observed, conditions_before, now_s),
         "addresses": [
             *({"type": "InternalIP", "address": address} for address in node_ips(facts, settings)),
@@ -232,9 +234,9 @@ def disturbed(wanted: Json, known: Json) -> bool:
         found = _find(known.get("conditions") or [], condition["type"])
         if any(found.get(name) != condition[name] for name in ("status", "reason", "message")):
             return True
-    for field in ("capacity", "allocatable"):
-        found = known.get(field) or {}
-        if any(name not in found or not _equal(amount, found[name]) for name, amount in wanted[field].items()):
+    for part in ("capacity", "allocatable"):
+        found = known.get(part) or {}
+        if any(name not in found or not _equal(amount, found[name]) for name, amount in wanted[part].items()):
             return True
     return list(wanted["addresses"]) != (known.get("addresses") or [])
 
@@ -251,11 +253,11 @@ def status_patch(wanted: Json, known: Json) -> Json:
     """The strategic merge that turns the known status into the wanted one and leaves what is others' alone."""
     # Addresses merge by type, which two of one type would break: they are replaced as a whole.
     patch = wanted | {"addresses": [*wanted["addresses"], {"$patch": "replace"}]}
-    for field in ("capacity", "allocatable"):
+    for part in ("capacity", "allocatable"):
         stale = {
-            name: None for name in known.get(field) or {} if name.startswith("hugepages-") and name not in wanted[field]
+            name: None for name in known.get(part) or {} if name.startswith("hugepages-") and name not in wanted[part]
         }
-        patch[field] = wanted[field] | stale
+        patch[part] = wanted[part] | stale
     return {"status": patch}
 
 

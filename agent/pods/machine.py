@@ -14,6 +14,7 @@ from pathlib import Path
 from agent.clock import SystemClock, age_by_wall
 from agent.pods.admission.gate import Gate
 from agent.pods.cgroup_tree import CgroupTree
+from agent.pods.devices.devices import Devices
 from agent.pods.downward import NodeContext
 from agent.pods.hooks import Hooks
 from agent.pods.knowledge import USUAL_RETENTION, Retention
@@ -58,6 +59,8 @@ class Machine:
     retention: Retention = USUAL_RETENTION
     plugins: CredentialSources | None = None
     """Programs that give credentials for images; None: there are none."""
+    devices: Devices | None = None
+    """Of device plugins; None: this node takes none."""
     resolv_conf: Path | None = None
     """The node's, which changes with its network; None: `translate` has all there is to know."""
     monotonic: Callable[[], float] = time.monotonic

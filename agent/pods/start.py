@@ -21,6 +21,7 @@ from agent.model.objects import ObjectReference
 from agent.model.observed import ObservedPod, ObservedSandbox
 from agent.pods.addresses import pod_addresses
 from agent.pods.backoff import raised, ready_at
+from agent.pods.devices.given import given_devices
 from agent.pods.downward import NodeContext
 from agent.pods.env import build_env
 from agent.pods.env_files import EnvFiles, read_env_files
@@ -149,12 +150,14 @@ class ContainerStarter:
             state.referenced = await self._fetch()
         image = await ensure_image(machine, state, container, about, config)
         images = await image_mounts(machine, state, container, config)
+        devices = await given_devices(machine, state.pod, container)
         node = self._node(sandbox)
         env_files = await self._env_files(container)
         env = build_env(state.pod, container, state.referenced, node, env_files)
         self._notice(env.notices, about)
         try:
-            files = replace(await self._files(container, dict(env.env), sandbox), images=images)
+            known = {**devices.env, **dict(env.env)}
+            files = replace(await self._files(container, known, sandbox), images=images, devices=devices)
         except Retryable as error:
             raise Permanent("CreateContainerConfigError", str(error)) from error
         request = translate.container_config(

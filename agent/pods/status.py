@@ -6,21 +6,22 @@ the wall clock. Out: a PodStatus, as the kubelet would write it. No I/O.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
 from agent.model.container import Container
 from agent.model.observed import ContainerState, ObservedContainer, ObservedPod
 from agent.model.pod import Pod
-from agent.model.status import IP, ContainerStatus, Phase, PodStatus, timestamp
+from agent.model.status import IP, ContainerStatus, Phase, PodStatus, ResourceStatus, timestamp
 from agent.pods.addresses import pod_addresses
 from agent.pods.conditions import conditions
 from agent.pods.container_status import container_statuses
 from agent.pods.knowledge import Knowledge, StopCause
 from agent.pods.qos import qos_class
 from agent.pods.restart import causes_of_restart, runs_again
+from agent.pods.status_details import with_devices
 from agent.pods.status_resources import pod_resources
 from agent.pods.unseen_ends import with_unseen_ends
 
@@ -36,6 +37,8 @@ class StatusContext:
     """Monotonic seconds, the base of `Knowledge`."""
     recursive_read_only: bool = False
     """The runtime can mount so."""
+    devices: Mapping[str, tuple[ResourceStatus, ...]] = field(default_factory=dict)
+    """By container: the health of its devices."""
 
 
 def pod_status(
@@ -51,6 +54,7 @@ def pod_status(
         finished=is_finished(pod, observed, knows),
         recursive_read_only=context.recursive_read_only,
     )
+    mains = with_devices(mains, context.devices, previous)
     phase = _phase(pod, observed, knows, inits, mains, previous)
     # One that was never admitted has no container to say anything of.
     ended = knows.stop is not None and (knows.stop.cause is StopCause.DELETED or observed.sandbox is not None)

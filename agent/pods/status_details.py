@@ -6,10 +6,21 @@ No I/O. A running container keeps what it was made with: a spec that was resized
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import msgspec
+
 from agent.model.container import Container, ResourceRequirements
 from agent.model.meta import Quantity
 from agent.model.observed import ObservedContainer
-from agent.model.status import ContainerStatus, ContainerUser, LinuxContainerUser, VolumeMountStatus
+from agent.model.status import (
+    ContainerStatus,
+    ContainerUser,
+    LinuxContainerUser,
+    PodStatus,
+    ResourceStatus,
+    VolumeMountStatus,
+)
 from agent.pods.pod_totals import effective_requests
 
 
@@ -36,6 +47,17 @@ def volume_mounts(spec: Container, *, recursive_read_only: bool) -> tuple[Volume
         )
         for mount in spec.volumeMounts
     )
+
+
+def with_devices(
+    statuses: tuple[ContainerStatus, ...], devices: Mapping[str, tuple[ResourceStatus, ...]], before: PodStatus | None
+) -> tuple[ContainerStatus, ...]:
+    """With the health of each container's devices; once they are given back, as it was told last."""
+    told = {one.name: one.allocatedResourcesStatus for one in before.containerStatuses} if before else {}
+    found = {**{name: health for name, health in told.items() if health}, **devices}
+    if not found:
+        return statuses
+    return tuple(msgspec.structs.replace(one, allocatedResourcesStatus=found.get(one.name, ())) for one in statuses)
 
 
 def user(container: ObservedContainer) -> ContainerUser | None:

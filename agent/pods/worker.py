@@ -152,16 +152,20 @@ class PodWorker:
         self._state.volume_failure = None
         if self._state.pod_failure is not None:
             self._state.pod_failure = replace(self._state.pod_failure, retry_at=-math.inf)
-        for name, failure in self._state.failures.items():
-            if failure.reason == "CreateContainerConfigError":
-                self._state.failures[name] = replace(failure, retry_at=-math.inf)
-        self._wake.set()
+        self.devices_changed()
 
     def driver_came(self) -> None:
         """A driver of volumes is there: what failed without it may work now."""
         if self._state.volume_failure is not None:
             self._state.volume_failure = None
             self._wake.set()
+
+    def devices_changed(self) -> None:
+        """What a container is made with may be there now, or is in another state."""
+        for name, failure in self._state.failures.items():
+            if failure.reason == "CreateContainerConfigError":
+                self._state.failures[name] = replace(failure, retry_at=-math.inf)
+        self._wake.set()
 
     def update(self, record: PodRecord) -> None:
         """The desired pod changed."""
@@ -313,6 +317,7 @@ class PodWorker:
             machine.wall(),
             machine.monotonic(),
             recursive_read_only=machine.translate.recursive_read_only,
+            devices=machine.devices.health(self.record.uid) if machine.devices is not None else {},
         )
         return pod_status(self.record.pod, observed, knows, self._status, context)
 

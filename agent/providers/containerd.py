@@ -7,7 +7,7 @@ sandboxes and containers with our label are ever touched.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -30,6 +30,7 @@ from agent.node.ports import NodeImage, RuntimeHealth
 from agent.pods.admission.gate import Gate, SettledNode, Verdict
 from agent.pods.admission.rules import Offers
 from agent.pods.app_armor import app_armor
+from agent.pods.devices.devices import Devices
 from agent.pods.knowledge import StopCause
 from agent.pods.logfiles import LogFiles
 from agent.pods.logs import logged_container, read_log
@@ -121,6 +122,10 @@ class ContainerdProvider:
 
     def pods_to_end(self) -> ContainerdShutdown:
         return ContainerdShutdown(self._workers, self._gate)
+
+    def use_devices(self, devices: Devices) -> None:
+        devices.listen(self._devices_changed)
+        self._gate.devices = devices
 
     async def create_pod(self, record: PodRecord) -> None:
         await self._open.wait()
@@ -384,6 +389,10 @@ class ContainerdProvider:
     def addresses_changed(self) -> None:
         for worker in self._workers.values():
             worker.wake()
+
+    def _devices_changed(self, uids: Set[str]) -> None:
+        for uid in uids & self._workers.keys():
+            self._workers[uid].devices_changed()
 
     def objects_changed(self, uid: str) -> None:
         """Something that this pod refers to changed."""

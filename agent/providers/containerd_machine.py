@@ -137,6 +137,7 @@ async def build_machine(
             made=Mountpoints(settings.root_dir),
         ),
         gate=gate,
+        devices=gate.devices,
         users=users,
         translate=await translate_context(context, runtime, log_files.pods),
         resolv_conf=settings.resolv_conf,

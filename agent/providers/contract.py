@@ -27,6 +27,7 @@ from agent.node.pressure import NodePressure
 from agent.node.shutdown import PodsToEnd
 from agent.pods.admission.gate import NodeView
 from agent.pods.cgroup_limits import CgroupLimits
+from agent.pods.devices.devices import Devices
 from agent.pods.ports import Attachments, Drivers, Events, Objects, Tokens
 from agent.store.base import Store
 
@@ -176,6 +177,12 @@ class LetsEvict(Protocol):
 class EndsPods(Protocol):
     def pods_to_end(self) -> PodsToEnd:
         """The pods that the agent may end when the machine goes down. Given once, before `run`."""
+
+
+@runtime_checkable
+class UsesDevices(Protocol):
+    def use_devices(self, devices: Devices) -> None:
+        """Device plugins may register on this node; given once, before `run`."""
 
 
 @runtime_checkable

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
 from loguru import logger
 
-from agent.errors import Retryable
+from agent.errors import Permanent, Retryable
 from agent.model.node import NodeFacts
 from agent.model.observed import ObservedPod
 from agent.model.pod import Pod
@@ -23,6 +23,8 @@ from agent.pods.admission.claim import Claim, claim
 from agent.pods.admission.preemption import victims
 from agent.pods.admission.pressure import under_pressure
 from agent.pods.admission.rules import NODE_AFFINITY, Offers, Rejection, judge, resources, too_much
+from agent.pods.devices.allocation import admission_message
+from agent.pods.devices.devices import Devices
 from agent.pods.qos import QosClass
 from agent.pods.resize import DEFERRED, INFEASIBLE
 from agent.store.base import Delete, Put, Store
@@ -116,6 +118,8 @@ class Gate:
         self._closed: Verdict | None = None
         self._opened = asyncio.Event()
         self.offers = Offers()
+        self.devices: Devices | None = None
+        """Of device plugins; None: this node takes none."""
 
     async def load(self, running: Iterable[str], ended: Iterable[str]) -> None:
         """At the start. `running`: the pods that the runtime has, which somebody took; `ended` hold nothing any more.
@@ -128,6 +132,8 @@ class Gate:
                 self._decided[row.key.removeprefix(PREFIX)] = _rows.decode(row.value)
             except msgspec.DecodeError as error:
                 logger.warning("record row {} is no admission and is left alone: {}", row.key, error)
+        if self.devices is not None:
+            await self.devices.load((self._decided.keys() | self._was_here) - self._ended)
 
     async def admit(self, pod: Pod, *, runs: bool) -> Verdict | None:
         """None: run it. `runs`: it is known to have run here, whatever the record says. Raises Retryable."""
@@ -149,6 +155,8 @@ class Gate:
             await self._opened.wait()
         # A manifest waits for no API server.
         node = self._node.facts() if pod.is_static else await self._node.current()
+        if under_pressure(pod, wanted, self._pressure()) is None and (lacking := await self._devices_for(pod)):
+            return await self._reject(pod, Verdict(_UNEXPECTED, lacking))
         against = self._judge(pod, wanted, node)
         if against and all(one.reason == NODE_AFFINITY for one in against):
             # Who changed the Node's labels for this pod may have been quicker than the watch.
@@ -172,6 +180,7 @@ class Gate:
         node = self._node.facts()
         if none_ever := next(too_much(wanted, node), ""):
             return INFEASIBLE, none_ever
+        node = self._without_devices(node)
         others = [one for uid, one in self._held().items() if uid != pod.uid]
         if lacking := next(resources(wanted, node, tuple(others)), None):
             return DEFERRED, lacking.message
@@ -198,6 +207,8 @@ class Gate:
 
     def left(self, uid: str) -> None:
         """The pod has ended: it holds nothing any more, and stays decided."""
+        if self.devices is not None:
+            self.devices.free(uid)
         if uid not in self._ended:
             self._ended.add(uid)
             self._room.set()
@@ -245,7 +256,23 @@ class Gate:
     def _judge(self, pod: Pod, wanted: Claim, node: NodeFacts) -> tuple[Rejection, ...]:
         if (against := under_pressure(pod, wanted, self._pressure())) is not None:
             return (against,)
-        return judge(pod, wanted, node, self._held().values(), self.offers)
+        return judge(pod, wanted, self._without_devices(node), self._held().values(), self.offers)
+
+    async def _devices_for(self, pod: Pod) -> str:
+        """Have the pod's devices, before anything else is asked; why it can't: empty where it can. Raises Retryable."""
+        if self.devices is not None:
+            try:
+                await self.devices.allocate(pod)
+            except Permanent as error:
+                return admission_message(str(error))
+        return ""
+
+    def _without_devices(self, node: NodeFacts) -> NodeFacts:
+        """What plugins give is counted where it is given, device by device."""
+        if (devices := self.devices) is None:
+            return node
+        rest = {name: amount for name, amount in node.allocatable.items() if not devices.counts(name)}
+        return replace(node, allocatable=rest)
 
     def _held(self) -> dict[str, Claim]:
         return {u: row.claim for u, row in self._decided.items() if row.claim is not None and u not in self._ended}
@@ -256,6 +283,8 @@ class Gate:
         self._write_soon(pod.uid)
 
     async def _reject(self, pod: Pod, verdict: Verdict) -> Verdict:
+        if self.devices is not None:
+            self.devices.free(pod.uid)
         row = _Row(pod.metadata.namespace, pod.metadata.name, verdict=verdict)
         await self._store.put(PREFIX + pod.uid, msgspec.json.encode(row))
         self._decided[pod.uid] = row

@@ -13,6 +13,7 @@ from pathlib import PurePath
 from agent.cri._generated import api_pb2
 from agent.errors import Permanent
 from agent.model.container import Container
+from agent.model.devices import DeviceSettings
 from agent.model.pod import Pod
 from agent.model.volume import Volume, VolumeMount
 from agent.pods.expansion import expand, references
@@ -62,6 +63,8 @@ class ContainerFiles:
     """The managed /etc/hosts; None: leave the image's."""
     termination_log: PurePath | None = None
     """The file at terminationMessagePath; None: the container has none."""
+    devices: DeviceSettings = field(default_factory=DeviceSettings)
+    """What device plugins gave it."""
 
 
 def container_config(
@@ -79,6 +82,9 @@ def container_config(
     Raises Permanent("CreateContainerConfigError").
     """
     check_non_root(pod, container, image.user)
+    devices = files.devices
+    # What the pod itself says of a variable comes later and counts.
+    env = (*devices.env.items(), *env)
     known = dict(env)
     return api_pb2.ContainerConfig(
         metadata=api_pb2.ContainerMetadata(name=container.name, attempt=attempt),
@@ -89,7 +95,12 @@ def container_config(
         envs=[api_pb2.KeyValue(key=name, value=_bytes(value)) for name, value in env],
         mounts=_mapped(_mounts(pod, container, known, files, context), context),
         labels=identity.container_labels(pod, container, context.node_name),
-        annotations=identity.container_annotations(pod, container, attempt),
+        annotations={**devices.annotations, **identity.container_annotations(pod, container, attempt)},
+        devices=[
+            api_pb2.Device(container_path=one.container_path, host_path=one.host_path, permissions=one.permissions)
+            for one in devices.nodes
+        ],
+        CDI_devices=[api_pb2.CDIDevice(name=name) for name in devices.cdi],
         log_path=identity.container_log_path(container.name, attempt),
         stdin=container.stdin,
         stdin_once=container.stdinOnce,
@@ -132,6 +143,8 @@ def sub_path(mount: VolumeMount, env: Mapping[str, str]) -> str:
 def _mounts(
     pod: Pod, container: Container, env: Mapping[str, str], files: ContainerFiles, context: TranslateContext
 ) -> Iterator[api_pb2.Mount]:
+    for given in files.devices.mounts:
+        yield api_pb2.Mount(container_path=given.container_path, host_path=given.host_path, readonly=given.read_only)
     volumes = {volume.name: volume for volume in pod.spec.volumes}
     for index, mount in enumerate(container.volumeMounts):
         if mount.name not in volumes:

@@ -1,16 +1,18 @@
-"""What proto/ says of CSI and of plugin registration, held against the definitions that drivers are built from."""
+"""What proto/ says of CSI, plugins, devices and pod resources, held against the definitions that others build from."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
+from agent.cri._generated import deviceplugin_pb2, podresources_pb2, registration_pb2
 from tests.integration.cri.test_wire_facts import compiled, download, facts
 
 CSI_MODULE = "github.com/container-storage-interface/spec@v1.9.0"
 KUBELET_MODULE = "k8s.io/kubelet@v0.36.3"
-REGISTRATION = "pkg/apis/pluginregistration/v1"
 
 
 def test_what_is_asked_of_csi_drivers_is_upstream_s(tmp_path: Path) -> None:
@@ -29,11 +31,18 @@ def test_what_is_asked_of_csi_drivers_is_upstream_s(tmp_path: Path) -> None:
     assert services <= mine.keys()
 
 
-def test_what_is_asked_of_registrars_is_upstream_s(tmp_path: Path) -> None:
-    from agent.cri._generated import registration_pb2
-
-    mine = facts(FileDescriptorProto.FromString(registration_pb2.DESCRIPTOR.serialized_pb))
+@pytest.mark.parametrize(
+    ("mine", "folder"),
+    [
+        (registration_pb2.DESCRIPTOR, "pluginregistration/v1"),
+        (deviceplugin_pb2.DESCRIPTOR, "deviceplugin/v1beta1"),
+        (podresources_pb2.DESCRIPTOR, "podresources/v1"),
+    ],
+    ids=["registration", "devices", "pod resources"],
+)
+def test_what_plugins_and_monitoring_speak_is_upstream_s(tmp_path: Path, mine: FileDescriptor, folder: str) -> None:
+    own = facts(FileDescriptorProto.FromString(mine.serialized_pb))
     module = download(KUBELET_MODULE, tmp_path)
-    theirs = facts(compiled(tmp_path / "set", [str(module / REGISTRATION)], ["api.proto"])[0])
+    theirs = facts(compiled(tmp_path / "set", [str(module / "pkg/apis" / folder)], ["api.proto"])[0])
     assert len(theirs) > 10
-    assert mine == theirs
+    assert own == theirs

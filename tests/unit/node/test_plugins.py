@@ -16,13 +16,19 @@ from typing import Any
 import grpc
 import pytest
 
+from agent.config import Settings
 from agent.kube.credentials import Credentials
 from agent.kube.rest import Api
 from agent.model.csi import DriverNode
 from agent.node.csi_node import NODE_ID_ANNOTATION, CsiNode
+from agent.node.device_plugins import DevicePlugins
 from agent.node.plugins import FOLDER, Plugins
+from agent.pods.devices.devices import Devices
 from tests.fakes.apiserver import FakeApiServer, running_api_server
+from tests.fakes.clock import FakeClock
 from tests.fakes.csi import TOPOLOGY, FakeDriver, driving
+from tests.fakes.device_plugin import RESOURCE, FakeDevicePlugin, serving
+from tests.fakes.store import MemoryStore
 from tests.fakes.waiting import PATIENCE_S
 
 STORAGE = "/apis/storage.k8s.io/v1"
@@ -194,7 +200,7 @@ async def test_pods_may_use_a_driver_before_the_api_server_knows_of_it(lab: Lab)
     ("change", "said"),
     [
         ({"type": "DevicePlugin"}, "no handler registered for plugin type: DevicePlugin"),
-        ({"type": "DevicePlugin"}, "device plugins are not supported by this node"),
+        ({"type": "DevicePlugin"}, "device plugins are not supported by this node's provider"),
         ({"type": "Unheard"}, "no handler registered for plugin type: Unheard"),
         ({"versions": ["2.0", "0.3"]}, "None of the versions specified ['2.0', '0.3'] are supported"),
         ({"versions": []}, "None of the versions"),
@@ -254,3 +260,24 @@ def test_an_agent_without_plugins_does_not_load_what_speaks_to_them() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert answer.stdout.strip() == "[]"
+
+
+async def test_a_device_plugin_that_opens_a_socket_is_handed_on_and_goes_with_it(lab: Lab) -> None:
+    devices = Devices(MemoryStore(), FakeClock(), "boot-1", lambda: None)
+    handed = DevicePlugins(Settings("edge-1", root_dir=lab.root), devices)
+    lab.plugins = Plugins(lab.root, CsiNode(lab.api, "edge-1", lambda: ""), handed)
+    plugin = FakeDevicePlugin("a", "b")
+    task = asyncio.create_task(handed.run())
+    async with lab.running(registered=False):
+        async with serving(plugin, lab.registry / "widgets-reg.sock"):
+            await lab.until(lambda: plugin.told)
+            assert [(status.plugin_registered, status.error) for status in plugin.told] == [(True, "")]
+            await lab.until(lambda: devices.offered() == {RESOURCE: (2, 2)})
+        await lab.until(lambda: devices.offered() == {RESOURCE: (2, 0)})
+        plugin.told.clear()
+        plugin.versions = ["v1alpha1"]
+        async with serving(plugin, lab.registry / "widgets-reg.sock"):
+            await lab.until(lambda: plugin.told)
+            assert "v1beta1, is not among plugin supported versions [v1alpha1]" in plugin.told[0].error
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

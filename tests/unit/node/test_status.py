@@ -40,6 +40,18 @@ def test_what_must_stay_free_and_huge_pages_cannot_be_allocated() -> None:
     assert (found["cpu"], found["pods"], found["hugepages-2Mi"]) == ("4", "110", "1073741824")
 
 
+def test_devices_of_plugins_are_counted_and_only_healthy_ones_can_be_had() -> None:
+    built = status.status(
+        replace(SEEN, devices={"example.com/widget": (3, 2), "example.com/gone": (0, 0)}), SETTINGS, [], NOW
+    )
+    assert (built["capacity"]["example.com/widget"], built["allocatable"]["example.com/widget"]) == ("3", "2")
+    assert (built["capacity"]["example.com/gone"], built["allocatable"]["example.com/gone"]) == ("0", "0")
+    known = json.loads(json.dumps(built))
+    assert not status.disturbed(built, known)
+    known["allocatable"]["example.com/widget"] = "3"
+    assert status.disturbed(built, known)
+
+
 def test_the_node_info_describes_system_and_runtime() -> None:
     info = status.status(SEEN, SETTINGS, [], NOW)["nodeInfo"]
     assert info["containerRuntimeVersion"] == "containerd://2.1.4"

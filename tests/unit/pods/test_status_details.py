@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from agent.model.pod import Pod
-from agent.model.status import ContainerStatus, PodStatus
+from agent.model.status import ContainerStatus, PodStatus, ResourceHealth, ResourceStatus
 from agent.pods.knowledge import Knowledge
 from agent.pods.status import StatusContext, pod_status
 from tests.unit.pods.observations import container, exited, observed, sandbox
@@ -110,3 +110,13 @@ def test_the_first_process_user_is_told_where_the_runtime_tells_it(
     user: tuple[int, int, tuple[int, ...]] | None, wire: dict[str, Any] | None
 ) -> None:
     assert told(container_pod(), container(user=user))[1].get("user") == wire
+
+
+def test_the_health_of_a_container_s_devices_is_told_and_stays_once_they_are_given_back() -> None:
+    health = {"main": (ResourceStatus("example.com/widget", (ResourceHealth("a", "Unhealthy"),)),)}
+    context = StatusContext(("192.0.2.1",), 1_700_000_100.0, 5000.0, devices=health)
+    status = pod_status(container_pod(), observed(sandbox(), container()), Knowledge(), None, context)
+    expected = [{"name": "example.com/widget", "resources": [{"resourceID": "a", "health": "Unhealthy"}]}]
+    assert msgspec.json.decode(msgspec.json.encode(status.containerStatuses[0]))["allocatedResourcesStatus"] == expected
+    assert told(container_pod(), exited(), before=status)[1]["allocatedResourcesStatus"] == expected
+    assert "allocatedResourcesStatus" not in told(container_pod(), container())[1]

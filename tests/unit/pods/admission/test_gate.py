@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 
 from agent.errors import Retryable
+from agent.model.devices import NO_OPTIONS, Device, DeviceSettings
 from agent.model.node import NodeFacts
 from agent.model.pod import Pod
 from agent.pods.admission.gate import Gate, Verdict
+from agent.pods.devices.devices import Devices
+from tests.fakes.clock import FakeClock
 from tests.fakes.store import MemoryStore
 from tests.fakes.waiting import PATIENCE_S
 from tests.unit.pods.pods import make_pod
 
+WIDGET = "example.com/widget"
 ROOM = {"cpu": "1", "memory": "1Gi", "pods": "10"}
 
 
@@ -247,3 +251,82 @@ async def test_a_node_that_goes_down_rejects_new_pods_keeps_those_it_has_and_let
         assert await waiting is None
         assert await reason(gate, pod("b")) == "NodeShutdown"
         assert await reason(gate, pod("d")) == ""
+
+
+# ---------------------------------------------------------------- devices of plugins
+
+
+class Plugin:
+    """It gives whatever it has."""
+
+    async def prefer(self, available: tuple[str, ...], must_include: tuple[str, ...], size: int) -> tuple[str, ...]:
+        return ()
+
+    async def allocate(self, ids: tuple[str, ...]) -> DeviceSettings:
+        return DeviceSettings()
+
+    async def pre_start(self, ids: tuple[str, ...]) -> None:
+        return
+
+
+def widget_pod(uid: str, cpu: str = "0") -> Pod:
+    asked = {"requests": {"cpu": cpu, WIDGET: 1}, "limits": {WIDGET: 1}}
+    return make_pod({"uid": uid, "name": uid}, containers=[{"name": "main", "image": "i", "resources": asked}])
+
+
+def devices(store: MemoryStore, *ids: str) -> Devices:
+    made, plugin = Devices(store, FakeClock(), "boot-1", lambda: None), Plugin()
+    made.connected(WIDGET, plugin, NO_OPTIONS)
+    made.told(WIDGET, plugin, [Device(one) for one in ids])
+    return made
+
+
+async def test_who_finds_no_device_is_rejected_in_the_kubelet_s_words() -> None:
+    lab = Lab()
+    # What the API server's Node says of them is a moment old, and does not count.
+    lab.node.seen = NodeFacts("node-1", allocatable={**ROOM, WIDGET: "5"})
+    async with lab.agent() as gate:
+        gate.devices = devices(lab.store, "a", "b")
+        for uid in ("p", "q"):
+            assert await reason(gate, widget_pod(uid)) == ""
+        verdict = await gate.admit(widget_pod("r"), runs=False)
+        assert verdict == Verdict(
+            "UnexpectedAdmissionError",
+            f"Allocate failed due to requested number of devices unavailable for {WIDGET}. Requested: 1, "
+            "Available: 0, which is unexpected",
+        )
+        gate.left("p")
+        assert await reason(gate, widget_pod("s")) == ""
+
+
+async def test_a_node_s_count_that_lags_behind_rejects_nobody_who_has_a_device() -> None:
+    lab = Lab()
+    lab.node.seen = NodeFacts("node-1", allocatable={**ROOM, WIDGET: "0"})
+    async with lab.agent() as gate:
+        gate.devices = devices(lab.store, "a")
+        assert await reason(gate, widget_pod("p")) == ""
+
+
+async def test_a_pod_that_is_rejected_for_something_else_leaves_its_devices_to_others() -> None:
+    lab = Lab()
+    async with lab.agent() as gate:
+        gate.devices = devices(lab.store, "a")
+        assert await reason(gate, widget_pod("p", cpu="99")) == "OutOfcpu"
+        assert await reason(gate, widget_pod("q")) == ""
+
+
+async def test_devices_of_pods_that_are_still_here_are_theirs_after_a_restart() -> None:
+    lab = Lab()
+    async with lab.agent() as gate:
+        gate.devices = devices(lab.store, "a", "b")
+        for uid in ("p", "q"):
+            assert await reason(gate, widget_pod(uid)) == ""
+        await lab.written(4)
+    after = devices(lab.store, "a", "b")
+    gate = Gate(lab.store, lab.node, lab._preempt)
+    gate.devices = after
+    await gate.load(running=(), ended=("q",))
+    assert after.grants("p") != ()
+    assert after.grants("q") == ()
+    assert await reason(gate, widget_pod("r")) == ""
+    assert await reason(gate, widget_pod("s")) == "UnexpectedAdmissionError"

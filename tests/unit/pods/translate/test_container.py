@@ -6,6 +6,7 @@ import pytest
 
 from agent.cri._generated import api_pb2
 from agent.errors import Permanent
+from agent.model.devices import DeviceMount, DeviceNode, DeviceSettings
 from agent.model.volume import VolumeMount
 from agent.pods.translate.container import ContainerFiles, Image, container_config, sub_path
 from agent.pods.translate.context import TranslateContext
@@ -197,3 +198,35 @@ def test_only_sub_path_expr_is_expanded(fields: dict[str, str], expected: str) -
 def test_a_sub_path_without_value_or_out_of_its_volume_is_a_config_error(fields: dict[str, str], message: str) -> None:
     with pytest.raises(Permanent, match=message):
         sub_path(VolumeMount(name="v", mountPath="/m", **fields), {"EMPTY": "", "UP": ".."})  # type: ignore[arg-type]
+
+
+def test_what_device_plugins_gave_comes_before_the_pod_s_own() -> None:
+    given = DeviceSettings(
+        env={"WIDGETS": "a", "OWN": "the plugin's"},
+        mounts=(DeviceMount("/opt/lib", "/usr/lib/widgets", read_only=True),),
+        nodes=(DeviceNode("/dev/widget0", "/dev/w17", "rw"),),
+        annotations={"widgets": "a", "io.kubernetes.container.restartCount": "99"},
+        cdi=("example.com/widget=a",),
+    )
+    data = {"name": "data", "mountPath": "/data"}
+    found = config(
+        env=(("OWN", "the pod's"),),
+        files=replace(FILES, devices=given),
+        volumeMounts=[data],
+        command=["use", "$(WIDGETS)", "$(OWN)"],
+    )
+    assert [(one.key, one.value) for one in found.envs] == [
+        ("WIDGETS", b"a"),
+        ("OWN", b"the plugin's"),
+        ("OWN", b"the pod's"),
+    ]
+    assert list(found.command) == ["use", "a", "the pod's"]
+    assert list(found.devices) == [
+        api_pb2.Device(container_path="/dev/widget0", host_path="/dev/w17", permissions="rw")
+    ]
+    library, *others = found.mounts
+    assert library == api_pb2.Mount(container_path="/opt/lib", host_path="/usr/lib/widgets", readonly=True)
+    assert others[0].container_path == "/data"
+    assert found.annotations["widgets"] == "a"
+    assert found.annotations["io.kubernetes.container.restartCount"] == "0"
+    assert [one.name for one in found.CDI_devices] == ["example.com/widget=a"]

@@ -1,0 +1,1 @@
+"""Devices of device plugins: who has which, and what a container gets with its own."""
