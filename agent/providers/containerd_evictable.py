@@ -55,7 +55,7 @@ class ContainerdEvictable:
         workers: Mapping[str, PodWorker],
         gate: Gate,
         parts: Callable[[], RuntimeParts | None],
-        reclaimer: Reclaimer | None = None,
+        reclaimer: Reclaimer,
     ) -> None:
         """`parts` gives None until the runtime has answered once."""
         self._settings = settings
@@ -144,8 +144,7 @@ class ContainerdEvictable:
         return worker is None or worker.is_down
 
     async def reclaim(self) -> None:
-        if self._reclaimer is not None:
-            await self._reclaimer.reclaim()
+        await self._reclaimer.reclaim()
 
     async def _written(self, parts: RuntimeParts, uid: str) -> dict[str, int]:
         """By container's name; those that the runtime knows nothing of are missing."""

@@ -216,7 +216,9 @@ class FakeRuntime(
         await self._enter("ContainerStats", request, context)
         container = await self._container(request.container_id, context)
         usage = pb.UInt64Value(value=container.memory_used)
-        return pb.ContainerStatsResponse(stats=pb.ContainerStats(memory=pb.MemoryUsage(usage_bytes=usage)))
+        layer = pb.FilesystemUsage(used_bytes=pb.UInt64Value(value=container.written))
+        stats = pb.ContainerStats(memory=pb.MemoryUsage(usage_bytes=usage), writable_layer=layer)
+        return pb.ContainerStatsResponse(stats=stats)
 
     async def ReopenContainerLog(
         self, request: pb.ReopenContainerLogRequest, context: Context

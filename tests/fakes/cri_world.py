@@ -50,6 +50,7 @@ class FakeContainer:
     message: str = ""
     resources: pb.LinuxContainerResources | None = None
     memory_used: int = 0
+    written: int = 0
     ended: Callable[[], None] = lambda: None
     """Called at its end: whoever stops it waits no longer."""
 

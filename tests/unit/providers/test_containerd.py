@@ -64,7 +64,7 @@ class Node:
                 objects=self.objects,
                 tokens=FakeTokens(self.time),
                 events=self.events,
-                facts=MachineFacts(1 << 30, {"cpu": "2", "memory": "1Gi", "pods": "110"}),
+                facts=MachineFacts(1 << 30, {"cpu": "2", "memory": "1Gi", "ephemeral-storage": "10Gi", "pods": "110"}),
                 node_ips=("10.0.0.1",),
                 health_changed=self._health_changed,
             )
