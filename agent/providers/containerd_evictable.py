@@ -30,13 +30,16 @@ from agent.pods.machine import Machine
 from agent.pods.worker import PodWorker
 
 if TYPE_CHECKING:  # a node that never runs short need not hold the code
-    from agent.stats.figures import PodFigures
+    from agent.stats.figures import PodFigures, Subject, Taken
     from agent.stats.reader import Reader
     from agent.stats.storage import LocalStorage, StorageReader
 
 ASK_S = 60.0
 """Where images are changes with the runtime's configuration only."""
 RUNTIME_S = 10.0
+SHORTLY_S = 2.0
+RANK_S = 30.0
+"""What pods have on disk is counted for so long, before one of them has to go: a full disk does not wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +81,14 @@ class ContainerdEvictable:
         parts = self._parts()
         if parts is None or (self._asked_at is not None and now - self._asked_at < ASK_S):
             return self._image_dir
+        # Also where it does not answer: memory, which nobody but the kernel is asked for, waits behind this.
+        self._asked_at = now
         try:
-            async with asyncio.timeout(RUNTIME_S):
+            async with asyncio.timeout(SHORTLY_S):
                 found = await parts.images.image_fs_info()
         except (Retryable, Permanent, TimeoutError) as error:
             logger.debug("the runtime does not say where images are: {}", error)
             return self._image_dir
-        self._asked_at = now
         self._image_dir = next((Path(one.fs_id.mountpoint) for one in found.image_filesystems), self._image_dir)
         return self._image_dir
 
@@ -114,8 +118,30 @@ class ContainerdEvictable:
                 for one in stats:
                     layer = one.writable_layer
                     written[one.attributes.id] = Taken(layer.used_bytes.value, layer.inodes_used.value)
-        reading = await asyncio.to_thread(self._reader.read, subjects, depth, written)
-        return {pod.uid: pod for pod in reading.pods}
+        shallow = await asyncio.to_thread(self._reader.read, subjects, min(depth, Depth.DETAILS))
+        found = {pod.uid: pod for pod in shallow.pods}
+        if depth >= Depth.DISKS:
+            await self._count(self._reader, subjects, written, found)
+        return found
+
+    async def _count(
+        self, reader: Reader, subjects: Sequence[Subject], written: Mapping[str, Taken], found: dict[str, PodFigures]
+    ) -> None:
+        """Put what is on disk into the figures; a pod that takes too long to count is taken for a large one."""
+        from agent.stats.reader import Depth
+
+        over = time.monotonic() + RANK_S
+        for subject in subjects:
+            try:
+                async with asyncio.timeout(max(0.0, over - time.monotonic())):
+                    reading = await asyncio.to_thread(reader.read, [subject], Depth.DISKS, written)
+            except TimeoutError:
+                logger.warning("what pod {} has on disk takes too long to count", subject.pod.full_name)
+                found.pop(subject.pod.uid, None)
+                # Its thread goes on and is nobody's any more.
+                self._reader = None
+                return
+            found.update((pod.uid, pod) for pod in reading.pods)
 
     async def storage(self, pods: Sequence[Pod]) -> Mapping[str, LocalStorage]:
         if (parts := self._parts()) is None:

@@ -31,9 +31,9 @@ class FakeClock:
         await woken
 
     @property
-    def sleeping(self) -> bool:
-        """Somebody waits for time to pass."""
-        return bool(self._sleepers)
+    def sleepers(self) -> int:
+        """How many wait for time to pass."""
+        return sum(not woken.done() for _, _, woken in self._sleepers)
 
     async def advance(self, seconds: float) -> None:
         """Let that much time pass, and everything that it wakes run until it waits again."""

@@ -8,7 +8,7 @@ the provider itself. What pods use is read only when one has to go, and what the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from loguru import logger
@@ -56,6 +56,8 @@ class EvictionManager:
         events: Events,
         clock: Clock,
         pods: EvictablePods | None = None,
+        *,
+        alarm: Callable[[Callable[[], None]], MemoryAlarm] = MemoryAlarm,
     ) -> None:
         """Without pods that may be ended the pressure is shown, and nothing else is done."""
         self._thresholds = thresholds(settings)
@@ -67,12 +69,18 @@ class EvictionManager:
         self._pods = pods
         self._node = ObjectReference(kind="Node", name=settings.node_name, uid=settings.node_name)
         self._state = State()
-        self._limits_due = 0.0
         self._wake = asyncio.Event()
-        self._alarm = MemoryAlarm(self._wake.set)
+        self._alarm = alarm(self._wake.set)
 
     async def run(self) -> None:
         """For as long as the agent lives."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch_machine(), name="pressure")
+            if self._pods is not None:
+                # A folder may take minutes to count: the machine is not left alone meanwhile.
+                tasks.create_task(self._watch_limits(self._pods), name="limits on disk")
+
+    async def _watch_machine(self) -> None:
         self._alarm.open()
         try:
             while True:
@@ -126,13 +134,7 @@ class EvictionManager:
                 pids=Condition.PIDS in found.conditions,
             )
         )
-        if self._pods is None:
-            return frozenset()
-        if now >= self._limits_due:
-            self._limits_due = now + LOOK_EVERY_S
-            if evicted := await self._over_limits(self._pods):
-                return evicted
-        if not found.reclaim:
+        if self._pods is None or not found.reclaim:
             return frozenset()
         return await self._relieve(self._pods, found.reclaim, seen)
 
@@ -147,20 +149,21 @@ class EvictionManager:
 
     # ------------------------------------------------------------ pods that wrote too much
 
-    async def _over_limits(self, pods: EvictablePods) -> frozenset[str]:
-        limited = [pod for pod in pods.active() if _is_limited(pod)]
-        if not limited:
-            return frozenset()
+    async def _watch_limits(self, pods: EvictablePods) -> None:
+        while True:
+            if limited := [pod for pod in pods.active() if _is_limited(pod)]:
+                await self._end_over_limits(pods, limited)
+            await self._clock.sleep(LOOK_EVERY_S)
+
+    async def _end_over_limits(self, pods: EvictablePods, limited: Sequence[Pod]) -> None:
         own_image_disk = await self._own_image_disk(pods)
         written = await pods.storage(limited)
-        gone = set()
+        still_here = {pod.uid for pod in pods.active()}
         for pod in limited:
-            if (storage := written.get(pod.uid)) is None:
+            if pod.uid not in still_here or (storage := written.get(pod.uid)) is None:
                 continue
-            over = exceeded(pod, storage, own_image_disk=own_image_disk)
-            if over is not None and self._evict(pods, pod, Eviction(over.message, IMMEDIATELY_S), over.limit):
-                gone.add(pod.uid)
-        return frozenset(gone)
+            if (over := exceeded(pod, storage, own_image_disk=own_image_disk)) is not None:
+                self._evict(pods, pod, Eviction(over.message, IMMEDIATELY_S), over.limit)
 
     # ------------------------------------------------------------ a machine that runs short
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
+import pytest
 
 from agent.model.record import PodRecord
 from agent.node.eviction.ports import Eviction
 from agent.node.eviction.signals import Resource
 from agent.pods.cgroups import CgroupDriver, kubepods_path
+from agent.providers import containerd_evictable
+from agent.stats.figures import MachineFigures, Reading, Subject
+from agent.stats.reader import Depth, Reader
 from agent.stats.storage import LocalStorage
 from tests.fakes.skipped_time import with_skipped_time
-from tests.fakes.waiting import eventually
+from tests.fakes.waiting import PATIENCE_S, eventually
+from tests.unit.node.eviction.uses import figures
 from tests.unit.pods.scene import TEST_CGROUPS, record
 from tests.unit.providers.test_containerd import Node, node
 
@@ -101,3 +108,25 @@ async def test_where_images_are_is_asked_once_a_minute(tmp_path: Path) -> None:
 
 def _asked(n: Node) -> int:
     return sum(method == "ImageFsInfo" for method, _ in n.cri.calls)
+
+
+@with_skipped_time
+async def test_a_pod_that_takes_too_long_to_count_is_taken_for_a_large_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = threading.Event()
+
+    def read(_: Reader, subjects: Sequence[Subject], depth: Depth, written: object = None) -> Reading:
+        if depth is Depth.DISKS and subjects[0].pod.uid == "slow":
+            counted.wait(PATIENCE_S)
+        machine = MachineFigures(1, 0, 0, 0, 0, 0, 0, None, None)
+        return Reading(0, None, machine, tuple(figures(one.pod.uid, volume=1 + depth) for one in subjects))
+
+    monkeypatch.setattr(Reader, "read", read)
+    monkeypatch.setattr(containerd_evictable, "RANK_S", 0.5)
+    async with node(tmp_path) as n, n.agent() as provider:
+        for uid in ("quick", "slow", "after"):
+            await n.running(provider, record({"uid": uid, "name": uid}))
+        found = await provider.evictable().figures(Resource.DISK)
+        counted.set()
+        assert {uid: one.volumes[0].disk.used_bytes for uid, one in found.items()} == {"quick": 3, "after": 2}

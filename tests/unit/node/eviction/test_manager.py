@@ -15,6 +15,7 @@ from agent.node.eviction.manager import EvictionManager
 from agent.node.eviction.ports import Eviction
 from agent.node.eviction.reading import SignalReader
 from agent.node.eviction.signals import Observation, Resource, Signal
+from agent.node.eviction.wake import MemoryAlarm
 from agent.node.pressure import NodePressure, Pressure
 from agent.stats.cgroups import Cgroups
 from agent.stats.figures import PodFigures
@@ -111,22 +112,34 @@ class Lab:
     clock: FakeClock
     events: Events = field(default_factory=Events)
     pressure: NodePressure = field(default_factory=NodePressure)
-    looks: int = 0
+    evicts: bool = True
 
     async def later(self, seconds: float) -> None:
         """Pass the time in steps: each look goes through threads, whose end is waited for."""
         for _ in range(int(seconds)):
-            await eventually(lambda: self.clock.sleeping)
+            await eventually(self._at_rest)
             await self.clock.advance(1)
-        await eventually(lambda: self.clock.sleeping)
+        await eventually(self._at_rest)
+
+    def _at_rest(self) -> bool:
+        """Both who watches the machine and who watches the pods' limits wait for time to pass."""
+        return self.clock.sleepers == 1 + self.evicts
 
 
 @asynccontextmanager
 async def lab(folder: Path, settings: Settings = SETTINGS, *, evicts: bool = True) -> AsyncIterator[Lab]:
     machine = Machine(folder)
-    made = Lab(machine, Pods(machine), FakeClock())
+    made = Lab(machine, Pods(machine), FakeClock(), evicts=evicts)
     settings = replace(settings, root_dir=folder)
-    manager = EvictionManager(settings, machine, made.pressure, made.events, made.clock, made.pods if evicts else None)
+    manager = EvictionManager(
+        settings,
+        machine,
+        made.pressure,
+        made.events,
+        made.clock,
+        made.pods if evicts else None,
+        alarm=lambda wake: MemoryAlarm(wake, folder, folder),
+    )
     life = asyncio.create_task(manager.run())
     try:
         yield made
