@@ -3,8 +3,8 @@
 .NOTPARALLEL:
 BIN := .venv/bin
 
-.PHONY: help run cluster test test-unit test-integration lint types proto build bench fleet conformance install uninstall clean
-.PHONY: venv packages binaries
+.PHONY: help run cluster test test-unit test-integration lint types proto build bench fleet reboot record-load conformance
+.PHONY: install uninstall clean venv packages binaries
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,12 @@ bench: venv packages binaries ## compare the agent with a kubelet on this machin
 
 fleet: venv packages binaries ## many agents with simulated pods against one API server (NODES="50 100 200"; as root, about 10 minutes a size)
 	@$(BIN)/python -m hack.fleet $(or $(NODES),50 100 200) $(ARGS)
+
+reboot: venv packages binaries ## start a machine with 50 pods again without its network, against containerd alone (as root, about 6 minutes)
+	@$(BIN)/python -m hack.reboot $(ARGS)
+
+record-load: venv packages ## write 10,000 statuses a minute into a record for ten minutes (ARGS="--behind redis")
+	@$(BIN)/python -m hack.record_load $(ARGS)
 
 conformance: venv packages ## run upstream's NodeConformance suite, compare with a kubelet (AGENT, FOCUS, SKIP, PROCS; as root, 10 to 20 minutes)
 	@hack/packages.sh debootstrap

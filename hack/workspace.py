@@ -57,7 +57,7 @@ class Workspace:
     def _clear(self, keep_logs: bool = False) -> None:
         end_leftovers(self.folder)
         end_shims_and_containers(self.folder)
-        _end_cgroups(self.cgroup)
+        end_cgroups(self.cgroup)
         unmount_below(self.folder)
         for index in range(10):
             if Path("/sys/class/net", self.bridge(index)).exists():
@@ -105,8 +105,8 @@ def _cgroup_folders(name: str) -> list[Path]:
     return [mount / name.strip("/") for mount in _cgroup_mounts() if (mount / name.strip("/")).is_dir()]
 
 
-def _end_cgroups(name: str) -> None:
-    deadline = time.monotonic() + 5
+def end_cgroups(name: str) -> None:
+    deadline = time.monotonic() + 30
     while folders := _cgroup_folders(name):
         for folder in folders:
             nested = sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True)

@@ -14,10 +14,12 @@ import pytest
 import yaml
 
 from hack.control_plane import ControlPlane
+from hack.processes import free_port
 from hack.runtime import Containerd, Generation
-from hack.workspace import unmount_below
-from tests.integration.agent.edge import Edge
-from tests.integration.autonomy.relay import Cut, Relay
+from hack.workspace import Workspace, unmount_below
+from tests.integration.agent.edge import Edge, pod
+from tests.integration.autonomy.local import Local
+from tests.integration.autonomy.relay import Cut, FarEnd, Relay
 from tests.integration.conftest import AgentFactory
 
 
@@ -46,9 +48,17 @@ def one_containerd(runtimes: Callable[[Generation], Containerd]) -> Containerd:
     return runtimes(Generation.DISTRIBUTION)
 
 
+@pytest.fixture(scope="session")
+def far_end(workspace: Workspace) -> Iterator[FarEnd]:
+    """It outlives every agent: what one says to an address that is not there would leave the machine."""
+    made = FarEnd(workspace)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def relay(control_plane: ControlPlane) -> Iterator[Relay]:
-    made = Relay(control_plane.port)
+def relay(far_end: FarEnd, control_plane: ControlPlane) -> Iterator[Relay]:
+    made = Relay(far_end, control_plane.port)
     yield made
     made.close()
 
@@ -59,11 +69,12 @@ def outpost_flags() -> list[str]:
     return []
 
 
-def through(relay_port: int, plane: ControlPlane, node: str) -> Path:
+def through(relay: Relay, plane: ControlPlane, node: str) -> Path:
     """The node's kubeconfig, by way of the relay."""
     direct = plane.node_kubeconfig(node)
     config = yaml.safe_load(direct.read_text())
-    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{relay_port}"
+    # The API server's certificate is not for the relay's address.
+    config["clusters"][0]["cluster"] |= {"server": relay.url, "tls-server-name": "kubernetes"}
     path = direct.with_name(f"relayed-{node}.conf")
     path.touch(mode=0o600)
     path.write_text(yaml.safe_dump(config))
@@ -77,6 +88,11 @@ def manifests(tmp_path: Path) -> Path:
     return folder
 
 
+def put_static(outpost: Outpost, manifests: Path, name: str) -> None:
+    static = pod(name, metadata={"namespace": outpost.namespace})
+    (manifests / f"{name}.yaml").write_text(yaml.safe_dump(static))
+
+
 @pytest.fixture
 def outpost(
     agent: AgentFactory,
@@ -88,5 +104,31 @@ def outpost(
     outpost_flags: list[str],
 ) -> Outpost:
     node = f"outpost-{uuid.uuid4().hex[:6]}"
-    flags = [f"--kubeconfig={through(relay.port, control_plane, node)}", *outpost_flags]
+    flags = [f"--kubeconfig={through(relay, control_plane, node)}", *outpost_flags]
     return Outpost(agent(node, flags=flags, manifests=manifests), one_containerd, control_plane, namespace, relay)
+
+
+@pytest.fixture
+def more_flags() -> list[str]:
+    """A test overrides it by parametrizing."""
+    return []
+
+
+@pytest.fixture
+def local(
+    agent: AgentFactory,
+    one_containerd: Containerd,
+    control_plane: ControlPlane,
+    namespace: str,
+    relay: Relay,
+    more_flags: list[str],
+) -> Iterator[Local]:
+    port, node = free_port(), f"edge-{uuid.uuid4().hex[:6]}"
+    link = through(relay, control_plane, node)
+    made = agent(node, flags=[f"--local-api=127.0.0.1:{port}", f"--kubeconfig={link}", *more_flags])
+    yield Local(Edge(made, one_containerd, control_plane, namespace), port, relay)
+    if not control_plane.api_server.running:
+        # Controllers that were alone for a while take their time: new ones don't.
+        control_plane.controller_manager.kill()
+        control_plane.scheduler.kill()
+        control_plane.reconnect()

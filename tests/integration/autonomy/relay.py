@@ -1,42 +1,93 @@
 """The way from one agent to its API server, which a test can cut in three manners while the control plane lives on.
 
-A TCP relay on loopback in a thread of the test: bytes go both ways until `cut`, and again after `heal`. The agent's
-kubeconfig names the relay; kubectl and the test go to the API server itself.
+A TCP relay in a thread of the test, which listens in a network namespace of its own: bytes go both ways until `cut`,
+and again after `heal`. The agent's kubeconfig names the relay; kubectl and the test go to the API server itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import os
 import socket
 import struct
 import subprocess
-import threading
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
+from pathlib import Path
+from threading import Thread
 from typing import Any
 
-from hack.processes import free_port
+from hack.workspace import Workspace
 
 ABORT = struct.pack("ii", 1, 0)
 """SO_LINGER that closes with a reset."""
+CLONE_NEWNET = 0x40000000
+LAST_BRIDGE = 9
+"""The workspace's, so that it takes away what a killed test leaves."""
+PORT = 6443
 
 
 class Cut(StrEnum):
     REFUSED = "refused"
     """Connections are reset and new ones refused, as by a process that has stopped."""
     DROPPED = "dropped"
-    """Packets vanish, by a rule of the machine's firewall on the relay's port alone."""
+    """Packets vanish in the relay's network namespace."""
     SILENT = "silent"
     """Connections stand and are accepted, and no byte comes through; what was held comes with the healing."""
 
 
+class FarEnd:
+    """A network namespace with one address, at the other end of a cable from this machine."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.name = f"{workspace.name}-far"
+        self._cable = workspace.bridge(LAST_BRIDGE)
+        here = workspace.gateway(LAST_BRIDGE)
+        self.address = here.removesuffix(".1") + ".2"
+        self.close()
+        _ip("netns", "add", self.name)
+        _ip("link", "add", self._cable, "type", "veth", "peer", "name", "far", "netns", self.name)
+        _ip("address", "add", f"{here}/24", "dev", self._cable)
+        _ip("link", "set", self._cable, "up")
+        _ip("-n", self.name, "address", "add", f"{self.address}/24", "dev", "far")
+        _ip("-n", self.name, "link", "set", "far", "up")
+
+    def listen(self, port: int) -> socket.socket:
+        """A socket stays in the namespace that it was made in."""
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(self._listen, port).result()
+
+    def drop(self, everything: bool) -> None:
+        for chain in ("INPUT", "OUTPUT"):
+            policy = ("iptables", "--wait", "--policy", chain, "DROP" if everything else "ACCEPT")
+            _ip("netns", "exec", self.name, *policy)
+
+    def close(self) -> None:
+        """Nothing where there is none. The cable goes with one of its ends."""
+        if Path("/sys/class/net", self._cable).exists():
+            _ip("link", "delete", self._cable)
+        if Path("/run/netns", self.name).exists():
+            _ip("netns", "delete", self.name)
+
+    def _listen(self, port: int) -> socket.socket:
+        libc = ctypes.CDLL(None, use_errno=True)
+        with Path("/run/netns", self.name).open() as namespace:
+            # Of this thread alone, which ends with it.
+            if libc.setns(namespace.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), namespace.name)
+        return socket.create_server((self.address, port))
+
+
 class Relay:
-    def __init__(self, target_port: int) -> None:
-        self.port = free_port()
+    def __init__(self, far: FarEnd, target_port: int) -> None:
+        self._far = far
+        self.url = f"https://{self._far.address}:{PORT}"
         self._target_port = target_port
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread = Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._open = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -53,7 +104,7 @@ class Relay:
             case Cut.SILENT:
                 self._do(self._hold())
             case Cut.DROPPED:
-                self._firewall("--insert")
+                self._far.drop(True)
 
     def heal(self) -> None:
         """Nothing where it is not cut."""
@@ -64,7 +115,7 @@ class Relay:
             case Cut.SILENT:
                 self._do(self._release())
             case Cut.DROPPED:
-                self._firewall("--delete")
+                self._far.drop(False)
 
     def close(self) -> None:
         self.heal()
@@ -76,13 +127,9 @@ class Relay:
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
-    def _firewall(self, change: str) -> None:
-        for side in ("--dport", "--sport"):
-            rule = f"INPUT --in-interface lo --protocol tcp {side} {self.port} --jump DROP"
-            subprocess.run(["iptables", "--wait", change, *rule.split()], check=True, capture_output=True)
-
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        listening = await asyncio.to_thread(self._far.listen, PORT)
+        self._server = await asyncio.start_server(self._serve, sock=listening)
 
     async def _refuse(self) -> None:
         if self._server is not None:
@@ -128,3 +175,7 @@ class Relay:
                 await writer.drain()
             await self._open.wait()
         writer.transport.abort() if writer.is_closing() else writer.close()
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)

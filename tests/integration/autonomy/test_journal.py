@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
+import pytest
+
 from tests.integration.agent.edge import Object, condition, container_ids, is_ready, pod, restarts
 from tests.integration.autonomy.conftest import Outpost
 from tests.integration.autonomy.relay import Cut
@@ -31,12 +33,15 @@ def end(outpost: Outpost, name: str, container_id: str) -> None:
     wait_until(lambda: running(outpost, name) not in ("", container_id))
 
 
-def test_events_and_transitions_of_a_cut_are_told_in_order_with_their_own_times_and_once(outpost: Outpost) -> None:
+@pytest.mark.parametrize("how", list(Cut))
+def test_events_and_transitions_of_a_cut_are_told_in_order_with_their_own_times_and_once(
+    outpost: Outpost, how: Cut
+) -> None:
     outpost.run(pod("busy"), pod("steady"))
     outpost.wait_ready("busy", "steady")
     wait_until(lambda: any(event["reason"] == "Started" for event in told(outpost, "busy")))
     time.sleep(1.1)  # times have whole seconds
-    outpost.cut(Cut.REFUSED)
+    outpost.cut(how)
     cut_at = time.time()
     # What changes before the cut is noticed is told by the newest status alone.
     wait_until(lambda: "does not answer" in outpost.agent_log(), what="the agent knows that it is cut off")

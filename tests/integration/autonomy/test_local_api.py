@@ -1,112 +1,31 @@
-"""The local API on a real node: kubectl with the control plane stopped, and a watching client over cuts."""
+"""The local API on a real node: kubectl with the control plane stopped, callers of the cluster's, pods' own clients."""
 
 from __future__ import annotations
 
 import json
-import random
 import ssl
 import subprocess
-import threading
-import time
 import urllib.error
 import urllib.request
-import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from kubernetes import client, watch
+import yaml
 
 from hack import binaries
-from hack.control_plane import ControlPlane
-from hack.processes import free_port
-from hack.runtime import Containerd
-from tests.integration.agent.edge import Edge, container, pod
-from tests.integration.autonomy.conftest import through
-from tests.integration.autonomy.relay import Cut, Relay
-from tests.integration.conftest import AgentFactory
+from tests.integration.agent.edge import container, pod
+from tests.integration.autonomy.local import Local, service_account_token
+from tests.integration.autonomy.relay import Cut
 from tests.integration.support.waiting import wait_until
 
-CUTS = 10
-RESTARTS = (3, 7)
-"""Cuts in which the API server ends and comes back without its history."""
 SHELL = "echo begun; trap 'exit 0' TERM; while true; do sleep 1 & wait; done"
-
-
-@dataclass(frozen=True)
-class Local:
-    """A node whose local API listens, and what asks it."""
-
-    edge: Edge
-    port: int
-    relay: Relay
-
-    @property
-    def kubeconfig(self) -> Path:
-        return self.edge.agent.root_dir / "local-api.kubeconfig"
-
-    @property
-    def ca(self) -> Path:
-        return self.edge.agent.root_dir / "local-api.crt"
-
-    def kubectl(self, *args: str, check: bool = True) -> str:
-        return self.edge.plane.kubectl(*args, kubeconfig=self.kubeconfig, check=check)
-
-    def request(self, path: str, token: str, method: str = "GET", body: Any = None) -> tuple[int, Any, dict[str, str]]:
-        request = urllib.request.Request(f"https://127.0.0.1:{self.port}{path}", method=method)
-        request.add_header("Authorization", f"Bearer {token}")
-        if body is not None:
-            request.add_header("Content-Type", "application/json")
-            request.data = json.dumps(body).encode()
-        context = ssl.create_default_context(cafile=str(self.ca))
-        try:
-            with urllib.request.urlopen(request, context=context, timeout=30) as answer:
-                return answer.status, json.load(answer), dict(answer.headers)
-        except urllib.error.HTTPError as refusal:
-            return refusal.code, json.load(refusal), dict(refusal.headers)
-
-
-@pytest.fixture
-def more_flags() -> list[str]:
-    """A test overrides it by parametrizing."""
-    return []
-
-
-@pytest.fixture
-def local(
-    agent: AgentFactory,
-    one_containerd: Containerd,
-    control_plane: ControlPlane,
-    namespace: str,
-    relay: Relay,
-    more_flags: list[str],
-) -> Iterator[Local]:
-    port, node = free_port(), f"edge-{uuid.uuid4().hex[:6]}"
-    link = through(relay.port, control_plane, node)
-    made = agent(node, flags=[f"--local-api=127.0.0.1:{port}", f"--kubeconfig={link}", *more_flags])
-    yield Local(Edge(made, one_containerd, control_plane, namespace), port, relay)
-    if not control_plane.api_server.running:
-        # Controllers that were alone for a while take their time: new ones don't.
-        control_plane.controller_manager.kill()
-        control_plane.scheduler.kill()
-        control_plane.reconnect()
-
-
-def service_account_token(local: Local, role: str = "admin") -> str:
-    """Of an account that may do in the namespace what the role says."""
-    edge = local.edge
-    edge.kubectl("create", "serviceaccount", "robot")
-    account = f"--serviceaccount={edge.namespace}:robot"
-    edge.kubectl("create", "rolebinding", "robot", f"--clusterrole={role}", account)
-    return edge.kubectl("create", "token", "robot").strip()
 
 
 def test_kubectl_reads_logs_and_executes_while_the_control_plane_is_stopped(local: Local) -> None:
     edge = local.edge
     edge.run(pod("web", container(SHELL), metadata={"labels": {"app": "web"}}), pod("other"))
     edge.wait_ready("web", "other")
+    command: list[str | Path] = [binaries.find("kubectl"), "--kubeconfig", local.kubeconfig, "-n", edge.namespace]
     edge.plane.cut_off()
 
     wide = local.kubectl("get", "pods", "-A", "-o", "wide").splitlines()
@@ -119,16 +38,25 @@ def test_kubectl_reads_logs_and_executes_while_the_control_plane_is_stopped(loca
     assert "Ready" in local.kubectl("get", "nodes").splitlines()[1].split()
     described = local.kubectl("describe", "pod", "web", "-n", edge.namespace)
     assert "Started" in described.partition("Events:")[2]
-    assert "Conditions:" in local.kubectl("describe", "node", edge.node)
-    yaml = local.kubectl("get", "pod", "web", "-n", edge.namespace, "-o", "yaml")
-    assert "kind: Pod" in yaml
-    assert "podIP: " in yaml
+    node = local.kubectl("describe", "node", edge.node)
+    assert "KubeletReady" in node.partition("Conditions:")[2]
+    assert {"web", "other"} <= {words[1] for line in node.splitlines() if len(words := line.split()) > 5}
+    listed = yaml.safe_load(local.kubectl("get", "pods", "-n", edge.namespace, "-o", "yaml"))
+    assert {one["metadata"]["name"]: one["kind"] for one in listed["items"]} == {"web": "Pod", "other": "Pod"}
+    assert all(one["status"]["podIP"] for one in listed["items"])
+    events = local.kubectl("events", "-n", edge.namespace, "--for=pod/web")
+    assert events.split()[:4] == ["LAST", "SEEN", "TYPE", "REASON"]
+    assert "Container started: main" in events
+    assert f"node/{edge.node}" in local.kubectl("get", "events", "-A")
     assert local.kubectl("logs", "web", "-n", edge.namespace) == "begun\n"
     assert local.kubectl("exec", "web", "-n", edge.namespace, "--", "echo", "here") == "here\n"
-    assert "configmap/kube-root-ca.crt" in local.kubectl("get", "cm", "-n", edge.namespace, "-o", "name")
+    piped = [*command, "exec", "-i", "web", "--", "cat"]
+    assert subprocess.run(piped, input="through\n", capture_output=True, text=True, check=True).stdout == "through\n"
+    assert "configmap/kube-root-ca.crt" in local.kubectl("get", "cm", "-A", "-o", "name")
+    of_cluster = yaml.safe_load(local.kubectl("get", "cm", "kube-root-ca.crt", "-n", edge.namespace, "-o", "yaml"))
+    assert of_cluster["data"]["ca.crt"] == edge.plane.client_ca.read_text()
     assert "secrets" not in local.kubectl("api-resources")
 
-    command: list[str | Path] = [binaries.find("kubectl"), "--kubeconfig", local.kubeconfig, "-n", edge.namespace]
     follower = subprocess.Popen([*command, "logs", "-f", "web"], stdout=subprocess.PIPE, text=True)
     watcher = subprocess.Popen([*command, "get", "pods", "-w"], stdout=subprocess.PIPE, text=True)
     try:
@@ -208,82 +136,3 @@ def test_a_pods_own_client_finds_the_local_api_and_goes_on_while_cut_off(local: 
     assert wait_until(ask, what="its role is known") == (2, False)
     local.relay.cut(Cut.REFUSED)
     assert ask() == (2, True)
-
-
-class Informer:
-    """A list, then its watch for ever, as client libraries keep a cache."""
-
-    def __init__(self, api: client.CoreV1Api, namespace: str) -> None:
-        self.objects: dict[str, Any] = {}
-        self.lists = 0
-        self.over = False
-        self._api = api
-        self._namespace = namespace
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        while not self.over:
-            try:
-                listed = self._api.list_namespaced_config_map(self._namespace, _request_timeout=20)
-                self.lists += 1
-                self.objects = {item.metadata.name: item.metadata.resource_version for item in listed.items}
-                self._follow(listed.metadata.resource_version)
-            except (client.ApiException, OSError, ValueError) as problem:
-                print("informer:", problem)
-                time.sleep(0.2)
-            except Exception as problem:
-                if "urllib3" not in type(problem).__module__:
-                    raise
-                time.sleep(0.2)
-
-    def _follow(self, version: str) -> None:
-        changes = watch.Watch()
-        call = self._api.list_namespaced_config_map
-        for event in changes.stream(call, self._namespace, resource_version=version, timeout_seconds=600):
-            if self.over:
-                return
-            meta = event["object"].metadata
-            if event["type"] == "DELETED":
-                self.objects.pop(meta.name, None)
-            else:
-                self.objects[meta.name] = meta.resource_version
-
-
-@pytest.mark.timeout(240)
-def test_a_clients_cache_over_ten_cuts_ends_equal_to_the_api_server(local: Local) -> None:
-    edge = local.edge
-    token = service_account_token(local)
-    path = f"/api/v1/namespaces/{edge.namespace}/configmaps"
-    wait_until(lambda: local.request(path, token)[0] == 200, what="its role is known")
-    settings = client.Configuration(host=f"https://127.0.0.1:{local.port}")
-    settings.ssl_ca_cert = str(local.ca)
-    settings.api_key = {"authorization": f"Bearer {token}"}
-    informer = Informer(client.CoreV1Api(client.ApiClient(settings)), edge.namespace)
-    chance = random.Random(6)
-    for cut in range(CUTS):
-        maps = [
-            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"m{number}"}, "data": {"cut": str(cut)}}
-            for number in chance.sample(range(8), 4)
-        ]
-        edge.apply(*maps)
-        time.sleep(chance.uniform(0.0, 0.5))
-        if cut in RESTARTS:
-            edge.plane.api_server.kill()
-            edge.plane.reconnect()
-            continue
-        local.relay.cut(chance.choice([Cut.REFUSED, Cut.SILENT]))
-        edge.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"unseen-{cut}"}})
-        edge.kubectl("delete", "configmap", f"m{chance.randrange(8)}", "--ignore-not-found")
-        time.sleep(chance.uniform(0.0, 1.0))
-        local.relay.heal()
-
-    def same() -> bool:
-        there = {
-            item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in edge.get("configmaps")["items"]
-        }
-        return there == informer.objects
-
-    wait_until(same, 30, what="the cache is what the API server has")
-    assert informer.lists <= 2  # the watch went on over the cuts
-    informer.over = True

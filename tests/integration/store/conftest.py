@@ -7,7 +7,7 @@ import pytest
 
 from agent.store.address import parse
 from agent.store.remote import Remote, connect
-from tests.integration.store.servers import MAKERS, Server
+from hack.store_servers import MAKERS, Server
 
 Connect = Callable[..., Awaitable[Remote]]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from agent.store.base import Store
+from hack.store_servers import MAKERS, Server
 from tests.integration.store.conftest import Connect
-from tests.integration.store.servers import MAKERS, Server
 from tests.unit.store.contract import Reopen, StoreContract
 
 

@@ -15,7 +15,7 @@ from agent.store.remote import connect
 from agent.store.seal import Sealer
 from agent.store.sealed import SealedStore
 from agent.store.sqlite import SqliteStore
-from tests.integration.store.servers import MAKERS, PASSWORD, Server
+from hack.store_servers import MAKERS, PASSWORD, Server
 
 SECRET = b"hunter2-hunter2"
 NODE = "edge-moves"

@@ -13,8 +13,8 @@ from agent.store.address import parse
 from agent.store.base import Put
 from agent.store.remote import connect
 from hack.processes import Daemon, free_port
+from hack.store_servers import MAKERS, PASSWORD, Server, redis_program
 from tests.integration.store.conftest import Connect
-from tests.integration.store.servers import MAKERS, PASSWORD, Server, redis_program
 
 EVERY = pytest.mark.parametrize("kind", list(MAKERS))
 SECURE = pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind.endswith("secure")])

@@ -1,39 +1,38 @@
-"""Status writes of a busy node leave the record small and the process as it was."""
+"""Status writes of a busy node leave the record small and the process as it was. For longer: `hack.record_load`."""
 
 from __future__ import annotations
 
-import asyncio
-import random
 from pathlib import Path
 
-from agent.clock import SystemClock
-from agent.config import Settings
-from agent.store.opening import open_record
+import pytest
 
-WRITES = 20_000
-"""Two minutes of a node at 10,000 a minute."""
+from hack.record_load import MIB, PODS, Rate, load
+from hack.store_servers import MAKERS
 
-
-def rss_mib() -> float:
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Rss:")) / 1024
+STATUS_BYTES = 1500
+"""At least so much of a pod's status is written each time."""
 
 
-async def test_the_record_and_the_memory_stay_bounded_under_many_writes(tmp_path: Path) -> None:
-    store = await open_record(Settings("edge-1", root_dir=tmp_path / "root"), SystemClock())
-    running = asyncio.ensure_future(store.run())
-    choice = random.Random(1)
-    largest, settled = 0, 0.0
-    for written in range(0, WRITES, 100):
-        await asyncio.gather(
-            *(store.put(f"status/{choice.randrange(110)}", choice.randbytes(2000)) for _ in range(100))
-        )
-        largest = max(largest, sum(path.stat().st_size for path in (tmp_path / "root").iterdir()))
-        if written == WRITES // 4:
-            settled = rss_mib()
-    assert largest < 16 * 1024 * 1024
-    assert rss_mib() < settled + 8
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    await store.close()
-    assert sum(path.stat().st_size for path in (tmp_path / "root").iterdir()) < 4 * 1024 * 1024
+@pytest.mark.parametrize(("behind", "seconds"), [("", 20), ("redis", 10), ("etcd", 10)], ids=["alone", "redis", "etcd"])
+async def test_the_record_and_the_memory_stay_bounded_under_a_busy_nodes_writes(
+    behind: str, seconds: int, tmp_path: Path
+) -> None:
+    rate = Rate(per_minute=10_000, seconds=seconds, look_every_s=seconds / 4)
+    server = MAKERS[behind](tmp_path / "server") if behind else None
+    if server is not None:
+        server.start()
+    root = tmp_path / "root"
+    try:
+        samples = [sample async for sample in load(root, server.url if server else "", rate)]
+    finally:
+        if server is not None:
+            server.stop()
+    settled, last = samples[0], samples[-1]
+    writes = last.writes - settled.writes
+    assert writes > 10 * PODS
+    # What a write leaves behind is nothing against what it wrote.
+    assert last.record - settled.record < writes * STATUS_BYTES / 20
+    assert last.largest < 16 * MIB
+    assert last.rss - settled.rss < 8 * MIB
+    # The end of the agent leaves the rows and no log of how they came to be.
+    assert sum(path.stat().st_size for path in root.iterdir()) < 2 * PODS * 2048 + MIB

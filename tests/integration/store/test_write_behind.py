@@ -16,8 +16,8 @@ from agent.store.base import Put, Row, Store
 from agent.store.remote import Remote, connect
 from agent.store.sqlite import SqliteStore
 from agent.store.write_behind import FILLED_FROM, WriteBehind
+from hack.store_servers import Server
 from tests.integration.store.conftest import Connect
-from tests.integration.store.servers import Server
 
 OwnServer = Callable[[str], Server]
 Kinds = pytest.mark.parametrize("kind", ["redis", "etcd"])

@@ -1,4 +1,4 @@
-"""Real Redis and etcd servers of a test's own, plain or with TLS and a password, that can be killed and come back."""
+"""Real Redis and etcd servers for a record, plain or with TLS and a password, that can be killed and come back."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from hack import binaries
 from hack.pki import Authority
-from hack.processes import Daemon, free_port
+from hack.processes import Daemon, DaemonError, free_port
 
 PASSWORD = "pass/word:with@marks"
 USER = "edge"
@@ -77,7 +75,7 @@ def redis_program(folder: Path, name: str) -> Path:
     """Redis' one program does what its name says; Debian has it without a service in redis-tools."""
     found = shutil.which("redis-server") or shutil.which("redis-check-rdb")
     if found is None:
-        pytest.fail("no redis-server here: hack/packages.sh installs it")
+        raise DaemonError("no redis-server here: hack/packages.sh installs it")
     link = folder / name
     link.unlink(missing_ok=True)
     link.symlink_to(Path(found).resolve())
