@@ -20,7 +20,7 @@ from agent.cri.channel import RuntimeChannel
 from hack import binaries, images
 from hack.agent import Agent
 from hack.bench.bare import LOOK_EVERY_S, Bare, BarePod
-from hack.bench.cost import cost_of
+from hack.bench.cost import usage_of
 from hack.control_plane import ControlPlane
 from hack.ground import ground
 from hack.processes import DaemonError
@@ -101,7 +101,7 @@ class Reboots:
         self._agent.start()
         await self._all_run(bare)
         took = time.monotonic() - begun
-        self._cpu_s = cost_of(self._agent.pid, NODE, self._plane.audit_log).cpu
+        self._cpu_s = usage_of(self._agent.pid).cpu
         await asyncio.sleep(SETTLE_S)
         return took
 

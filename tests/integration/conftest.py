@@ -16,6 +16,7 @@ from hack.agent import Agent
 from hack.control_plane import ControlPlane
 from hack.runtime import Containerd, Generation
 from hack.workspace import Workspace
+from tests.integration.autonomy.relay import FarEnd, Relay
 from tests.integration.support.waiting import wait_until
 
 FAILED = pytest.StashKey[bool]()
@@ -101,6 +102,21 @@ def control_plane(workspace: Workspace) -> Iterator[ControlPlane]:
     plane.start()
     yield plane
     plane.stop()
+
+
+@pytest.fixture(scope="session")
+def far_end(workspace: Workspace) -> Iterator[FarEnd]:
+    """It outlives every agent: what one says to an address that is not there would leave the machine."""
+    made = FarEnd(workspace)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def relay(far_end: FarEnd, control_plane: ControlPlane) -> Iterator[Relay]:
+    made = Relay(far_end, control_plane.port)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -42,13 +42,6 @@ def static(edge_namespace: str, name: str, *containers: Object, **spec: object) 
     return pod(name, *containers, metadata={"namespace": edge_namespace, "labels": {"app": name}}, **spec)
 
 
-@pytest.fixture
-def relay(control_plane: ControlPlane) -> Iterator[Relay]:
-    made = Relay(control_plane.port)
-    yield made
-    made.close()
-
-
 def test_a_mirror_pod_follows_its_manifest_and_its_deletion_harms_nothing(
     agent: AgentFactory, one_containerd: Containerd, control_plane: ControlPlane, namespace: str, manifests: Path
 ) -> None:
@@ -122,7 +115,7 @@ def test_static_pods_of_a_url_run_cut_off_and_their_mirrors_catch_up(
     fleet.pods = [static(namespace, "first")]
     node = "edge-by-url"
     flags = [
-        f"--kubeconfig={through(relay.port, control_plane, node)}",
+        f"--kubeconfig={through(relay, control_plane, node)}",
         f"--manifest-url={fleet.url}",
         "--manifest-url-header=X-Site:42",
         "--http-check-frequency=500ms",

@@ -33,13 +33,6 @@ def logind(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLogind]:
         yield made
 
 
-@pytest.fixture
-def relay(control_plane: ControlPlane) -> Iterator[Relay]:
-    made = Relay(control_plane.port)
-    yield made
-    made.close()
-
-
 def edgelet(edge: Edge, *args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "agent", *args, f"--root-dir={edge.agent.root_dir}"]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
@@ -99,7 +92,7 @@ def test_a_drain_by_hand_works_cut_off_and_is_taken_back(
     agent: AgentFactory, one_containerd: Containerd, control_plane: ControlPlane, namespace: str, relay: Relay
 ) -> None:
     node = "edge-drained"
-    flags = [f"--kubeconfig={through(relay.port, control_plane, node)}"]
+    flags = [f"--kubeconfig={through(relay, control_plane, node)}"]
     edge = Edge(agent(node, flags=flags), one_containerd, control_plane, namespace)
     edge.run(pod("web"))
     edge.wait_ready("web")

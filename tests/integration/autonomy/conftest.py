@@ -16,10 +16,10 @@ import yaml
 from hack.control_plane import ControlPlane
 from hack.processes import free_port
 from hack.runtime import Containerd, Generation
-from hack.workspace import Workspace, unmount_below
+from hack.workspace import unmount_below
 from tests.integration.agent.edge import Edge, pod
 from tests.integration.autonomy.local import Local
-from tests.integration.autonomy.relay import Cut, FarEnd, Relay
+from tests.integration.autonomy.relay import Cut, Relay
 from tests.integration.conftest import AgentFactory
 
 
@@ -46,21 +46,6 @@ class Outpost(Edge):
 @pytest.fixture(scope="session")
 def one_containerd(runtimes: Callable[[Generation], Containerd]) -> Containerd:
     return runtimes(Generation.DISTRIBUTION)
-
-
-@pytest.fixture(scope="session")
-def far_end(workspace: Workspace) -> Iterator[FarEnd]:
-    """It outlives every agent: what one says to an address that is not there would leave the machine."""
-    made = FarEnd(workspace)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def relay(far_end: FarEnd, control_plane: ControlPlane) -> Iterator[Relay]:
-    made = Relay(far_end, control_plane.port)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from agent.store.address import parse
 from agent.store.remote import connect
 from hack.agent import Agent
-from tests.integration.store.servers import Server
+from hack.store_servers import Server
 from tests.integration.support.waiting import wait_until
 
 OwnServer = Callable[[str], Server]
