@@ -54,12 +54,15 @@ def outpost_flags() -> list[str]:
     return []
 
 
-def through(relay: Relay, plane: ControlPlane, node: str) -> Path:
-    """The node's kubeconfig, by way of the relay."""
+def through(way: Relay | int, plane: ControlPlane, node: str) -> Path:
+    """The node's kubeconfig, by way of the relay or of what listens on a port of loopback."""
     direct = plane.node_kubeconfig(node)
     config = yaml.safe_load(direct.read_text())
     # The API server's certificate is not for the relay's address.
-    config["clusters"][0]["cluster"] |= {"server": relay.url, "tls-server-name": "kubernetes"}
+    config["clusters"][0]["cluster"] |= {
+        "server": f"https://127.0.0.1:{way}" if isinstance(way, int) else way.url,
+        "tls-server-name": "kubernetes",
+    }
     path = direct.with_name(f"relayed-{node}.conf")
     path.touch(mode=0o600)
     path.write_text(yaml.safe_dump(config))
