@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 import aiohttp
@@ -148,8 +149,17 @@ async def _make(plane: ControlPlane, pods: Sequence[tuple[str, str]]) -> None:
     url = f"{plane.url}/api/v1/namespaces/{NAMESPACE}/pods"
 
     async def make(session: aiohttp.ClientSession, name: str, node: str) -> None:
-        async with gate, session.post(url, json=pod(name, node)) as answer:
-            answer.raise_for_status()
+        async with gate:
+            for pause in (1, 5, 15, None):  # a busy API server may hang up
+                try:
+                    async with session.post(url, json=pod(name, node)) as answer:
+                        if answer.status != HTTPStatus.CONFLICT:  # else an earlier try went through
+                            answer.raise_for_status()
+                        return
+                except aiohttp.ClientError:
+                    if pause is None:
+                        raise
+                    await asyncio.sleep(pause)
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=plane.tls)) as session:
         await asyncio.gather(*(make(session, name, node) for name, node in pods))

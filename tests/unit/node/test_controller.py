@@ -277,8 +277,9 @@ async def test_the_lease_is_held_by_the_node_and_renewed_every_ten_seconds(lab: 
         assert spec["renewTime"] == "2023-11-14T22:13:20.000000Z"
         await lab.clock.advance(10)
         await lab.until(lambda: lab.lease["spec"]["renewTime"] > "2023-11-14T22:13:29")
-        assert len(lab.server.seen("PUT", "/leases/edge-1")) == 1
+        assert len(lab.server.seen("PATCH", "/leases/edge-1")) == 1
         assert len(lab.server.seen("GET", "/leases/edge-1")) == 1
+        assert lab.server.seen("PUT", "/leases/edge-1") == []
 
 
 async def test_a_lease_changed_or_deleted_by_others_is_taken_again(lab: Lab) -> None:
@@ -295,9 +296,9 @@ async def test_a_lease_changed_or_deleted_by_others_is_taken_again(lab: Lab) -> 
 async def test_a_renewal_that_failed_is_tried_again_within_a_second(lab: Lab) -> None:
     async with lab.running():
         await lab.until(lambda: lab.lease)
-        lab.server.fail(503, matches=lambda request: request.method == "PUT")
+        lab.server.fail(503, matches=lambda request: request.method == "PATCH")
         await lab.clock.advance(10)
-        await lab.until(lambda: lab.server.seen("PUT", "/leases/"))
+        await lab.until(lambda: lab.server.seen("PATCH", "/leases/"))
         await lab.quiet()
         await lab.clock.advance(0.3)
         await lab.until(lambda: lab.lease["spec"]["renewTime"] > "2023-11-14T22:13:29")
