@@ -27,18 +27,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     try:
         if not options.no_kubelet:
-            rows.append(_kubelet(options.pods, options.seconds))
-            print(_told(rows[-1]), flush=True)
+            _keep(_kubelet(options.pods, options.seconds), rows, options.json)
         for nodes in options.nodes:
-            rows.append(_fleet(nodes, options.pods, options.seconds))
-            print(_told(rows[-1]), flush=True)
+            _keep(_fleet(nodes, options.pods, options.seconds), rows, options.json)
     except (DaemonError, binaries.BuildError, images.ImageError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
     print(_table(rows))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
     return 0
+
+
+def _keep(row: Row, rows: list[Row], file: Path | None) -> None:
+    """At once: a larger fleet may be more than the machine can bear."""
+    rows.append(row)
+    print(_told(row), flush=True)
+    if file is not None:
+        file.write_text(json.dumps(rows, indent=1))
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
