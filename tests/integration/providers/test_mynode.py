@@ -12,7 +12,8 @@ from tests.integration.support.waiting import wait_until
 def test_a_pod_has_a_kubelets_events_once_each_and_no_others(
     agent: AgentFactory, one_containerd: Containerd, control_plane: ControlPlane, namespace: str
 ) -> None:
-    edge = Edge(agent(flags=["--provider=mynode", "--cluster-dns=10.96.0.10"]), one_containerd, control_plane, namespace)
+    flags = ["--provider=mynode", "--cluster-dns=10.96.0.10"]
+    edge = Edge(agent(flags=flags), one_containerd, control_plane, namespace)
     node = edge.agent.node_object()
     # The control plane's own taint of a new Node may not be gone yet.
     assert not [taint for taint in node["spec"].get("taints", ()) if "kubernetes.io/not-ready" not in taint["key"]]
