@@ -37,6 +37,8 @@ PARTS: tuple[type, ...] = (
     contract.ConfiguresNode,
     contract.HearsOfObjects,
     contract.LetsEvict,
+    contract.EndsPods,
+    contract.HearsOfNode,
     contract.Runs,
 )
 """Everything optional."""

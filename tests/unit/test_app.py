@@ -52,13 +52,14 @@ class Machine:
     cri: FakeRuntime
     time: SkippedTime
     store: MemoryStore = field(default_factory=MemoryStore)
+    has_manifests: bool = True
 
     def agent(self) -> Agent:
         settings = Settings(
             node_name=NODE,
             container_runtime_endpoint=self.endpoint,
             root_dir=self.folder / "root",
-            pod_manifest_path=self.folder / "manifests",
+            pod_manifest_path=self.folder / "manifests" if self.has_manifests else None,
             pod_logs_dir=self.folder / "pods-logs",
             container_log_links_dir=self.folder / "links",
             cgroup_root=TEST_CGROUPS,
@@ -137,6 +138,17 @@ async def test_a_wanted_pod_runs_on_over_restarts_and_sweeps(tmp_path: Path) -> 
                 m.time.skip(200)
                 await quiet()
         assert (len(m.cri.called("RunPodSandbox")), m.cri.called("StopPodSandbox")) == (1, [])
+
+
+@with_skipped_time
+async def test_pods_of_a_folder_that_the_settings_name_no_more_end(tmp_path: Path) -> None:
+    async with machine(tmp_path) as m:
+        (tmp_path / "manifests/web.yaml").write_text(MANIFEST)
+        async with m.running():
+            await eventually(lambda: [c.state for c in m.cri.containers.values()] == [pb.CONTAINER_RUNNING])
+        m.has_manifests = False
+        async with m.running():
+            await eventually(lambda: not m.cri.sandboxes)
 
 
 @with_skipped_time
