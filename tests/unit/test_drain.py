@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import stat
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ import pytest
 
 from agent.cli import main
 from agent.node.shutdown import Period, Shutdown
-from agent.server.control import ControlServer
+from agent.server.control import ControlServer, address_of
 from tests.fakes.waiting import eventually
 
 SET = (Period(0, 7), Period(2_000_000_000, 3))
@@ -44,10 +45,16 @@ class Agent:
 async def serving(root: Path) -> AsyncIterator[Agent]:
     agent = Agent()
     life = asyncio.ensure_future(ControlServer(root, cast(Shutdown, agent), SET).run())
-    await eventually((root / "agent.sock").is_socket)
+    await eventually(lambda: listens(root / "agent.sock"))
     yield agent
     life.cancel()
     await asyncio.gather(life, return_exceptions=True)
+
+
+def listens(path: Path) -> bool:
+    """It is bound before it listens."""
+    with socket.socket(socket.AF_UNIX) as probe, address_of(path) as address:
+        return probe.connect_ex(address) == 0
 
 
 async def drain(root: Path, *flags: str) -> int:
