@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from agent import __version__, former_flags
 from agent.config import Settings
 from agent.errors import ConfigError, EdgeletError
-from agent.option_table import DEFAULT_KUBECONFIG, JOINED_KUBECONFIG, OPTIONS, Option
+from agent.option import Option
+from agent.option_table import DEFAULT_KUBECONFIG, JOINED_KUBECONFIG, OPTIONS
 from agent.options import resolve
 
 if TYPE_CHECKING:

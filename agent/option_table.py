@@ -5,13 +5,13 @@ What reads flags, environment and file, the help text and the docs all come from
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from agent import option_eviction, option_garbage, option_labels, option_periods
 from agent import option_values as form
-from agent.config import EVICTION_HARD, Settings
+from agent.config import EVICTION_HARD
+from agent.option import Option
+from agent.option_node_api import NODE_API
 
 DEFAULT_KUBECONFIG = Path("config/config.yaml")
 JOINED_KUBECONFIG = Path("/etc/edgelet/kubeconfig")
@@ -20,42 +20,6 @@ DEFAULT_MANIFESTS = Path("config/manifests")
 DEFAULT_TAINT_KEY = "virtual-kubelet.io/provider"
 TAINT_VALUE_ENV = "VKUBELET_TAINT_VALUE"
 TAINT_EFFECT_ENV = "VKUBELET_TAINT_EFFECT"
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One setting. `flag` has no dashes in front; `key` is its name in the settings file, beside the flag's own."""
-
-    field: str
-    flag: str
-    parse: Callable[[object], object]
-    metavar: str
-    help: str
-    key: str = ""
-    env: str = ""
-    flag_alias: str = ""
-    many: bool = False
-    """A list: the flag may be given again and adds to it."""
-    default: str = ""
-    """The default in words, where Settings' own says too little."""
-
-    @property
-    def file_key(self) -> str:
-        head, *rest = self.flag.split("-")
-        return self.key or head + "".join(word.capitalize() for word in rest)
-
-    @property
-    def switch(self) -> bool:
-        """The flag may stand without a value."""
-        return self.parse is form.switch
-
-    def default_in_words(self) -> str:
-        """What holds where nothing is given; empty: nothing does."""
-        if self.default:
-            return self.default
-        found = next(field for field in fields(Settings) if field.name == self.field).default
-        return str(found).lower() if isinstance(found, bool) else "" if found in (None, (), MISSING) else str(found)
-
 
 OPTIONS: tuple[Option, ...] = (
     Option(
@@ -354,72 +318,7 @@ OPTIONS: tuple[Option, ...] = (
         "scripts_service_accounts", "scripts-service-accounts", form.service_accounts, "[NAMESPACE/]NAME,...",
         "service accounts whose pods may be programs of the host", many=True, default="none",
     ),
-    Option("port", "port", form.whole(0, 65535), "PORT", "HTTPS port of the node's API; 0: none", env="KUBELET_PORT"),
-    Option(
-        "address", "address", form.address, "ADDRESS", "where the node's API listens",
-        default="every address",
-    ),
-    Option(
-        "tls_cert_file", "tls-cert-file", form.optional_path, "FILE", "certificate of the node's API",
-        env="APISERVER_CERT_LOCATION", default="a self-signed one",
-    ),
-    Option(
-        "tls_private_key_file", "tls-private-key-file", form.optional_path, "FILE", "its private key",
-        env="APISERVER_KEY_LOCATION", default="that of the self-signed certificate",
-    ),
-    Option(
-        "client_ca_file", "client-ca-file", form.optional_path, "FILE",
-        "who signs the certificates of the node API's clients",
-        key="clientCAFile", env="APISERVER_CA_CERT_LOCATION", default="the cluster's CA in the kubeconfig",
-    ),
-    Option(
-        "authentication_token_webhook", "authentication-token-webhook", form.switch, "BOOL",
-        "the node's API takes bearer tokens and has the API server review them",
-    ),
-    Option(
-        "authentication_token_webhook_cache_ttl", "authentication-token-webhook-cache-ttl", form.duration, "DURATION",
-        "how long a token that was found good counts as good", default="2m",
-    ),
-    Option(
-        "authorization_mode", "authorization-mode", form.choice("Webhook", "AlwaysAllow"), "MODE",
-        "who decides what a client of the node's API may do: Webhook, the API server; AlwaysAllow, nobody: every"
-        " client that is known may do everything",
-    ),
-    Option(
-        "authorization_webhook_cache_authorized_ttl", "authorization-webhook-cache-authorized-ttl", form.duration,
-        "DURATION", "how long its yes holds", default="5m",
-    ),
-    Option(
-        "authorization_webhook_cache_unauthorized_ttl", "authorization-webhook-cache-unauthorized-ttl", form.duration,
-        "DURATION", "how long its no holds", default="30s",
-    ),
-    Option(
-        "streaming_connection_idle_timeout", "streaming-connection-idle-timeout", form.duration, "DURATION",
-        "an exec, attach or port-forward without a byte for so long is ended", default="4h",
-    ),
-    Option(
-        "enable_system_log_handler", "enable-system-log-handler", form.switch, "BOOL",
-        "the node's API shows the files in /var/log to those who may get nodes/log",
-    ),
-    Option(
-        "read_only_port", "read-only-port", form.whole(0, 65535), "PORT",
-        "HTTP port for health, pods and figures, without authentication; 0: none",
-    ),
-    Option(
-        "local_api", "local-api", form.listening, "ADDRESS:PORT",
-        "where this node itself answers Kubernetes requests, also while cut off (docs/local-api.md); empty: nowhere",
-        key="localAPI", default="127.0.0.1:10550",
-    ),
-    Option(
-        "inject_local_api", "inject-local-api", form.switch, "BOOL",
-        "pods find the local API where they look for the API server, and trust it; on loopback: those on the host's"
-        " network",
-        key="injectLocalAPI",
-    ),
-    Option(
-        "local_api_secrets", "local-api-secrets", form.switch, "BOOL", "the local API shows recorded Secrets too",
-        key="localAPISecrets",
-    ),
+    *NODE_API,
     Option(
         "log_level", "log-level",
         form.choice("trace", "debug", "info", "warning", "error", aliases={"warn": "warning"}), "LEVEL",

@@ -16,6 +16,7 @@ from agent import option_eviction, option_garbage, option_labels
 from agent import option_values as form
 from agent.config import Settings, Taint
 from agent.errors import ConfigError
+from agent.option import Option
 from agent.option_periods import check_reserved, check_shutdown
 from agent.option_table import (
     DEFAULT_KUBECONFIG,
@@ -25,7 +26,6 @@ from agent.option_table import (
     OPTIONS,
     TAINT_EFFECT_ENV,
     TAINT_VALUE_ENV,
-    Option,
 )
 
 _BY_KEY = {name: option for option in OPTIONS for name in (option.file_key, option.flag)}
