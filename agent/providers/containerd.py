@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
-from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,14 +15,12 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 from agent.cri.channel import RuntimeChannel
-from agent.cri.events import Kind, runtime_events
-from agent.cri.faults import UNIMPLEMENTED
 from agent.cri.images import ImageClient
 from agent.cri.runtime import RuntimeClient
 from agent.errors import NotFound, Permanent, Retryable
 from agent.model.logs import LogOptions
 from agent.model.node import NodeFacts
-from agent.model.observed import ContainerState, ObservedPod
+from agent.model.observed import ObservedPod
 from agent.model.record import PodRecord
 from agent.model.status import PodStatus
 from agent.node.ports import NodeImage, RuntimeHealth
@@ -33,7 +30,6 @@ from agent.pods.app_armor import app_armor
 from agent.pods.devices.devices import Devices
 from agent.pods.knowledge import StopCause
 from agent.pods.logfiles import LogFiles
-from agent.pods.logs import logged_container, read_log
 from agent.pods.machine import Machine
 from agent.pods.on_disk import on_disk
 from agent.pods.ports import Attachments, Drivers
@@ -44,28 +40,20 @@ from agent.providers.checkpoints import new_archive
 from agent.providers.containerd_evictable import ContainerdEvictable, RuntimeParts
 from agent.providers.containerd_garbage import Garbage
 from agent.providers.containerd_machine import Csi, WorkerParts, build_machine, credential_plugins
+from agent.providers.containerd_named import NamedPods
+from agent.providers.containerd_relist import RECONNECT_S, ContainerdRelist
 from agent.providers.containerd_shutdown import ContainerdShutdown
 from agent.providers.contract import PodUpdate, PodUpdates, ProviderContext
 from agent.providers.found import found_record
 from agent.providers.leftovers import Leftovers
 from agent.providers.pod_cidr import PodCidr
-from agent.providers.relisting import Relisting
 from agent.providers.runtime_health import HealthReader
 from agent.providers.streaming import CommandOutput, Streams
 
 if TYPE_CHECKING:
     from agent.providers.containerd_stats import ContainerdStats
 
-RELIST_S = 30.0
-"""With an event source; without one every second."""
-RELIST_BLIND_S = 1.0
-RECONNECT_S = 0.5
 REMEMBERED = 100
-_NO_NEWS = {
-    Kind.STARTED: ContainerState.RUNNING,
-    Kind.CREATED: ContainerState.CREATED,
-    Kind.STOPPED: ContainerState.EXITED,
-}
 
 
 class ContainerdProvider:
@@ -84,15 +72,13 @@ class ContainerdProvider:
         pressure = context.pressure
         self._gate = Gate(context.store, context.node or alone, self._preempt, lambda: pressure.now.conditions)
         self._workers: dict[str, PodWorker] = {}
+        self._named = NamedPods(self._workers, self._log_files)
         self._found: dict[str, PodRecord] = {}
         self._ran: dict[str, Mapping[str, int]] = {}
         """Attempts of static pods that are gone, by UID."""
         self._updates: PodUpdates = lambda _: None
         self._open = asyncio.Event()
-        self._relist_now = asyncio.Event()
-        self._relist_s = RELIST_BLIND_S
         self._csi: Csi | None = None
-        self._relisting = Relisting()
         self._pod_cidr = PodCidr()
         self._stats: ContainerdStats | None = None
         self._tasks: asyncio.TaskGroup
@@ -102,7 +88,6 @@ class ContainerdProvider:
         self._health: HealthReader
         self._leftovers: Leftovers
         self._garbage: Garbage
-        self._channel: RuntimeChannel
 
     # ------------------------------------------------------------ the contract
 
@@ -139,7 +124,7 @@ class ContainerdProvider:
             meta = record.pod.metadata
             for lost in self._found_as(record):
                 await self.delete_pod(lost)
-            older = self._named(meta.namespace, meta.name)
+            older = self._named.all_of(meta.namespace, meta.name)
             # A manifest and a pod of the API server are two that only happen to have one name.
             self._work_on(record, [one for one in older if one.record.pod.is_static is record.pod.is_static])
         else:
@@ -159,10 +144,10 @@ class ContainerdProvider:
         worker.stop(StopCause.DELETED, record.pod.spec.terminationGracePeriodSeconds if asked is None else asked)
 
     async def get_pod(self, namespace: str, name: str) -> PodRecord:
-        return self._find(namespace, name).record
+        return self._named.find(namespace, name).record
 
     async def get_pod_status(self, namespace: str, name: str) -> PodStatus:
-        status = self._find(namespace, name).status
+        status = self._named.find(namespace, name).status
         if status is None:
             raise NotFound(f'pod "{namespace}/{name}" has no status yet')
         return status
@@ -178,46 +163,29 @@ class ContainerdProvider:
         )
 
     def get_container_logs(self, namespace: str, pod: str, container: str, options: LogOptions) -> AsyncIterator[bytes]:
-        worker = self._find(namespace, pod)
-        status = worker.status
-        if status is None:
-            raise Permanent(
-                "BadRequest", f'container "{container}" in pod "{pod}" is waiting to start: ContainerCreating'
-            )
-        container_id = logged_container(pod, container, status, options.previous)
-        seen = next((c for c in worker.observed.containers if c.id == container_id), None)
-        if seen is None:
-            raise NotFound(f'the log of container "{container}" in pod "{pod}" is gone')
-
-        def is_running() -> bool:
-            return any(c.id == container_id for c in worker.observed.running)
-
-        return read_log(self._log_files.file(worker.record.pod, container, seen.attempt), options, is_running)
+        return self._named.log(namespace, pod, container, options)
 
     async def exec_url(self, namespace: str, pod: str, container: str, command: Sequence[str], streams: Streams) -> str:
-        container_id = self._running(namespace, pod, container)
+        container_id = self._named.running_container(namespace, pod, container)
         return await self._runtime.exec(
             container_id, command, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr, tty=streams.tty
         )
 
     async def attach_url(self, namespace: str, pod: str, container: str, streams: Streams) -> str:
-        container_id = self._running(namespace, pod, container)
+        container_id = self._named.running_container(namespace, pod, container)
         return await self._runtime.attach(
             container_id, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr, tty=streams.tty
         )
 
     async def port_forward_url(self, namespace: str, pod: str, ports: Sequence[int]) -> str:
-        sandbox = self._find(namespace, pod).observed.sandbox
-        if sandbox is None or not sandbox.ready:
-            raise Permanent("", f'pod "{pod}" is not running')
-        return await self._runtime.port_forward(sandbox.id, ports)
+        return await self._runtime.port_forward(self._named.ready_sandbox(namespace, pod), ports)
 
     async def run_to_end(self, namespace: str, pod: str, container: str, command: Sequence[str]) -> CommandOutput:
-        answer = await self._runtime.exec_sync(self._running(namespace, pod, container), command, None)
+        answer = await self._runtime.exec_sync(self._named.running_container(namespace, pod, container), command, None)
         return CommandOutput(answer.exit_code, answer.stdout + answer.stderr)
 
     async def checkpoint_container(self, namespace: str, pod: str, container: str, timeout_s: int) -> str:
-        container_id = self._running(namespace, pod, container)
+        container_id = self._named.running_container(namespace, pod, container)
         archive = await asyncio.to_thread(new_archive, self._context.settings.root_dir, namespace, pod, container)
         await self._runtime.checkpoint_container(container_id, str(archive), timeout_s)
         return str(archive)
@@ -245,7 +213,7 @@ class ContainerdProvider:
     async def run(self) -> None:
         self._last = await self._statuses.load()
         async with RuntimeChannel(self._context.settings.container_runtime_endpoint) as channel:
-            self._channel, self._runtime, self._images = channel, RuntimeClient(channel), ImageClient(channel)
+            self._runtime, self._images = RuntimeClient(channel), ImageClient(channel)
             self._health = HealthReader(self._runtime, self._images)
             async with (
                 WorkerParts(self._runtime, self._context.events, self._wake) as parts,
@@ -260,8 +228,10 @@ class ContainerdProvider:
                 self._garbage = Garbage(*shared, self._workers.values)
                 self._open.set()
                 tasks.create_task(self._garbage.run(), name="garbage")
-                tasks.create_task(self._follow_events(), name="runtime events")
-                tasks.create_task(self._relist(), name="relist")
+                changed = self._context.health_changed
+                relist = ContainerdRelist(self._workers, machine.observer, self._take_over, changed)
+                tasks.create_task(relist.follow_events(channel, self._runtime), name="runtime events")
+                tasks.create_task(relist.run(), name="relist")
                 tasks.create_task(self._pod_cidr.run(self._runtime), name="pods' addresses")
 
     async def reclaim(self) -> None:
@@ -398,80 +368,3 @@ class ContainerdProvider:
         """Something that this pod refers to changed."""
         if worker := self._workers.get(uid):
             worker.objects_changed()
-
-    def _find(self, namespace: str, name: str) -> PodWorker:
-        """The newest pod of that name, and of those first one that is to stay: an old one may be ended later."""
-        if not (named := self._named(namespace, name)):
-            raise NotFound(f'pod "{name}" not found')
-        return next((worker for worker in reversed(named) if not worker.is_ending), named[-1])
-
-    def _running(self, namespace: str, pod: str, container: str) -> str:
-        """The id of that container. Raises Permanent where it does not run now."""
-        running = self._find(namespace, pod).observed.running
-        if (found := next((c for c in running if c.name == container), None)) is None:
-            raise Permanent("", f'container "{container}" in pod "{pod}" is not running')
-        return found.id
-
-    def _named(self, namespace: str, name: str) -> tuple[PodWorker, ...]:
-        """The workers of all pods of that name, in the order in which they came."""
-        metas = ((worker, worker.record.pod.metadata) for worker in self._workers.values())
-        return tuple(worker for worker, meta in metas if (meta.namespace, meta.name) == (namespace, name))
-
-    async def _follow_events(self) -> None:
-        while True:
-            try:
-                async with aclosing(
-                    runtime_events(self._channel, self._runtime, lambda _: self._subscribed())
-                ) as events:
-                    async for event in events:
-                        known = _NO_NEWS.get(event.kind)
-                        if known is None or not self._machine.observer.knows(event.container_id, known):
-                            uid = event.pod_uid or self._machine.observer.owner(event.container_id)
-                            if uid is not None:
-                                self._wake(uid)
-            except (Retryable, Permanent) as error:
-                if isinstance(error, Permanent) and error.reason == UNIMPLEMENTED:
-                    logger.warning("{}: looking at all containers every {:g} s instead", error, RELIST_BLIND_S)
-                    self._relist_every(RELIST_BLIND_S)
-                    return
-                if self._relist_s != RELIST_BLIND_S:
-                    logger.warning("runtime events ended: {}", error)
-                    self._relist_every(RELIST_BLIND_S)
-                self._context.health_changed()
-                await asyncio.sleep(RECONNECT_S)
-
-    def _subscribed(self) -> None:
-        """What happened before is not told: look at everything once."""
-        self._relist_every(RELIST_S)
-        self._context.health_changed()
-
-    def _relist_every(self, seconds: float) -> None:
-        """Beginning now."""
-        self._relist_s = seconds
-        self._relist_now.set()
-
-    async def _relist(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(self._relist_s):
-                    await self._relist_now.wait()
-            except TimeoutError:
-                pass
-            self._relist_now.clear()
-            known = frozenset(self._workers)
-            try:
-                observed = await self._relisting.measure(self._machine.observer.observe_all())
-            except (Retryable, Permanent) as error:
-                logger.debug("relist: {}", error)
-                continue
-            for uid, worker in self._workers.items():
-                if _differs(worker.observed, observed.get(uid)):
-                    worker.wake()
-            # What has ended since it was read is nobody's orphan.
-            self._take_over({uid: pod for uid, pod in observed.items() if uid not in known})
-
-
-def _differs(last: ObservedPod, now: ObservedPod | None) -> bool:
-    if now is None:
-        return bool(last.sandboxes or last.containers)
-    return last.sandboxes != now.sandboxes or last.containers != now.containers

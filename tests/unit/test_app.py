@@ -189,7 +189,7 @@ async def test_a_task_that_dies_ends_the_agent(tmp_path: Path, monkeypatch: pyte
     async def bug(*_: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr("agent.providers.containerd.ContainerdProvider._relist", bug)
+    monkeypatch.setattr("agent.providers.containerd_relist.ContainerdRelist.run", bug)
     async with machine(tmp_path) as m:
         life = asyncio.ensure_future(m.agent().live())
         await eventually(life.done)

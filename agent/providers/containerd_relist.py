@@ -1,0 +1,111 @@
+"""The containerd provider follows the runtime: each of its events wakes one pod's worker, a relist finds the rest.
+
+In: the runtime's events, and everything it has, read every 30 s; each second while no event can be heard. Out: wakes,
+and pods that no worker has. It never acts on a pod: what a worker hears is only a hint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+
+from loguru import logger
+
+from agent.cri.channel import RuntimeChannel
+from agent.cri.events import Kind, runtime_events
+from agent.cri.faults import UNIMPLEMENTED
+from agent.cri.runtime import RuntimeClient
+from agent.errors import Permanent, Retryable
+from agent.model.observed import ContainerState, ObservedPod
+from agent.pods.observe import Observer
+from agent.pods.worker import PodWorker
+from agent.providers.relisting import Relisting
+
+RELIST_S = 30.0
+"""With an event source; without one every second."""
+RELIST_BLIND_S = 1.0
+RECONNECT_S = 0.5
+_NO_NEWS = {
+    Kind.STARTED: ContainerState.RUNNING,
+    Kind.CREATED: ContainerState.CREATED,
+    Kind.STOPPED: ContainerState.EXITED,
+}
+
+
+class ContainerdRelist:
+    """Both jobs run for as long as the provider does, and end only with it."""
+
+    def __init__(
+        self,
+        workers: Mapping[str, PodWorker],
+        observer: Observer,
+        take_over: Callable[[Mapping[str, ObservedPod]], None],
+        health_changed: Callable[[], None],
+    ) -> None:
+        """`take_over` is given the pods that the runtime has and that had no worker when it was read."""
+        self._workers = workers
+        self._observer = observer
+        self._take_over = take_over
+        self._health_changed = health_changed
+        self._now = asyncio.Event()
+        self._every_s = RELIST_BLIND_S
+        self._relisting = Relisting()
+
+    async def follow_events(self, channel: RuntimeChannel, runtime: RuntimeClient) -> None:
+        """Returns where the runtime has no event source."""
+        while True:
+            try:
+                async with aclosing(runtime_events(channel, runtime, lambda _: self._subscribed())) as events:
+                    async for event in events:
+                        known = _NO_NEWS.get(event.kind)
+                        if known is None or not self._observer.knows(event.container_id, known):
+                            uid = event.pod_uid or self._observer.owner(event.container_id)
+                            if uid is not None and (worker := self._workers.get(uid)):
+                                worker.wake()
+            except (Retryable, Permanent) as error:
+                if isinstance(error, Permanent) and error.reason == UNIMPLEMENTED:
+                    logger.warning("{}: looking at all containers every {:g} s instead", error, RELIST_BLIND_S)
+                    self._relist_every(RELIST_BLIND_S)
+                    return
+                if self._every_s != RELIST_BLIND_S:
+                    logger.warning("runtime events ended: {}", error)
+                    self._relist_every(RELIST_BLIND_S)
+                self._health_changed()
+                await asyncio.sleep(RECONNECT_S)
+
+    async def run(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._every_s):
+                    await self._now.wait()
+            except TimeoutError:
+                pass
+            self._now.clear()
+            known = frozenset(self._workers)
+            try:
+                observed = await self._relisting.measure(self._observer.observe_all())
+            except (Retryable, Permanent) as error:
+                logger.debug("relist: {}", error)
+                continue
+            for uid, worker in self._workers.items():
+                if _differs(worker.observed, observed.get(uid)):
+                    worker.wake()
+            # What has ended since it was read is nobody's orphan.
+            self._take_over({uid: pod for uid, pod in observed.items() if uid not in known})
+
+    def _subscribed(self) -> None:
+        """What happened before is not told: look at everything once."""
+        self._relist_every(RELIST_S)
+        self._health_changed()
+
+    def _relist_every(self, seconds: float) -> None:
+        """Beginning now."""
+        self._every_s = seconds
+        self._now.set()
+
+
+def _differs(last: ObservedPod, now: ObservedPod | None) -> bool:
+    if now is None:
+        return bool(last.sandboxes or last.containers)
+    return last.sandboxes != now.sandboxes or last.containers != now.containers
