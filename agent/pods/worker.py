@@ -15,32 +15,28 @@ from pathlib import Path
 from loguru import logger
 
 from agent.errors import Conflict, EdgeletError, NotFound, Permanent, Retryable
-from agent.model.action import KillContainer, RemoveContainer, RemoveSandbox
 from agent.model.objects import ObjectReference
 from agent.model.observed import ObservedPod
 from agent.model.record import PodRecord
 from agent.model.status import Phase, PodStatus, timestamp, unix_seconds
 from agent.pods.admission.gate import Verdict
-from agent.pods.container_status import entered_backoff
 from agent.pods.garbage.remains import Remains
 from agent.pods.interrupt import Interrupt
-from agent.pods.knowledge import Health, Knowledge, Stop, StopCause
+from agent.pods.knowledge import Stop, StopCause
 from agent.pods.machine import Machine
 from agent.pods.on_disk import on_disk
 from agent.pods.perform import Performer
-from agent.pods.plan import Plan, plan
+from agent.pods.plan import plan
 from agent.pods.pod_state import PodState
 from agent.pods.probing import probe_running
 from agent.pods.refusing import refuse_unsupported, say_ignored
+from agent.pods.reporting import Reporter
 from agent.pods.resizing import Resizer
 from agent.pods.scripts.allowed import SCRIPTS_DISABLED
 from agent.pods.scripts.host_program import host_record
 from agent.pods.scripts.kind import KIND_IS_SETTLED
-from agent.pods.status import StatusContext, differs_beyond_generation, pod_status
 from agent.providers.contract import PodUpdate
 
-SETTLE_S = 2.0
-"""While actions are under way a better status is expected within this time: what a start takes in a burst of pods."""
 RUNTIME_AWAY_S = 1.0
 ENDED = (Phase.SUCCEEDED, Phase.FAILED)
 PREEMPTED_FOR = "Pod was preempted by Kubelet to accommodate a critical pod."
@@ -60,7 +56,6 @@ class PodWorker:
     ) -> None:
         """`last` is the status that the record holds of the pod from before a restart. Raises Retryable."""
         self._machine = machine
-        self._updated = updated
         self._state = PodState(host_record(record), seen_at=timestamp(machine.wall()))
         with on_disk("cannot look for the pod's volumes"):
             self._state.volumes_mounted = record.uid in machine.volumes.pods_on_disk()
@@ -68,17 +63,14 @@ class PodWorker:
         self._state.retention = machine.retention
         self._resizer = Resizer(machine, self._state)
         self._performer = Performer(machine, self._state, root, self._interrupt)
+        self._reporter = Reporter(machine, self._state, updated, last)
         self._remains = Remains(machine, self._state, self._performer)
         self._wake = asyncio.Event()
-        self._status = last
-        self._told = False
         self._observed = ObservedPod(record.uid, record.pod.metadata.namespace, record.pod.metadata.name)
         self._refresh = False
         self._recalled = False
         self._admitted = False
         self._is_down = False
-        self._busy_health: dict[str, Health | None] | None = None
-        """While actions are performed: the health last told."""
         self.gone = asyncio.Event()
         """Set when `run` has ended: another pod may take the name."""
         self._log = logger.bind(pod=record.pod.full_name)
@@ -92,7 +84,7 @@ class PodWorker:
     @property
     def status(self) -> PodStatus | None:
         """The status last reported."""
-        return self._status
+        return self._reporter.last
 
     @property
     def observed(self) -> ObservedPod:
@@ -123,14 +115,12 @@ class PodWorker:
     def is_active(self) -> bool:
         """It was taken, has not ended, and was not told to for the node's sake."""
         stop = self._state.stop
-        ended = self._status is not None and self._status.phase.is_terminal
-        return self._admitted and not ended and (stop is None or stop.cause is StopCause.DELETED)
+        return self._admitted and not self._reporter.has_ended and (stop is None or stop.cause is StopCause.DELETED)
 
     @property
     def is_down(self) -> bool:
         """Nothing of it runs, and its volumes are gone."""
-        ended = self._status is not None and self._status.phase.is_terminal
-        return self.gone.is_set() or (ended and not self._state.volumes_mounted)
+        return self.gone.is_set() or (self._reporter.has_ended and not self._state.volumes_mounted)
 
     @property
     def has_stopped(self) -> bool:
@@ -144,7 +134,7 @@ class PodWorker:
     def wake(self) -> None:
         """Look at the pod now."""
         self._wake.set()
-        self._tell_health()
+        self._reporter.tell_health()
 
     def objects_changed(self) -> None:
         """Something that the pod refers to changed: write it into its volumes, and try again what failed for it."""
@@ -201,8 +191,7 @@ class PodWorker:
 
     async def reclaim(self) -> None:
         """The disk is short: give back what an ended pod takes of it, and return then."""
-        ended = self._status is not None and self._status.phase.is_terminal and not self.is_ending
-        await self._remains.reclaim(ended, self._wake.set)
+        await self._remains.reclaim(self._reporter.has_ended and not self.is_ending, self._wake.set)
 
     def make_way(self) -> None:
         """Somebody needs the pod's name: if it is gone, keep nothing of it any longer."""
@@ -251,7 +240,7 @@ class PodWorker:
         )
         if not self._recalled:
             logged = await asyncio.to_thread(machine.log_files.attempts, self.record.pod)
-            state.recall_attempts(self._status, logged, observed)
+            state.recall_attempts(self.status, logged, observed)
             self._recalled = True
         now = machine.monotonic()
         self._resizer.note(observed)
@@ -261,23 +250,19 @@ class PodWorker:
         if state.refused_reason == SCRIPTS_DISABLED and observed.alive and state.stop is None:
             # It ran before the machine's owner took the permission back.
             self.stop(StopCause.FAILED, self._grace_s, SCRIPTS_DISABLED, state.refused)
-        probe_running(machine, state, observed, self._status)
+        probe_running(machine, state, observed, self.status)
         deadline = self._deadline(now)
-        ended = self._status is not None and self._status.phase.is_terminal
-        knows = state.knowledge(machine.prober.health(self.record.uid), ended=ended)
+        knows = state.knowledge(machine.prober.health(self.record.uid), ended=self._reporter.has_ended)
         decided = plan(self.record.pod, observed, knows, now)
         self._is_down = decided.done and knows.stop is not None
         gone = decided.done and state.stop is not None and state.stop.cause is StopCause.DELETED
-        self._report(self._status_of(observed, knows), decided, gone)
+        self._reporter.report(observed, knows, decided, gone=gone)
         if gone:
             await self._leave(observed)
             return True
         if decided.actions:
-            self._busy_health = self._running_health()
-            try:
+            with self._reporter.performing(observed):
                 await self._performer.perform(decided.actions, observed)
-            finally:
-                self._busy_health = None
             state.retries.pop("act", None)
             return False
         if decided.done and not (state.stop is not None and state.stop.cause is StopCause.PAUSED):
@@ -310,61 +295,11 @@ class PodWorker:
             except EdgeletError as error:
                 self._log.warning("cannot read the runtime: {}", error)
 
-    def _status_of(self, observed: ObservedPod, knows: Knowledge) -> PodStatus:
-        machine = self._machine
-        context = StatusContext(
-            machine.node.host_ips,
-            machine.wall(),
-            machine.monotonic(),
-            recursive_read_only=machine.translate.recursive_read_only,
-            devices=machine.devices.health(self.record.uid) if machine.devices is not None else {},
-        )
-        return pod_status(self.record.pod, observed, knows, self._status, context)
-
-    def _running_health(self) -> dict[str, Health | None]:
-        """What probes say of the containers that ran when the runtime was last read."""
-        health = self._machine.prober.health(self.record.uid)
-        return {container.id: health.get(container.id) for container in self._observed.running}
-
-    def _tell_health(self) -> None:
-        """An action may take long (a stop all of its grace): what probes find meanwhile is told all the same."""
-        if self._busy_health is None or self._busy_health == (health := self._running_health()):
-            return
-        self._busy_health = health
-        ended = self._status is not None and self._status.phase.is_terminal
-        knows = self._state.knowledge(self._machine.prober.health(self.record.uid), ended=ended)
-        self._report(self._status_of(self._observed, knows), Plan(), gone=False)
-
-    def _report(self, status: PodStatus, decided: Plan, gone: bool) -> None:
-        """Tell a status that changed; while actions are to follow, only if nothing better comes soon."""
-        before = self._status
-        if status == before and self._told and not gone:
-            return
-        self._say_backoffs(status)
-        self._status = status
-        told, self._told = self._told, True
-        minor = (RemoveContainer, RemoveSandbox)
-        busy = any(not isinstance(a, minor) for a in decided.actions)
-        killing = any(isinstance(a, KillContainer) for a in decided.actions)
-        # Deleting a pod makes a new generation of it: where nothing else is new, its end is told soon enough.
-        news = not told or before is None or differs_beyond_generation(before, status)
-        settle = SETTLE_S if busy and not (killing and news) else 0.0
-        self._updated(PodUpdate(self.record, status, gone=gone, settle_s=settle))
-
-    def _say_backoffs(self, status: PodStatus) -> None:
-        meta = self.record.pod.metadata
-        for name in entered_backoff(self._status, status):
-            about = ObjectReference.of(self.record.pod, f"spec.{self.record.pod.spec.part_of(name)}{{{name}}}")
-            message = f"Back-off restarting failed container {name} in pod {meta.name}_{meta.namespace}({meta.uid})"
-            self._machine.events.record(about, "Warning", "BackOff", message)
-
     def _deadline(self, now: float) -> float | None:
         """activeDeadlineSeconds: end the pod when it has passed; its moment in monotonic seconds until then."""
         seconds, state = self.record.pod.spec.activeDeadlineSeconds, self._state
-        started = self._status.startTime if self._status else self.record.pod.status.startTime
-        if seconds is None or state.stop is not None or started is None:
-            return None
-        if self._status is not None and self._status.phase.is_terminal:
+        started = self.status.startTime if self.status else self.record.pod.status.startTime
+        if seconds is None or state.stop is not None or started is None or self._reporter.has_ended:
             return None
         due = now + seconds - self._machine.since(unix_seconds(started))
         if due > now:
@@ -376,8 +311,7 @@ class PodWorker:
     async def _admit(self) -> bool:
         """Ask once whether the node takes the pod; False: it was told to end meanwhile. Raises Retryable."""
         state = self._state
-        ended = self._status is not None and self._status.phase.is_terminal
-        if not (state.refused or state.stop or ended or self.record.pod.status.phase in ENDED):
+        if not (state.refused or state.stop or self._reporter.has_ended or self.record.pod.status.phase in ENDED):
             runs = self._has_run or state.volumes_mounted
             async with self._interrupt.scope() as scope:
                 verdict = await self._machine.gate.admit(self.record.pod, runs=runs)
@@ -391,7 +325,7 @@ class PodWorker:
     @property
     def _has_run(self) -> bool:
         said = self.record.pod.status.phase
-        return said == Phase.RUNNING or (self._status is not None and self._status.phase is Phase.RUNNING)
+        return said == Phase.RUNNING or (self.status is not None and self.status.phase is Phase.RUNNING)
 
     def expel(self, verdict: Verdict) -> None:
         """For good: a controller makes another pod, which another node may take."""
