@@ -1,7 +1,8 @@
 """The composition root: the only place that makes adapters, wires them, and owns their tasks and the staged stop.
 
-In: the settings. Out: an agent that runs until it is told to stop (SIGTERM, SIGINT). A task that dies ends the agent;
-pods keep running either way. Order of the start: the record, then what acts on it, then the API server's word.
+In: the settings, the record, the side of the API server and the clock, all open. Out: an agent that lives until it is
+cancelled. A task that dies ends the agent; pods keep running either way. Order of the start: the record, then what acts
+on it, then the API server's word.
 """
 
 from __future__ import annotations
@@ -9,26 +10,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from loguru import logger
 
 from agent import __version__, memory
-from agent.clock import Clock, NodeClock, SystemClock
+from agent.api_side import ApiSide, Job
+from agent.clock import NodeClock, SystemClock
 from agent.config import Settings
-from agent.errors import ConfigError
-from agent.kube.cluster import ClusterGuard, OwnNode
-from agent.kube.credentials import Credentials
-from agent.kube.events import EventRecorder, LoggedEvents
-from agent.kube.objects import RecordedObjects, ReferencedObjects
 from agent.kube.pods_api import PodsApi
-from agent.kube.rest import Api
-from agent.kube.rotation import ClientCertificate
-from agent.kube.tokens import ServiceAccountTokens, StandaloneTokens
 from agent.model.addresses import NodeAddresses
 from agent.model.objects import ObjectReference
 from agent.model.record import Origin, PodRecord
@@ -46,16 +37,14 @@ from agent.node.pressure import NodePressure
 from agent.node.reserved import check_reserved_cpus, others_limits, pods_limits
 from agent.node.shutdown import Shutdown, periods, two_periods
 from agent.node.status import allocatable, node_ips
-from agent.node.timekeeper import Timekeeper
 from agent.pods.controller import PodController
-from agent.pods.desired import DesiredChange, DesiredPods, has_pods_of_api
+from agent.pods.desired import DesiredChange, DesiredPods
 from agent.pods.devices.devices import Devices
-from agent.pods.manifest_url import ManifestUrl
 from agent.pods.mirrors import Mirrors
 from agent.pods.orphans import Orphans
-from agent.pods.ports import Events, Objects, Tokens
+from agent.pods.ports import Events
 from agent.pods.publish import PodUpdateLike, Publisher
-from agent.pods.sources import follow_api, follow_manifest_url, follow_manifests
+from agent.pods.sources import origins, sources
 from agent.pods.start_times import START_TIMES
 from agent.pods.transitions import REASON as STATUS_CHANGED
 from agent.pods.transitions import transitions
@@ -67,7 +56,6 @@ from agent.providers.contract import (
     LetsEvict,
     MachineFacts,
     NotifiesPods,
-    Provider,
     ProviderContext,
     Runs,
     UsesCsi,
@@ -84,56 +72,15 @@ from agent.server.local_api.server import LocalApiServer, Parts
 from agent.server.pod_resources import PodResources
 from agent.store.base import Store
 from agent.store.held import HeldStore
-from agent.store.opening import open_record
 
 DRAIN_S = 3.0
 """At the stop, for the Node's last word and for events that wait."""
-
-Job = tuple[str, Coroutine[Any, Any, None]]
-
-
-async def run(settings: Settings, credentials: Credentials | None) -> None:
-    """Run the agent until it is told to stop; standalone without credentials.
-
-    Raises ConfigError for wrong settings, or the error that ended it.
-    """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await serve(settings, credentials, stop)
-
-
-async def serve(settings: Settings, credentials: Credentials | None, stop: asyncio.Event) -> None:
-    """The agent without a process of its own: until `stop` is set. Raises as `run`."""
-    async with AsyncExitStack() as stack:
-        agent = await _build(settings, credentials, stack)
-        async with asyncio.TaskGroup() as tasks:
-            life = tasks.create_task(agent.live(), name="agent")
-            await stop.wait()
-            logger.info("stopping; pods keep running")
-            await agent.leave()
-            life.cancel()
-
-
-@dataclass(slots=True)
-class _ApiSide:
-    """What talks to the API server, or stands in its place where there is none."""
-
-    objects: Objects
-    tokens: Tokens
-    events: Events
-    api: Api | None = None
-    guard: ClusterGuard | None = None
-    jobs: list[Job] = field(default_factory=list)
-    drain: Callable[[], Coroutine[Any, Any, None]] | None = None
-    forget_unreferenced: Callable[[], Coroutine[Any, Any, None]] | None = None
 
 
 class Agent:
     """All parts of a running agent, wired."""
 
-    def __init__(self, settings: Settings, store: Store, side: _ApiSide, clock: NodeClock | None = None) -> None:
+    def __init__(self, settings: Settings, store: Store, side: ApiSide, clock: NodeClock | None = None) -> None:
         self._settings = settings
         self._store = store
         self._side = side
@@ -170,7 +117,7 @@ class Agent:
         self._node: NodeController | None = None
         self._told: NodeSide | None = None
         self._plugins: Plugins | None = None
-        self._provider = _make_provider(context)
+        self._provider = registry.make(context)
         evictable = self._provider.evictable() if isinstance(self._provider, LetsEvict) else None
         self._eviction = EvictionManager(
             settings, SignalReader(facts, settings.root_dir), pressure, events, clock, evictable
@@ -193,7 +140,7 @@ class Agent:
             self._follower = Follower(self._provider, store, side.objects, events, clock, resync_s=resync_s)
             self._controller = PodController(self._follower, events, self._publish)
             self._follower.notify_pods(self._controller.pod_updated)
-        self._desired = DesiredPods(store, self._desired_changed, _origins(settings))
+        self._desired = DesiredPods(store, self._desired_changed, origins(settings))
         self._mirrors: Mirrors | None = None
         if side.api is not None and self._publisher is not None:
             publish, forget = self._publisher.publish, self._publisher.forget
@@ -341,18 +288,7 @@ class Agent:
             yield "logind", follow_logind(self._shutdown, by, self._clock)
 
     def _sources(self) -> Iterable[Job]:
-        if self._side.api is not None and self._mirrors is not None:
-            node_name = self._settings.node_name
-            yield "pods of the API server", follow_api(self._side.api, node_name, self._desired, self._mirrors)
-        for origin in {Origin.FILE, Origin.HTTP} - _origins(self._settings):
-            # Pods of a folder or a URL that the settings name no more.
-            self._desired.replace_all(origin, ())
-        if self._settings.pod_manifest_path is not None:
-            folder = self._settings.pod_manifest_path
-            yield "manifests", follow_manifests(folder, self._settings.node_name, self._desired)
-        if url := self._settings.manifest_url:
-            source = ManifestUrl(url, self._settings.manifest_url_header, self._settings.http_check_frequency)
-            yield "manifest URL", follow_manifest_url(source, self._settings.node_name, self._desired)
+        yield from sources(self._settings, self._desired, self._side.api, self._mirrors)
         runner, side = self._follower or self._provider, self._side
         every_s, knows = self._settings.full_resync_period, self._controller.knows
         asks = None if side.api is None else PodsApi(side.api)
@@ -427,61 +363,3 @@ class Agent:
     def _health_changed(self) -> None:
         if self._node is not None:
             self._node.poke()
-
-
-def _make_provider(context: ProviderContext) -> Provider:
-    if (file := context.config_file) is not None:
-        try:
-            file.open("rb").close()
-        except OSError as error:
-            raise ConfigError(f"--provider-config {file}: {error.strerror}") from error
-    made: Provider = registry.find(context.settings.provider)(context)
-    return made
-
-
-def _origins(settings: Settings) -> frozenset[Origin]:
-    origins = {Origin.API} if settings.kubeconfig else set()
-    origins |= {Origin.FILE} if settings.pod_manifest_path else set()
-    return frozenset(origins | ({Origin.HTTP} if settings.manifest_url else set()))
-
-
-async def _build(settings: Settings, credentials: Credentials | None, stack: AsyncExitStack) -> Agent:
-    store = await open_record(settings, SystemClock())
-    stack.push_async_callback(store.close)
-    clock = await Timekeeper.load(store, corrigible=credentials is not None)
-    agent: Agent
-
-    def wake(pod_uid: str) -> None:
-        agent.objects_changed(pod_uid)
-
-    if credentials is None:
-        side = _ApiSide(RecordedObjects(store), StandaloneTokens(), LoggedEvents())
-    else:
-        node = OwnNode(f"{NODES}/{settings.node_name}", lambda: agent.seen_node_uid)
-        guard = ClusterGuard(store, node, lambda: has_pods_of_api(store), clock.monotonic)
-        credentials.wall = clock.wall
-        api = Api(credentials, guard)
-        api.dated = clock.heard
-        stack.push_async_callback(api.close)
-        side = _cluster_side(settings, api, guard, store, wake, clock)
-        side.jobs.append(("client certificate", ClientCertificate(api, credentials, settings, clock).run()))
-    side.jobs.append(("known time", clock.run()))
-    agent = Agent(settings, store, side, clock)
-    return agent
-
-
-def _cluster_side(
-    settings: Settings, api: Api, guard: ClusterGuard, store: Store, wake: Callable[[str], None], clock: Clock
-) -> _ApiSide:
-    objects = ReferencedObjects(api, store, wake, clock)
-    events = EventRecorder(api, settings.node_name, clock, store)
-    return _ApiSide(
-        objects=objects,
-        tokens=ServiceAccountTokens(api, store, clock, events, wake),
-        events=events,
-        api=api,
-        guard=guard,
-        jobs=[("link", api.look_for_it()), ("referenced objects", objects.run()), ("events", events.run())],
-        drain=events.drain,
-        forget_unreferenced=objects.keep_only_retained,
-    )

@@ -155,7 +155,7 @@ async def _start(settings: Settings) -> None:
     async with asyncio.TaskGroup() as tasks:
         loading = tasks.create_task(_credentials(settings), name="kubeconfig")
         await asyncio.sleep(0)  # it starts its process
-        from agent.app import run
+        from agent.run import run
     await run(settings, loading.result())
 
 

@@ -8,15 +8,16 @@ a list: what it lacks is asked for pod by pod.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from loguru import logger
 
 from agent import own_metrics
+from agent.config import Settings
 from agent.kube.pods_api import PodsApi
 from agent.kube.rest import Api
 from agent.kube.watch import Listed, RawObject, Removed, Upserted, list_watch
@@ -38,6 +39,28 @@ class Mirrors(Protocol):
     def listed(self, mirrors: Iterable[PodRecord]) -> None: ...
     def seen(self, mirror: PodRecord) -> None: ...
     def removed(self, uid: str) -> None: ...
+
+
+def origins(settings: Settings) -> frozenset[Origin]:
+    """Where these settings look for pods."""
+    found = {Origin.API} if settings.kubeconfig else set()
+    found |= {Origin.FILE} if settings.pod_manifest_path else set()
+    return frozenset(found | ({Origin.HTTP} if settings.manifest_url else set()))
+
+
+def sources(
+    settings: Settings, desired: DesiredPods, api: Api | None, mirrors: Mirrors | None
+) -> Iterable[tuple[str, Coroutine[Any, Any, None]]]:
+    """The jobs that follow them, named. Pods of a folder or a URL that the settings name no more are let go."""
+    if api is not None and mirrors is not None:
+        yield "pods of the API server", follow_api(api, settings.node_name, desired, mirrors)
+    for origin in {Origin.FILE, Origin.HTTP} - origins(settings):
+        desired.replace_all(origin, ())
+    if settings.pod_manifest_path is not None:
+        yield "manifests", follow_manifests(settings.pod_manifest_path, settings.node_name, desired)
+    if url := settings.manifest_url:
+        source = ManifestUrl(url, settings.manifest_url_header, settings.http_check_frequency)
+        yield "manifest URL", follow_manifest_url(source, settings.node_name, desired)
 
 
 async def follow_api(

@@ -86,6 +86,17 @@ def find(name: str) -> type:
     return provider
 
 
+def make(context: contract.ProviderContext) -> contract.Provider:
+    """The provider that the settings name. Raises ConfigError, also where its own config file cannot be read."""
+    if (file := context.config_file) is not None:
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            raise ConfigError(f"--provider-config {file}: {error.strerror}") from error
+    made: contract.Provider = find(context.settings.provider)(context)
+    return made
+
+
 def optional_methods(provider: type) -> tuple[str, ...]:
     return tuple(
         method

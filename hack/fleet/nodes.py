@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from agent import log, memory
-from agent.app import serve
 from agent.kube.credentials import Credentials
 from agent.options import resolve
+from agent.run import serve
 
 
 def main(spec: str) -> int:

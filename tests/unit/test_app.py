@@ -11,15 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.app import Agent, _ApiSide
+from agent.api_side import standalone_side
+from agent.app import Agent
 from agent.config import Settings
 from agent.cri._generated import api_pb2 as pb
 from agent.cri.channel import RuntimeChannel
 from agent.cri.runtime import RuntimeClient
 from agent.errors import Retryable
-from agent.kube.events import LoggedEvents
-from agent.kube.objects import RecordedObjects
-from agent.kube.tokens import StandaloneTokens
 from agent.model import labels
 from agent.store.base import Delete, Put
 from tests.fakes.cri import FakeRuntime, serving
@@ -66,7 +64,7 @@ class Machine:
             local_api=None,
             resolv_conf=None,
         )
-        return Agent(settings, self.store, _ApiSide(RecordedObjects(self.store), StandaloneTokens(), LoggedEvents()))
+        return Agent(settings, self.store, standalone_side(self.store))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -115,7 +113,7 @@ async def test_nothing_is_ended_before_every_origin_has_told_its_pods(
     async def says_nothing(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("agent.app.follow_manifests", says_nothing)
+    monkeypatch.setattr("agent.pods.sources.follow_manifests", says_nothing)
     async with machine(tmp_path) as m:
         await m.store.put("status/u-9", b"{}")
         orphan = await m.sandbox("u-9")

@@ -43,14 +43,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     async def run(settings: Settings, credentials: object) -> None:
         seen.append(settings)
 
-    _replace_app(monkeypatch, run)
+    _replace_run(monkeypatch, run)
     return seen
 
 
-def _replace_app(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
-    app = ModuleType("agent.app")
-    app.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "agent.app", app)
+def _replace_run(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    module = ModuleType("agent.run")
+    module.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "agent.run", module)
 
 
 def _one_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -180,7 +180,7 @@ def test_a_known_failure_of_the_agent_is_one_line(
     async def run(_: Settings, credentials: object) -> None:
         raise error
 
-    _replace_app(monkeypatch, run)
+    _replace_run(monkeypatch, run)
     assert main(["run", "--nodename", "a"]) == code
     assert _one_line(capsys).startswith("edgelet: ")
 
@@ -189,7 +189,7 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run(_: Settings, credentials: object) -> None:
         raise ExceptionGroup("tasks", [Retryable("later"), KeyError("bug")])
 
-    _replace_app(monkeypatch, run)
+    _replace_run(monkeypatch, run)
     with pytest.raises(ExceptionGroup):
         main(["run", "--nodename", "a"])
 

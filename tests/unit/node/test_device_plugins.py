@@ -408,6 +408,6 @@ def test_which_names_a_plugin_may_give(name: str, good: bool) -> None:
 
 
 def test_nothing_of_the_api_is_loaded_before_a_plugin_comes() -> None:
-    code = "import sys, agent.app; sys.exit(any('deviceplugin_pb2' in name for name in sys.modules))"
+    code = "import sys, agent.run; sys.exit(any('deviceplugin_pb2' in name for name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == 0

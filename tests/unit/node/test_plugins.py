@@ -255,7 +255,7 @@ async def test_files_and_hidden_sockets_are_no_plugins(lab: Lab) -> None:
 
 def test_an_agent_without_plugins_does_not_load_what_speaks_to_them() -> None:
     script = (
-        "import agent.app, agent.providers.containerd, sys;"
+        "import agent.run, agent.providers.containerd, sys;"
         "print([m for m in sys.modules if 'csi_pb2' in m or 'registration_pb2' in m or m.startswith('agent.csi.')])"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.app import _make_provider
 from agent.config import Settings
 from agent.errors import ConfigError
+from agent.providers import registry
 from agent.providers.mock import MockProvider
 from tests.unit.pods.scene import FakeObjects
 from tests.unit.providers.test_environment import context
@@ -19,7 +19,7 @@ from tests.unit.providers.test_environment import context
 def test_it_names_the_file_and_the_reason(tmp_path: Path, name: str, why: str) -> None:
     file = tmp_path / name
     with pytest.raises(ConfigError) as caught:
-        _make_provider(replace(context(FakeObjects()), config_file=file))
+        registry.make(replace(context(FakeObjects()), config_file=file))
     assert str(caught.value) == f"--provider-config {file}: {why}"
 
 
@@ -28,6 +28,6 @@ def test_the_provider_is_given_its_path(tmp_path: Path) -> None:
     file.write_text("latency: {create: wrong}")
     given = replace(context(FakeObjects()), settings=Settings("n", provider="mock"), config_file=file)
     with pytest.raises(ConfigError, match=r"latency\.create"):
-        _make_provider(given)
+        registry.make(given)
     file.write_text("")
-    assert isinstance(_make_provider(given), MockProvider)
+    assert isinstance(registry.make(given), MockProvider)

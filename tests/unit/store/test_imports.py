@@ -9,6 +9,6 @@ HEAVY = ("cryptography", "redis", "agent.store.etcd", "agent.store.redis", "agen
 
 
 def test_the_agent_loads_no_server_client_and_no_cipher_before_they_are_needed() -> None:
-    program = f"import sys, agent.app; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    program = f"import sys, agent.run; print(*[name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.split() == []
