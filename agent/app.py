@@ -132,7 +132,10 @@ class Agent:
         self._publisher = Publisher(PodsApi(side.api), self._finalized, side.api.link.pause) if side.api else None
         if getattr(self._provider, "supervises_pods", False):
             # Such a provider tells what it does with a pod itself; one more POST would say no more.
-            self._controller = PodController(self._provider, events, self._publish, says_success=False)
+            asked = settings.provider_events
+            self._controller = PodController(
+                self._provider, events, self._publish, says_success=asked, status_is_update=asked
+            )
             if isinstance(self._provider, NotifiesPods):
                 self._provider.notify_pods(self._controller.pod_updated)
         else:

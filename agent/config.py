@@ -42,6 +42,8 @@ class Settings:
     """The certificate of the kubelet API comes from the cluster."""
     provider: str = "containerd"
     """A registered name, or module:Class."""
+    provider_events: bool = False
+    """Events of virtual-kubelet's names also for what a provider that supervises its pods did well."""
     provider_config: Path | None = None
     """The provider's own settings, read by it alone."""
     full_resync_period: float = 60.0

@@ -54,6 +54,12 @@ OPTIONS: tuple[Option, ...] = (
         " containerd",
     ),
     Option(
+        "provider_events", "provider-events", form.switch, "BOOL",
+        "pods of containerd have virtual-kubelet's events ProviderCreateSuccess and ProviderUpdateSuccess too, two"
+        " requests more for each pod",
+        default="true where the provider is named mynode or example-provider, else false",
+    ),
+    Option(
         "provider_config", "provider-config", form.optional_path, "FILE", "the provider's own settings",
         default="none",
     ),

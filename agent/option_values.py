@@ -27,7 +27,7 @@ _NAMESPACED = re.compile(
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|h|m|s))+")
 _IMAGE = re.compile(r"[A-Za-z0-9][\w.:-]*(/[a-z0-9][\w.-]*)*", re.ASCII)
-_PROVIDER_ALIASES = {"mynode": "containerd", "example-provider": "containerd"}
+PROVIDER_ALIASES = {"mynode": "containerd", "example-provider": "containerd"}
 
 ENFORCED = (
     "pods", "system-reserved", "kube-reserved", "system-reserved-compressible", "kube-reserved-compressible",
@@ -131,7 +131,7 @@ def provider(value: object) -> str:
     name = text(value).strip()
     if not name:
         raise ValueError("no provider named; see edgelet providers")
-    return _PROVIDER_ALIASES.get(name, name)
+    return name
 
 
 def choice(*words: str, aliases: Mapping[str, str] | None = None) -> Callable[[object], str]:

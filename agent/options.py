@@ -103,6 +103,9 @@ def _defaults(values: dict[str, object], hostname: str, exists: Callable[[Path],
             values["node_name"] = form.node_name(hostname)
         except ValueError as error:
             raise ConfigError(f"the host name cannot name the Node, use --nodename: {error}") from error
+    if (older := values.get("provider")) in form.PROVIDER_ALIASES:
+        values["provider"] = form.PROVIDER_ALIASES[str(older)]
+        values.setdefault("provider_events", True)
     for kubeconfig in (DEFAULT_KUBECONFIG, JOINED_KUBECONFIG):
         if "kubeconfig" not in values and exists(kubeconfig):
             values["kubeconfig"] = kubeconfig

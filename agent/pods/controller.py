@@ -47,9 +47,14 @@ class PodController:
         publish: Callable[[PodUpdateLike], None],
         *,
         says_success: bool = True,
+        status_is_update: bool = False,
     ) -> None:
-        """`says_success`: events also of what went well; False where the provider has events of its own for that."""
+        """`says_success`: events also of what went well; False where the provider has events of its own for that.
+
+        `status_is_update`: the provider is given a pod anew also when nothing but its status changed, and takes that.
+        """
         self._says_success = says_success
+        self._status_is_update = status_is_update
         self._provider = provider
         self._events = events
         self._publish = publish
@@ -186,7 +191,11 @@ class PodController:
             await self._create(record)
             return
         self._created[record.uid] = record.pod
-        if _asks(before) != _asks(record.pod):
+        # Mostly a pod comes back with nothing but its own status. Of a new pod virtual-kubelet's users see that as its
+        # first update; after a restart it is no news.
+        is_new = _CREATED in self._said.get(record.uid, ())
+        back = self._status_is_update and is_new and before.status != record.pod.status
+        if back or _asks(before) != _asks(record.pod):
             self._say_success(record, _UPDATED)
 
     async def _delete(self, record: PodRecord) -> None:

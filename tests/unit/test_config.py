@@ -263,6 +263,8 @@ def test_a_node_of_another_provider_is_tainted_unless_told_otherwise() -> None:
 def test_the_older_names_of_our_own_provider_mean_it_and_give_no_taint(name: str) -> None:
     settings = settle({"provider": name})
     assert (settings.provider, settings.provider_taint) == ("containerd", None)
+    assert settings.provider_events == (name != "containerd")
+    assert not settle({"provider": name, "provider_events": "false"}).provider_events
 
 
 def test_a_duration_is_gos_or_bare_seconds() -> None:

@@ -332,6 +332,23 @@ async def test_success_is_told_once_a_pod_and_a_status_that_comes_back_is_no_upd
 
 
 @in_virtual_time
+async def test_of_a_provider_that_is_given_statuses_a_status_that_comes_back_is_an_update() -> None:
+    world = World()
+    world.controller = PodController(world, world, world.published.append, status_is_update=True)
+
+    async def work() -> None:
+        await world.want(record())
+        await world.want(record())
+        assert world.events == [CREATED]
+        await world.want(record(phase="Running"))
+        assert world.events == [CREATED, UPDATED]
+        await world.want(labelled("red"))
+
+    await beside(world.controller.run(), work)
+    assert world.events == [CREATED, UPDATED]
+
+
+@in_virtual_time
 async def test_of_a_provider_with_events_of_its_own_only_failures_are_told() -> None:
     world = World(errors={"create": [Retryable("away")]})
     world.controller = PodController(world, world, world.published.append, says_success=False)
