@@ -48,6 +48,7 @@ from agent.pods.sources import origins, sources
 from agent.pods.start_times import START_TIMES
 from agent.pods.transitions import REASON as STATUS_CHANGED
 from agent.pods.transitions import transitions
+from agent.pods.untold import Untold
 from agent.providers import registry
 from agent.providers.contract import (
     EndsPods,
@@ -129,7 +130,11 @@ class Agent:
             self._provider.use_devices(self._devices)
             self._device_plugins = DevicePlugins(settings, self._devices)
         self._follower: Follower | None = None
-        self._publisher = Publisher(PodsApi(side.api), self._finalized, side.api.link.pause) if side.api else None
+        self._untold = Untold(self._tell_late, clock.wall)
+        self._publisher: Publisher | None = None
+        if side.api is not None:
+            self._publisher = Publisher(PodsApi(side.api), self._finalized, side.api.link.pause, self._untold.told)
+            side.api.link.on_loss(self._untold.lost)
         if getattr(self._provider, "supervises_pods", False):
             # Such a provider tells what it does with a pod itself; one more POST would say no more.
             asked = settings.provider_events
@@ -325,14 +330,18 @@ class Agent:
 
     def _publish(self, update: PodUpdateLike) -> None:
         uid = update.record.uid
-        if self._side.api is not None and not self._side.api.reachable and update.record.origin is Origin.API:
-            about = ObjectReference.of(update.record.pod)
-            for change in transitions(self._statuses.get(uid), update.status):
-                self._side.events.record(about, "Normal", STATUS_CHANGED, change)
+        if self._side.api is not None and update.record.origin is Origin.API:
+            about, changes = ObjectReference.of(update.record.pod), transitions(self._statuses.get(uid), update.status)
+            if self._side.api.reachable:
+                self._untold.changed(uid, about, update.status, changes)
+            else:
+                for change in changes:
+                    self._side.events.record(about, "Normal", STATUS_CHANGED, change)
         self._statuses[uid] = update.status
         START_TIMES.told(update.record.pod, update.status)
         if update.gone:
             del self._statuses[uid]
+            self._untold.forget(uid)
         self._local_api.changed("pods")
         if self._publisher is not None and update.record.origin is Origin.API:
             self._publisher.publish(update)
@@ -346,6 +355,10 @@ class Agent:
 
     def _foreign_now(self) -> str:
         return self._side.guard.foreign if self._side.guard is not None else ""
+
+    def _tell_late(self, about: ObjectReference, change: str, at: float) -> None:
+        if isinstance(self._side.events, EventRecorder):
+            self._side.events.record(about, "Normal", STATUS_CHANGED, change, at=at)
 
     def _finalized(self, uid: str) -> None:
         self._desired.remove(uid)

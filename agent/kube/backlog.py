@@ -63,6 +63,15 @@ class Backlog:
         if len(self._events) > LIMIT:
             self._fold()
 
+    def insert(self, event: Event) -> None:
+        """As `append`, but where it belongs by its time; the first of all is being told, and stays."""
+        later = [number for number, other in list(self._events.items())[1:] if other.first_at > event.first_at]
+        moved = [self._events[number] for number in later]
+        for number in later:
+            self.done(number)
+        for one in (event, *moved):
+            self.append(one)
+
     def touched(self, event: Event) -> None:
         """A queued event counted up."""
         if (number := self._numbers.get(id(event))) is not None:

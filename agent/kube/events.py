@@ -61,10 +61,14 @@ class EventRecorder:
         reason: str,
         message: str,
         annotations: Mapping[str, str] | None = None,
+        at: float | None = None,
     ) -> None:
-        """Queue an event (`kind` Normal or Warning). Never blocks, never raises."""
+        """Queue an event (`kind` Normal or Warning). Never blocks, never raises.
+
+        `at` (Unix seconds) is when it happened, where that was before now: it is told in its place among what waits.
+        """
         _log(about, kind, reason, message)
-        wall = self._clock.wall()
+        wall = self._clock.wall() if at is None else at
         event = self._correlator.observe(about, kind, reason, message, wall, self._clock.monotonic())
         if not self._api.reachable:
             self._to_record.set()
@@ -79,7 +83,7 @@ class EventRecorder:
         if event.queued:
             self._backlog.touched(event)
             return
-        self._backlog.append(event)
+        self._backlog.append(event) if at is None else self._backlog.insert(event)
         self._idle.clear()
         self._news.set()
 

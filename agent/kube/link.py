@@ -44,6 +44,7 @@ class Link:
         self._down_at = self._down_before_s = 0.0
         self._waiting: set[Wait] = set()
         self._told: list[Callable[[], None]] = []
+        self._told_of_loss: list[Callable[[], None]] = []
 
     @property
     def down_s(self) -> float:
@@ -53,6 +54,10 @@ class Link:
     def on_return(self, told: Callable[[], None]) -> None:
         """Call `told` whenever the API server answers again."""
         self._told.append(told)
+
+    def on_loss(self, told: Callable[[], None]) -> None:
+        """Call `told` whenever the API server answers no more."""
+        self._told_of_loss.append(told)
 
     @contextmanager
     def held(self, wait: Wait, deadline: asyncio.Timeout) -> Iterator[None]:
@@ -73,6 +78,8 @@ class Link:
         self.down.set()
         now = self._down_at = asyncio.get_running_loop().time()
         self._break_off(lambda wait: wait.stream and now - wait.since >= SILENT_S)
+        for told in self._told_of_loss:
+            told()
         return True
 
     def answered(self, began: float) -> bool:

@@ -61,14 +61,17 @@ class Publisher:
         api: PodsApi,
         finalized: Callable[[str], None],
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        told: Callable[[str, PodStatus], None] = lambda _uid, _status: None,
     ) -> None:
         """`finalized` is told the UID of a pod that its final DELETE took away (or which was gone already).
 
         `pause` waits before a try is repeated, at most so many seconds: until the API server answers again.
+        `told` hears of each status that is settled: the API server has it, refused it or has no such pod.
         """
         self._api = api
         self._pause = pause
         self._finalized = finalized
+        self._told = told
         self._outgoing: dict[str, _Outgoing] = {}
         self._active: set[str] = set()
         self._tasks: asyncio.TaskGroup
@@ -111,6 +114,7 @@ class Publisher:
                     delay = min(delay * 2, RETRY_MAXIMUM_S)
                     continue
                 delay = RETRY_INITIAL_S
+                self._told(uid, update.status)
                 if outgoing.update is update and self._outgoing.get(uid) is outgoing:
                     return
         finally:

@@ -43,9 +43,9 @@ def test_events_and_transitions_of_a_cut_are_told_in_order_with_their_own_times_
     time.sleep(1.1)  # times have whole seconds
     outpost.cut(how)
     cut_at = time.time()
-    # What changes before the cut is noticed is told by the newest status alone.
-    wait_until(lambda: "does not answer" in outpost.agent_log(), what="the agent knows that it is cut off")
+    # It changes before the cut is noticed.
     end(outpost, "busy", container_ids(outpost.pod("busy"))["main"])
+    wait_until(lambda: "does not answer" in outpost.agent_log(), what="the agent knows that it is cut off")
     time.sleep(1.5)
     # Another agent goes on with what this one could not tell.
     outpost.agent.kill9()

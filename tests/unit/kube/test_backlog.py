@@ -80,3 +80,19 @@ def test_an_object_that_says_too_much_is_counted() -> None:
     ours, others = waiting
     assert (ours.count, ours.first_at, ours.last_at) == (3, 5, 7)
     assert (others.count, others.kind) == (1, "Warning")
+
+
+def test_what_is_told_late_has_its_place_by_its_time_behind_the_one_that_is_being_told() -> None:
+    waiting = Backlog(NODE)
+    for at in (5.0, 1.0, 2.0, 8.0, 9.0):
+        waiting.append(event("a", f"R{at:g}", at))
+    waiting.recorded.add(4)
+    waiting.changed.clear()
+    waiting.insert(event("b", "late", 3.0))
+    waiting.insert(event("b", "latest", 10.0))
+    assert [one.reason for one in waiting] == ["R5", "R1", "R2", "late", "R8", "R9", "latest"]
+    assert waiting.first()[0] == 1
+    # The row of the one that moved goes, and one of its new number comes.
+    assert 4 in waiting.changed
+    assert waiting.get(4) is None
+    assert all(one.queued for one in waiting)

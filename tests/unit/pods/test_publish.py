@@ -80,6 +80,23 @@ async def test_each_transition_is_one_patch_and_an_equal_status_is_none() -> Non
 
 
 @in_virtual_time
+async def test_it_is_said_which_status_the_api_server_has_and_not_which_it_was_only_sent() -> None:
+    scene = Scene(Api(errors={"patch": [Retryable("away"), Permanent("Invalid", "no")]}))
+    told: list[str] = []
+    scene.publisher = Publisher(scene.api, scene.finalized.append, told=lambda uid, status: told.append(status.phase))
+
+    async def work() -> None:
+        scene.publish(PENDING)
+        await asyncio.sleep(0.1)
+        assert told == []
+        scene.publish(RUNNING)
+        await asyncio.sleep(5)
+
+    await beside(scene.publisher.run(), work)
+    assert told == ["Running"]
+
+
+@in_virtual_time
 async def test_what_comes_while_a_patch_is_under_way_is_told_as_its_newest() -> None:
     scene = Scene(Api(slow_s=1))
 
