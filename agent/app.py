@@ -19,6 +19,7 @@ from agent import __version__, memory
 from agent.api_side import ApiSide, Job
 from agent.clock import NodeClock, SystemClock
 from agent.config import Settings
+from agent.kube.events import EventRecorder
 from agent.kube.pods_api import PodsApi
 from agent.model.addresses import NodeAddresses
 from agent.model.objects import ObjectReference
