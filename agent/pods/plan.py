@@ -80,14 +80,15 @@ def _plan_running(pod: Pod, observed: ObservedPod, knows: Knowledge, now: float)
             actions.append(CreateSandbox(attempt, replaces=sandbox.id if sandbox else None))
         return Plan(tuple(actions), wakes.next)
     actions += _kills(pod, observed, sandbox, knows)
-    actions += _dead_weight(observed, knows, now, wakes)
+    starts: list[Action] = []
     if knows.volumes_ready:
-        for starts in (
+        due = (
             _ephemeral(pod, observed, sandbox, knows, now, wakes),
             _starts(pod, observed, sandbox, knows, now, wakes),
-        ):
-            if starts:
-                actions.append(StartContainers(tuple(starts)))
+        )
+        starts += [StartContainers(tuple(group)) for group in due if group]
+    # What a reboot left costs the runtime as much as a start: it goes when nothing waits to start.
+    actions += starts or _dead_weight(observed, knows, now, wakes)
     return Plan(tuple(actions), wakes.next)
 
 

@@ -318,6 +318,14 @@ def test_a_container_that_never_ran_goes_when_there_is_a_newer_one() -> None:
     assert look(make_pod(), seen, healthy("main-2")).actions == (RemoveContainer("main-1"),)
 
 
+def test_what_a_reboot_left_goes_only_when_nothing_waits_to_start() -> None:
+    left = (sandbox(0, ready=False), sandbox(1, ready=False), sandbox(2), exited(code=1, sandbox_id="s1"))
+    (start,) = look(make_pod(), observed(*left)).actions
+    assert isinstance(start, StartContainers)
+    seen = observed(*left, container(attempt=1, sandbox_id="s2"))
+    assert look(make_pod(), seen, healthy("main-1")).actions == (RemoveSandbox("s0"),)
+
+
 def test_a_dead_sandbox_without_containers_goes_and_one_with_the_last_end_stays() -> None:
     seen = observed(
         sandbox(0, ready=False),
