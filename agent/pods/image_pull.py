@@ -1,8 +1,8 @@
 """Have a container's image on the machine: the pull policies, credentials, backoff and events.
 
 In: pod and container. Out: the image as the runtime has it. Raises Permanent whose reason is the waiting reason that
-users know, one of `pull_faults.IMAGE_REASONS`. That a pull makes no progress is the runtime's to notice (containerd's
-`image_pull_progress_timeout`): nobody else sees its bytes.
+users know, one of `pull_faults.IMAGE_REASONS`. A registry that never answers is `silence`'s to notice; that a pull of
+which something came makes no progress is the runtime's (containerd's `image_pull_progress_timeout`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from agent.model.objects import ObjectReference, Secret
 from agent.pods.backoff import raised, ready_at
 from agent.pods.credentials import Credential, SecretSource, of_secrets
 from agent.pods.go_duration import go_duration
-from agent.pods.images import with_default_tag
+from agent.pods.images import parse_image, with_default_tag
 from agent.pods.machine import Machine
 from agent.pods.pod_state import PodState
 from agent.pods.ports import ObjectKey
@@ -61,18 +61,25 @@ async def ensure_image(
         machine.events.record(about, "Warning", "ErrImageNeverPull", message)
         raise Permanent("ErrImageNeverPull", message)
     try:
-        return _image(await _pull(machine, state, container, name, about, sandbox_config))
+        return _image(await _pull(machine, state, container, name, about, sandbox_config, present))
     except Permanent as error:
         why = state.pull_failures.get(name.image, "")
-        if present is None or not machine.offline_images or not is_away(why):
+        if present is None or not is_away(why) or not await _does_offline(machine, state, name, present):
             raise
-        if await machine.access.must_pull(name.image, present.id, lambda: _sources(machine, state, name.image)):
-            raise  # it is here, and not for this pod
         message = (
             f'The registry of image "{container.image}" can\'t be reached, using the image on the machine: {error}'
         )
         machine.events.record(about, "Warning", "OfflineImage", message)
         return _image(present)
+
+
+async def _does_offline(
+    machine: Machine, state: PodState, name: api_pb2.ImageSpec, present: api_pb2.Image | None
+) -> bool:
+    """Whether the image on the machine will do while its registry is away: it is here, and for this pod."""
+    if present is None or not machine.offline_images:
+        return False
+    return not await machine.access.must_pull(name.image, present.id, lambda: _sources(machine, state, name.image))
 
 
 async def _pull(
@@ -82,6 +89,7 @@ async def _pull(
     name: api_pb2.ImageSpec,
     about: ObjectReference,
     sandbox_config: api_pb2.PodSandboxConfig,
+    present: api_pb2.Image | None,
 ) -> api_pb2.Image:
     now = machine.monotonic()
     backoff = state.image_backoffs.get(name.image)
@@ -91,10 +99,19 @@ async def _pull(
         last = state.pull_failures.get(name.image)
         raise Permanent("ImagePullBackOff", f"{message}: {last}" if last else message)
     machine.events.record(about, "Normal", "Pulling", f'Pulling image "{container.image}"')
+    registry = parse_image(name.image).domain
     try:
-        async with machine.pulls.turn(), machine.access.pulling(name.image):
+        async with (
+            machine.pulls.turn(lambda: machine.silence.check(registry)) as place,
+            machine.access.pulling(name.image, present.id if present is not None else ""),
+        ):
             began = machine.monotonic()
-            used = await _pull_with_any_credential(machine, state, name, sandbox_config)
+            used = await machine.silence.watch(
+                registry,
+                _pull_with_any_credential(machine, state, name, sandbox_config),
+                place,
+                lambda: _does_offline(machine, state, name, present),
+            )
             pulled = await machine.images.image_status(name)
             if pulled is None:
                 raise Permanent("", f'image "{container.image}" was pulled and is not there')

@@ -25,6 +25,7 @@ from agent.pods.probes.prober import Prober
 from agent.pods.pull_records import PullRecords
 from agent.pods.pulls import PullGate
 from agent.pods.scripts.scripts import Scripts
+from agent.pods.silence import Silence
 from agent.pods.translate.context import TranslateContext
 from agent.pods.translate.dns import read_resolv_conf
 from agent.pods.user_namespaces import UserNamespaces
@@ -52,6 +53,8 @@ class Machine:
     starts: asyncio.Semaphore
     """Sandboxes and containers made at the same time: more at once slows the runtime down."""
     pulls: PullGate
+    silence: Silence
+    """Which registries take connections and do not answer."""
     access: PullRecords
     """Which images that are here a pod may use without a pull."""
     offline_images: bool = True

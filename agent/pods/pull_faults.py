@@ -38,7 +38,8 @@ def summary(texts: Sequence[str]) -> str:
 def is_away(text: str) -> bool:
     """Whether a pull failed because nobody answered, and not because of what the registry said.
 
-    `text` is the runtime's, which is the Go standard library's where the network failed. A certificate that is not yet
+    `text` is the runtime's, which is the Go standard library's where the network failed; "context canceled" is
+    what containerd calls a pull that made no progress (`image_pull_progress_timeout`). A certificate that is not yet
     valid is what a machine sees whose clock has not been set.
     """
     return text.startswith("RegistryUnavailable") or any(words in text for words in _AWAY)
@@ -53,7 +54,10 @@ _AWAY = (
     "server misbehaving",
     "i/o timeout",
     "TLS handshake timeout",
+    "connection timed out",
     "context deadline exceeded",
+    "context canceled",
+    "DeadlineExceeded",
     "Client.Timeout exceeded",
     "certificate has expired or is not yet valid",
     "500 Internal Server Error",

@@ -37,6 +37,8 @@ class PullRecords:
         self._allowed = allowed
         self._pulled: dict[str, _Pulled] = {}
         self._pulling: Counter[str] = Counter()
+        self._before: dict[str, str] = {}
+        """By an image that is being pulled: the id that its name had here already."""
         self._broken_off: set[str] = set()
 
     async def load(self, present: Callable[[], Awaitable[Collection[str]]]) -> None:
@@ -59,7 +61,8 @@ class PullRecords:
     ) -> bool:
         """Whether the registry has to decide about an image that is here. `sources`: the pod's secrets that fit it."""
         record = self._pulled.get(image_id)
-        pulled_here = record is not None or image in self._pulling or image in self._broken_off
+        arriving = image in self._pulling and self._before.get(image) != image_id
+        pulled_here = record is not None or arriving or image in self._broken_off
         if not must_be_shown(self._policy, self._allowed, image, pulled_here=pulled_here):
             return False
         grant = record.names.get(parse_image(image).repository) if record is not None else None
@@ -74,17 +77,21 @@ class PullRecords:
         return False
 
     @asynccontextmanager
-    async def pulling(self, image: str) -> AsyncIterator[None]:
-        """Around a pull: its image is not everybody's though nobody knows yet whose it is."""
+    async def pulling(self, image: str, present_id: str = "") -> AsyncIterator[None]:
+        """Around a pull: its image is not everybody's though nobody knows yet whose it is.
+
+        What was here before the first of several (`present_id`) is no more and no less somebody's than it was.
+        """
         self._pulling[image] += 1
         if self._pulling[image] == 1:
+            self._before[image] = present_id
             await self._write([Put(PULLING + image, b"")])
         try:
             yield
         finally:
             self._pulling[image] -= 1
             if not self._pulling[image]:
-                del self._pulling[image]
+                del self._pulling[image], self._before[image]
                 self._broken_off.discard(image)
                 await self._write([Delete(PULLING + image)])
 

@@ -11,6 +11,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 
+class Place:
+    """One of those that pull. Left early by who only waits for an answer, so that others go on."""
+
+    __slots__ = ("_places",)
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places: asyncio.Semaphore | None = places
+
+    def leave(self) -> None:
+        if self._places is not None:
+            self._places.release()
+            self._places = None
+
+
 class PullGate:
     """`qps` and `burst` are a token bucket's; `qps` 0: as often as wanted."""
 
@@ -23,12 +37,18 @@ class PullGate:
         """When the bucket is full again: each pull moves it on by 1 / qps."""
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Inside, one image may be pulled."""
-        async with self._places:
+    async def turn(self, check: Callable[[], None] | None = None) -> AsyncIterator[Place]:
+        """Inside, one image may be pulled. `check` raises what is known against it once there is a place."""
+        await self._places.acquire()
+        place = Place(self._places)
+        try:
+            if check is not None:
+                check()
             if (wait := self._take()) > 0:
                 await asyncio.sleep(wait)
-            yield
+            yield place
+        finally:
+            place.leave()
 
     def _take(self) -> float:
         """Take a token; the seconds until it is there."""

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from agent.config import Settings
+from agent.cri.arrivals import Arrivals
 from agent.cri.image_import import ImageImport
 from agent.cri.images import ImageClient
 from agent.cri.runtime import RuntimeClient
@@ -38,6 +39,7 @@ from agent.pods.scripts.allowed import ScriptRules
 from agent.pods.scripts.empty_image import EmptyImage
 from agent.pods.scripts.mountpoints import Mountpoints
 from agent.pods.scripts.scripts import Scripts
+from agent.pods.silence import Silence
 from agent.pods.translate.resources import hugetlb_size
 from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.volumes.csi import CsiVolumes
@@ -152,6 +154,7 @@ async def build_machine(
         retention=Retention(settings.maximum_dead_containers_per_container, settings.minimum_container_ttl_duration),
         offline_images=settings.offline_images == "present",
         pulls=PullGate(settings.max_parallel_image_pulls, settings.registry_qps, settings.registry_burst),
+        silence=Silence(Arrivals(images.channel)),
         access=await _pull_records(context, images),
         plugins=plugins,
         wall=context.clock.wall,

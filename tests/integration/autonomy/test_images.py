@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -43,6 +44,42 @@ def test_always_means_the_present_image_while_the_registry_is_away_and_what_is_a
     wait_until(lambda: status_of(outpost.pod("absent"))["state"]["waiting"]["reason"] == "ImagePullBackOff")
     wait_until(lambda: "BackOff" in {reason for reason, _ in outpost.events("absent")})
     assert condition(outpost.pod("other"), "Ready")["status"] == "True"
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A registry that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_registry_that_never_answers_is_away_after_a_while_and_keeps_nobody_else_waiting(
+    outpost: Outpost, silent: str
+) -> None:
+    present = f"{silent}/app:1"
+    outpost.runtime.ctr("images", "tag", BUSYBOX, present)
+    try:
+        always = {"imagePullPolicy": "Always"}
+        outpost.run(
+            *(pod(name, {**container(), **always, "image": present}) for name in ("first", "second")),
+            pod("absent", {**container(), **always, "image": f"{silent}/absent:1"}),
+            pod("other"),
+        )
+        outpost.wait_ready("other", timeout=10)
+        outpost.wait_ready("first", "second", timeout=25)
+        (told,) = wait_until(
+            lambda: [message for reason, message in outpost.events("first") if reason == "OfflineImage"]
+        )
+        assert f"{silent} did not answer within" in told
+        # From now on it is known: who comes later does not wait.
+        outpost.run(
+            pod("later", {**container(), **always, "image": present}),
+            pod("nothing", {**container(), **always, "image": f"{silent}/nothing:1"}),
+        )
+        outpost.wait_ready("later", timeout=10)
+        wait_until(lambda: status_of(outpost.pod("nothing"))["state"]["waiting"]["reason"] == "ImagePullBackOff")
+    finally:
+        outpost.runtime.ctr("images", "remove", "--sync", present)
 
 
 @pytest.mark.parametrize("outpost_flags", [["--offline-images=none"]])

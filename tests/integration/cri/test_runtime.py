@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import time
+import uuid
 from pathlib import Path
 
 import pytest
 
 from agent.cri._generated import api_pb2 as pb
+from agent.cri.arrivals import Arrivals
 from agent.cri.channel import RuntimeChannel
 from agent.cri.images import ImageClient
 from agent.cri.runtime import RuntimeClient
@@ -166,6 +170,68 @@ async def test_a_cancelled_pull_ends_in_the_runtime_as_well(images: ImageClient)
             await asked.wait()
             pull.cancel()
         await hung_up.wait()
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _http(head: str, body: bytes = b"") -> bytes:
+    return f"HTTP/1.1 200 OK\r\n{head}\r\nConnection: close\r\n\r\n".encode() + body
+
+
+async def test_the_first_blob_of_a_pull_is_seen_while_its_layer_does_not_come(
+    channel: RuntimeChannel, images: ImageClient
+) -> None:
+    kind, layer = "application/vnd.oci.image", _digest(uuid.uuid4().bytes)
+    rootfs = {"type": "layers", "diff_ids": [layer]}
+    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": rootfs}).encode()
+    described = _digest(config)
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": f"{kind}.manifest.v1+json",
+            "config": {"mediaType": f"{kind}.config.v1+json", "digest": described, "size": len(config)},
+            "layers": [{"mediaType": f"{kind}.layer.v1.tar", "digest": layer, "size": 1 << 20}],
+        }
+    ).encode()
+    told = (
+        f"Content-Type: {kind}.manifest.v1+json\r\nDocker-Content-Digest: {_digest(manifest)}\r\n"
+        f"Content-Length: {len(manifest)}"
+    )
+    may_answer = asyncio.Event()
+
+    async def registry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (first := await reader.read(1)) != b"\x16":
+            first += await reader.readuntil(b"\r\n\r\n")
+        line = first.partition(b"\r\n")[0].decode()
+        if not line.isprintable():  # TLS: it asks again without when it sees this
+            writer.write(_http("Content-Length: 0"))
+        elif "/manifests/" in line:
+            await may_answer.wait()
+            writer.write(_http(told, b"" if line.startswith("HEAD") else manifest))
+        elif described in line:
+            writer.write(_http(f"Content-Length: {len(config)}", config))
+        elif layer in line:
+            await reader.read()
+        await writer.drain()
+        writer.close()
+
+    arrivals = Arrivals(channel)
+    async with await asyncio.start_server(registry, "127.0.0.1", 0) as server, asyncio.timeout(20):
+        name = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for _ in ("new", "again, with the first blobs here already"):
+            async with asyncio.TaskGroup() as group:
+                may_answer.clear()
+                began = time.time()
+                pull = group.create_task(images.pull_image(pb.ImageSpec(image=f"{name}/slow:1")))
+                assert not await arrivals.within(time.time() - began, name)
+                may_answer.set()
+                while not await arrivals.within(time.time() - began, name):
+                    assert not pull.done()
+                    await asyncio.sleep(0.05)
+                assert not await arrivals.within(60, "other.example")
+                pull.cancel()
 
 
 async def test_figures_and_long_lists_are_as_the_short_ones_or_unimplemented(

@@ -9,13 +9,16 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from agent.cri._generated import content_pb2, content_pb2_grpc, images_pb2, images_pb2_grpc
+from agent.cri.arrivals import Arrivals
 from agent.cri.channel import RuntimeChannel
 from agent.cri.image_import import Blob, ImageImport
 from agent.errors import Permanent, Retryable
 
 BLOB = Blob("application/json", b"{}", {"keep": "me"})
+GONE = "800"
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -25,6 +28,10 @@ class Store(content_pb2_grpc.ContentServicer, images_pb2_grpc.ImagesServicer):
         self.labels: dict[str, str] = {}
         self.images: dict[str, images_pb2.Image] = {}
         self.updates: list[list[str]] = []
+        self.arrived: dict[str, list[int]] = {}
+        """When blobs came, in Unix seconds, by the filter that finds them."""
+        self.lists_little = False
+        """As containerd 1.6, whose lists lack times."""
 
     async def Write(
         self, request_iterator: AsyncIterator[content_pb2.WriteContentRequest], context: Context
@@ -38,6 +45,22 @@ class Store(content_pb2_grpc.ContentServicer, images_pb2_grpc.ImagesServicer):
             self.blobs[request.expected] = request.data
             self.labels.update(request.labels)
             yield content_pb2.WriteContentResponse(action=content_pb2.COMMIT, digest=request.expected)
+
+    async def List(
+        self, request: content_pb2.ListContentRequest, context: Context
+    ) -> AsyncIterator[content_pb2.ListContentResponse]:
+        await _in_namespace(context)
+        for name in request.filters:
+            found = [_info(at) for at in self.arrived.get(name, ())]
+            yield content_pb2.ListContentResponse(
+                info=[content_pb2.Info(digest=info.digest) if self.lists_little else info for info in found]
+            )
+
+    async def Info(self, request: content_pb2.InfoRequest, context: Context) -> content_pb2.InfoResponse:
+        await _in_namespace(context)
+        if request.digest == GONE:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "content digest: not found")
+        return content_pb2.InfoResponse(info=_info(int(request.digest)))
 
     async def Create(self, request: images_pb2.CreateImageRequest, context: Context) -> images_pb2.CreateImageResponse:
         await _in_namespace(context)
@@ -53,13 +76,17 @@ class Store(content_pb2_grpc.ContentServicer, images_pb2_grpc.ImagesServicer):
         return images_pb2.UpdateImageResponse(image=request.image)
 
 
+def _info(at: int) -> content_pb2.Info:
+    return content_pb2.Info(digest=str(at), created_at=Timestamp(seconds=1), updated_at=Timestamp(seconds=at))
+
+
 async def _in_namespace(context: Context) -> None:
     if dict(context.invocation_metadata() or ()).get("containerd-namespace") != "k8s.io":
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "namespace is required")
 
 
 @pytest.fixture
-async def store() -> AsyncIterator[tuple[Store, ImageImport]]:
+async def served() -> AsyncIterator[tuple[Store, RuntimeChannel]]:
     served = Store()
     with tempfile.TemporaryDirectory() as folder:
         server = grpc.aio.server()
@@ -69,8 +96,13 @@ async def store() -> AsyncIterator[tuple[Store, ImageImport]]:
         server.add_insecure_port(endpoint)
         await server.start()
         async with RuntimeChannel(endpoint) as channel:
-            yield served, ImageImport(channel)
+            yield served, channel
         await server.stop(None)
+
+
+@pytest.fixture
+def store(served: tuple[Store, RuntimeChannel]) -> tuple[Store, ImageImport]:
+    return served[0], ImageImport(served[1])
 
 
 async def test_a_blob_arrives_whole_under_its_digest_and_twice_is_fine(store: tuple[Store, ImageImport]) -> None:
@@ -91,6 +123,21 @@ async def test_a_name_that_is_taken_is_told_anew(store: tuple[Store, ImageImport
     assert served.updates == [["target"]]
 
 
+@pytest.mark.parametrize("lists_little", [False, True])
+async def test_what_came_from_a_registry_lately_is_seen(
+    served: tuple[Store, RuntimeChannel], lists_little: bool
+) -> None:
+    store, channel = served
+    store.lists_little = lists_little
+    for host in ("r.example", "::1"):
+        store.arrived[f'labels."containerd.io/distribution.source.{host}"'] = [800, 900, 990]
+    arrivals = Arrivals(channel, lambda: 1000.0)
+    for registry in ("r.example", "r.example:5000", "[::1]", "[::1]:5000"):
+        assert await arrivals.within(15, registry)
+        assert not await arrivals.within(5, registry)
+    assert not await arrivals.within(15, "other.example")
+
+
 async def test_a_runtime_without_these_services_is_told_by_name() -> None:
     with tempfile.TemporaryDirectory() as folder:
         endpoint = f"unix://{folder}/c.sock"
@@ -101,6 +148,8 @@ async def test_a_runtime_without_these_services_is_told_by_name() -> None:
             with pytest.raises(Permanent, match=r"Content\.Write") as refused:
                 await ImageImport(channel).write(BLOB)
             assert refused.value.reason == "Unimplemented"
+            with pytest.raises(Permanent, match=r"Content\.List"):
+                await Arrivals(channel).within(15, "r.example")
             await server.stop(None)
             with pytest.raises(Retryable):
                 await ImageImport(channel).name("x", BLOB, {})

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from agent.cri._generated import api_pb2
+from agent.cri.arrivals import Arrivals
 from agent.cri.channel import RuntimeChannel
 from agent.cri.image_import import ImageImport
 from agent.cri.images import ImageClient
@@ -44,6 +45,7 @@ from agent.pods.scripts.allowed import ScriptRules
 from agent.pods.scripts.empty_image import EmptyImage
 from agent.pods.scripts.mountpoints import Mountpoints
 from agent.pods.scripts.scripts import Scripts
+from agent.pods.silence import Silence
 from agent.pods.translate.context import TranslateContext
 from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.volumes.pod_volumes import PodVolumes
@@ -318,6 +320,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
             cgroups=CgroupTree(CgroupDriver.CGROUPFS, TEST_CGROUPS, mount=folder / "cgroups"),
             starts=asyncio.Semaphore(4),
             pulls=PullGate(5, 0, 1),
+            silence=Silence(Arrivals(channel), time.monotonic),
             access=PullRecords(MemoryStore()),
             monotonic=time.monotonic,
             wall=time.wall,

@@ -11,6 +11,7 @@ import pytest
 
 from agent.cri._generated import api_pb2 as pb
 from agent.pods.pulls import PullGate
+from agent.pods.silence import SILENT_S, Silence
 from tests.fakes.skipped_time import quiet, with_skipped_time
 from tests.unit.pods.scene import Scene, container_record, record, scene
 
@@ -310,6 +311,38 @@ async def test_while_the_registry_is_away_always_means_the_image_that_is_here(tm
         await s.running(container_record(image="busybox:1", imagePullPolicy="Always"))
         (told,) = s.events.messages("OfflineImage")
         assert told.startswith('The registry of image "busybox:1" can\'t be reached, using the image on the machine: ')
+
+
+class Nothing:
+    """Nothing came from any registry."""
+
+    async def within(self, seconds: float, registry: str) -> bool:
+        return False
+
+
+@with_skipped_time
+async def test_a_registry_that_never_answers_is_waited_for_once_and_pods_start_all_the_same(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as s:
+        s.machine.silence = Silence(Nothing(), s.time.monotonic)
+        s.machine.pulls = PullGate(1, 0, 1)
+        s.cri.add_image("busybox:1")
+        s.cri.hold("PullImage")
+        s.start(container_record(image="busybox:1", imagePullPolicy="Always"))
+        await s.cri.reached("PullImage")
+        main = {"name": "main", "image": "busybox:1", "imagePullPolicy": "Always"}
+        s.start(record({"name": "other", "uid": "u-2"}, containers=[main]))
+        s.start(record({"name": "absent", "uid": "u-3"}, containers=[{"name": "main", "image": "absent:1"}]))
+        await quiet()
+        assert not s.events.messages("OfflineImage")
+        s.skip(SILENT_S + 1)
+        await s.until(lambda: sum(c.state == pb.CONTAINER_RUNNING for c in s.cri.containers.values()) == 2)
+        assert s.moves.count("PullImage") == 1
+        assert all(
+            re.search("docker.io did not answer within 1[56]s", told) for told in s.events.messages("OfflineImage")
+        )
+        await s.until(lambda: "Error: RegistryUnavailable" in s.events.messages("Failed"))
 
 
 @pytest.mark.parametrize("why", [REFUSED, "manifest unknown: not found"])

@@ -117,6 +117,16 @@ async def test_a_restarted_agent_knows_who_pulled() -> None:
     assert await must_pull(again)
 
 
+async def test_what_was_here_before_a_pull_is_as_open_during_it_and_what_the_pull_brings_is_not() -> None:
+    records = PullRecords(MemoryStore())
+    async with records.pulling(IMAGE, ID):
+        assert not await must_pull(records)
+    async with records.pulling(IMAGE), records.pulling(IMAGE, ID):
+        assert await must_pull(records)
+    async with records.pulling(IMAGE, "sha256:other"):
+        assert await must_pull(records)
+
+
 async def test_a_pull_that_was_broken_off_is_nobodys_and_not_everybodys() -> None:
     store = MemoryStore()
     first = PullRecords(store)

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from agent.errors import Permanent
 from agent.pods.go_duration import go_duration
-from agent.pods.pull_faults import pull_fault, summary
+from agent.pods.pull_faults import is_away, pull_fault, summary
 from agent.pods.pulls import PullGate
 from tests.fakes.virtual_time import in_virtual_time
 
@@ -49,6 +50,21 @@ def test_several_texts_are_one(texts: list[str], told: str) -> None:
     assert summary(texts) == told
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "RegistryUnavailable: r.example did not answer within 15s",
+        'failed to do request: Head "https://r.example/v2/": context canceled',
+        "PullImage: the runtime at unix:///x gave the call up: failed to pull and unpack image: context canceled",
+        "rpc error: code = DeadlineExceeded desc = failed to pull and unpack image",
+        "read tcp 10.0.0.2:40000->10.0.0.1:443: read: connection timed out",
+    ],
+)
+def test_a_pull_that_nobody_answered_is_told_from_a_refusal(said: str) -> None:
+    assert is_away(said)
+    assert not is_away("manifest unknown: not found")
+
+
 async def _times(gate: PullGate, pulls: int) -> list[float]:
     """When each of them could begin, in seconds from now."""
     loop = asyncio.get_running_loop()
@@ -70,3 +86,28 @@ async def test_after_a_burst_pulls_wait_for_their_turn() -> None:
 @in_virtual_time
 async def test_no_rate_is_no_limit() -> None:
     assert await _times(PullGate(1, 0, 1, asyncio.get_running_loop().time), 100) == [0] * 100
+
+
+@in_virtual_time
+async def test_who_leaves_its_place_early_lets_one_other_in_and_not_two() -> None:
+    gate = PullGate(1, 0, 1)
+    async with gate.turn() as first:
+        first.leave()
+        first.leave()
+        async with gate.turn():
+            assert gate._places.locked()
+    assert gate._places._value == 1
+
+
+@in_virtual_time
+async def test_a_check_that_fails_takes_neither_place_nor_token() -> None:
+    gate = PullGate(1, 1, 1, asyncio.get_running_loop().time)
+
+    def known() -> None:
+        raise Permanent("", "silent")
+
+    for _ in range(5):
+        with pytest.raises(Permanent, match="silent"):
+            async with gate.turn(known):
+                pass
+    assert await _times(gate, 1) == [0]
