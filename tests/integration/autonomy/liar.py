@@ -57,7 +57,7 @@ class Liar:
         self._transports: set[asyncio.Transport] = set()
         self._upstream: tuple[str, ssl.SSLContext]
         self._point_at(plane)
-        certificate, key = plane.serving_certificate(folder, f"liar-{node}", ["127.0.0.1"])
+        certificate, key = plane.serving_certificate(folder, f"liar-{node}", ["kubernetes"])
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._tls.load_cert_chain(certificate, key)
         self.port = 0
