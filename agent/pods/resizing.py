@@ -143,7 +143,7 @@ class Resizer:
         changes: list[tuple[ObservedContainer, frozenset[str]]] = []
         for running in observed.running:
             spec, has = state.container(running.name), state.sizes.get(running.id)
-            if spec is None or has is None or (spec in state.pod.spec.initContainers and not spec.is_sidecar):
+            if spec is None or has is None:
                 continue
             own = {name for name, amount in limits_of(spec).items() if quantity.parse(amount)}
             if not (changed := differ(spec, has) | (inherited - own)):

@@ -15,8 +15,12 @@ from agent.pods.cgroups import CgroupDriver
 
 ANSWER_S = 5.0
 """A runtime that does not answer for this long cannot run pods."""
-DECLARED_FEATURES = ("RestartAllContainersOnContainerExits",)
-"""Schedulers of 1.36 send a pod with such a rule only to a node that names it."""
+DECLARED_FEATURES = (
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+)
+"""In order. From 1.36 on a pod that needs one of them comes only to a node that names it, and so does such a change."""
 
 
 class HealthReader:
