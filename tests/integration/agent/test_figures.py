@@ -43,7 +43,9 @@ def test_figures_are_the_kernels_and_counters_do_not_fall_when_the_agent_restart
     assert summary["node"]["runtime"]["imageFs"]["capacityBytes"] > 0
 
     wait_until(lambda: mine("/metrics/probes", "prober_probe_total", result="successful"))
-    assert mine("/metrics/cadvisor", "container_cpu_cfs_throttled_periods_total", container="main").value > 0
+    throttled = "container_cpu_cfs_throttled_periods_total"
+    # On a machine that has no time for it, it does not reach its limit at once.
+    wait_until(lambda: mine("/metrics/cadvisor", throttled, container="main").value > 0)
     assert mine("/metrics/cadvisor", "container_spec_memory_limit_bytes", container="main").value == 64 << 20
     received = mine("/metrics/cadvisor", "container_network_receive_bytes_total", container="", pod="busy")
     assert received.value > 0

@@ -63,7 +63,7 @@ def variants(trap: Path) -> Iterator[dict[str, Any]]:
         "volumeMounts": [{"name": "root", "mountPath": "/host"}],
     }
     yield script("hostpath", containers=[mounted], volumes=[everything], hostPID=True, hostNetwork=True)
-    claims = {"kubernetes.io/config.source": "file", "kubernetes.io/config.mirror": "x", "type": "bash"}
+    claims = {"kubernetes.io/config.source": "file", "type": "bash"}
     yield script("static-looking", run, annotations=claims)
     yield script("imaged", containers=[{"name": "main", "image": "edgelet.io/host:latest", "args": [run]}])
 
@@ -72,8 +72,10 @@ def test_what_is_not_listed_never_runs_in_any_shape(other: Edge, trap: Path) -> 
     asked = list(variants(trap))
     names = [made["metadata"]["name"] for made in asked]
     other.run(*copy.deepcopy(asked))
+    other.run(script("mirror-looking", escape(trap), annotations={"kubernetes.io/config.mirror": "x"}))
     other.run(pod("neighbour"))
     other.wait_ready("neighbour")
+    other.wait_gone("mirror-looking")  # nobody's mirror is no pod
     for name in names:
         wait_until(lambda name=name: DISABLED in dict(other.events(name)), what=f"{name}'s event")  # type: ignore[misc]
         refused = other.pod(name)["status"]

@@ -138,6 +138,23 @@ async def test_limits_of_the_pod_as_a_whole_reach_who_has_none(tmp_path: Path) -
 
 
 @with_skipped_time
+async def test_an_init_container_gets_more_while_it_runs(tmp_path: Path) -> None:
+    def small(cpu: str, generation: int) -> PodRecord:
+        first = {"name": "first", "image": "busybox", "resources": {"limits": {"cpu": cpu, "memory": "64Mi"}}}
+        return record({"generation": generation}, initContainers=[first])
+
+    async with scene(tmp_path) as s:
+        worker = s.start(small("1", 1))
+        await s.until(lambda: s.is_running("first"))
+        worker.update(small("2", 2))
+        await s.until(lambda: s.cri.container("first").resources is not None and not told(worker))
+        resources = s.cri.container("first").resources
+        assert resources is not None
+        assert resources.cpu_quota == 200_000
+        assert s.moves.count("CreateContainer") == 1
+
+
+@with_skipped_time
 async def test_a_runtime_that_refuses_is_asked_again(tmp_path: Path) -> None:
     async with scene(tmp_path) as s:
         worker = await s.running(sized("1", "64Mi"))
