@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -42,6 +43,22 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+async def sleep_unless(event: asyncio.Event, sleeping: Awaitable[None]) -> bool:
+    """Return when the sleep is over or the event is set, whichever comes first; whether the event was."""
+
+    async def slept() -> None:
+        await sleeping
+
+    async with asyncio.TaskGroup() as tasks:
+        due = tasks.create_task(slept())
+        called = tasks.create_task(event.wait())
+        await asyncio.wait((due, called), return_when=asyncio.FIRST_COMPLETED)
+        is_set = called.done()
+        due.cancel()
+        called.cancel()
+    return is_set
 
 
 def uptime() -> float:

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from agent.clock import sleep_unless
+
 SILENT_S = 3.0
 """A watch that had a word this short ago is not broken off because a call had none."""
 HURRY_S = 3.0
@@ -100,14 +102,7 @@ class Link:
         if self.up:
             await sleep(min(seconds, HURRIED_S) if self._just_back() else seconds)
             return
-        async with asyncio.TaskGroup() as tasks:
-            slept = tasks.create_task(_done(sleep(seconds)))
-            back = tasks.create_task(self._back.wait())
-            await asyncio.wait((slept, back), return_when=asyncio.FIRST_COMPLETED)
-            is_back = back.done()
-            slept.cancel()
-            back.cancel()
-        if is_back:
+        if await sleep_unless(self._back, sleep(seconds)):
             # All who waited come at once otherwise.
             await sleep(min(seconds, HURRIED_S * random.random()))  # noqa: S311
 
@@ -120,7 +115,3 @@ class Link:
             if wait.deadline is not None and chosen(wait) and not wait.deadline.expired():
                 wait.broken_off = True
                 wait.deadline.reschedule(now)
-
-
-async def _done(work: Awaitable[None]) -> None:
-    await work

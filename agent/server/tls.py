@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from loguru import logger
 
-from agent.clock import Clock
+from agent.clock import Clock, sleep_unless
 from agent.config import Settings
 from agent.errors import ConfigError
 from agent.server.certificate import CertificateFiles, server_certificate
@@ -61,22 +61,13 @@ class ServingTls:
     async def run(self) -> None:
         """For as long as the server runs: renew our own certificate, take up files that were replaced."""
         while True:
-            await self._due()
+            await sleep_unless(self._news, self._clock.sleep(CHECK_S))
+            self._news.clear()
             try:
                 if await self.load():
                     logger.info("kubelet API: new certificate, or new authority of its clients")
             except ConfigError as error:
                 logger.warning("kubelet API: the present certificate stays: {}", error)
-
-    async def _due(self) -> None:
-        due = asyncio.ensure_future(self._clock.sleep(CHECK_S))
-        told = asyncio.ensure_future(self._news.wait())
-        try:
-            await asyncio.wait((due, told), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            due.cancel()
-            told.cancel()
-        self._news.clear()
 
     async def _certificate(self) -> CertificateFiles:
         try:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from loguru import logger
 
-from agent.clock import Clock
+from agent.clock import Clock, sleep_unless
 from agent.config import Settings
 from agent.model.objects import ObjectReference
 from agent.model.pod import Pod
@@ -139,12 +139,7 @@ class EvictionManager:
         return await self._relieve(self._pods, found.reclaim, seen)
 
     async def _pause(self, began: float, seconds: float) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            due = tasks.create_task(self._clock.sleep(seconds))
-            called = tasks.create_task(self._wake.wait())
-            await asyncio.wait({due, called}, return_when=asyncio.FIRST_COMPLETED)
-            due.cancel()
-            called.cancel()
+        await sleep_unless(self._wake, self._clock.sleep(seconds))
         await self._clock.sleep(REST_S - (self._clock.monotonic() - began))
 
     # ------------------------------------------------------------ pods that wrote too much

@@ -6,12 +6,13 @@ for moments: run it in a thread.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path, PurePosixPath
 
 from agent.node.eviction.signals import Observation, Signal
 from agent.node.facts import MachineFacts, nearest_existing
 from agent.stats.cgroups import Cgroups
+from agent.stats.disk import file_system
+from agent.stats.reader import tasks
 
 IMAGE_DIR = Path("/var/lib/containerd")
 """Where images are until the runtime says it."""
@@ -53,13 +54,9 @@ class SignalReader:
         return Observation(max(0, used.limit_bytes - used.working_set_bytes), used.limit_bytes)
 
     def _pids(self) -> Observation | None:
-        """Processes and threads, in one short file: counting /proc would cost a fork's worth of work each time."""
-        try:
-            # "0.20 0.18 0.12 1/80 11206": running tasks of all tasks
-            tasks = int((self._proc / "loadavg").read_text().split()[3].split("/")[1])
-        except (OSError, IndexError, ValueError):
+        if (now := tasks(self._proc)) is None:
             return None
-        return Observation(max(0, self._facts.most_pids - tasks), self._facts.most_pids)
+        return Observation(max(0, self._facts.most_pids - now), self._facts.most_pids)
 
 
 def shares_disk(folder: Path, other: Path) -> bool:
@@ -71,12 +68,11 @@ def shares_disk(folder: Path, other: Path) -> bool:
 
 
 def _disk(folder: Path, space: Signal, inodes: Signal) -> dict[Signal, Observation | None]:
-    try:
-        found = os.statvfs(nearest_existing(folder))
-    except OSError:
+    found = file_system(nearest_existing(folder))
+    if found is None:
         return {}
     return {
-        space: Observation(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize),
+        space: Observation(found.available_bytes, found.capacity_bytes),
         # btrfs and others make inodes as they need them and count none.
-        inodes: Observation(found.f_ffree, found.f_files) if found.f_files else None,
+        inodes: Observation(found.inodes_free, found.inodes) if found.inodes else None,
     }
