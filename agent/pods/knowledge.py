@@ -104,6 +104,8 @@ class Knowledge:
     """IDs of containers that have to be started anew for a resize."""
     resize: Resize = NO_RESIZE
     retention: Retention = USUAL_RETENTION
+    rush: bool = False
+    """Other pods start right now: what costs the runtime as much as a start and can wait, waits."""
     last_sandbox_attempt: int = -1
     """Highest attempt tried, even where the runtime shows no such sandbox (its name may still be reserved)."""
 

@@ -28,6 +28,7 @@ from agent.pods.scripts.scripts import Scripts
 from agent.pods.silence import Silence
 from agent.pods.translate.context import TranslateContext
 from agent.pods.translate.dns import read_resolv_conf
+from agent.pods.turns import StartTurns
 from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.volumes.pod_volumes import PodVolumes
 
@@ -50,8 +51,8 @@ class Machine:
     translate: TranslateContext
     node: NodeContext
     cgroups: CgroupTree
-    starts: asyncio.Semaphore
-    """Sandboxes and containers made at the same time: more at once slows the runtime down."""
+    starts: StartTurns
+    """Sandboxes and containers made at the same time."""
     pulls: PullGate
     silence: Silence
     """Which registries take connections and do not answer."""

@@ -31,6 +31,9 @@ from agent.pods.restart import causes_of_restart, restart_due, restarts_when_kil
 from agent.pods.status import is_finished
 from agent.pods.translate.identity import spec_hash
 
+AFTER_RUSH_S = 3.0
+"""What a reboot left is looked at again after this long, while other pods still start."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -87,7 +90,7 @@ def _plan_running(pod: Pod, observed: ObservedPod, knows: Knowledge, now: float)
             _starts(pod, observed, sandbox, knows, now, wakes),
         )
         starts += [StartContainers(tuple(group)) for group in due if group]
-    # What a reboot left costs the runtime as much as a start: it goes when nothing waits to start.
+    # What a reboot left costs the runtime as much as a start: it goes when nothing starts.
     actions += starts or _dead_weight(observed, knows, now, wakes)
     return Plan(tuple(actions), wakes.next)
 
@@ -237,6 +240,9 @@ def _dead_weight(observed: ObservedPod, knows: Knowledge, now: float, wakes: _Wa
                 wakes.add(due)
     used = {c.sandbox_id for c in observed.containers}
     removals += [RemoveSandbox(s.id) for s in observed.sandboxes[1:] if not s.ready and s.id not in used]
+    if removals and knows.rush:
+        wakes.add(now + AFTER_RUSH_S)
+        return []
     return removals
 
 

@@ -110,7 +110,7 @@ class PodState:
         for name, attempts in logged.items():
             self.note_attempt(name, max((n for n in attempts if (name, n) not in never_ran), default=-1))
 
-    def knowledge(self, health: Mapping[str, Health], *, ended: bool) -> Knowledge:
+    def knowledge(self, health: Mapping[str, Health], *, ended: bool, rush: bool = False) -> Knowledge:
         """The frozen view that decisions are made from."""
         return Knowledge(
             volumes_ready=self.volume_paths is not None,
@@ -132,5 +132,6 @@ class PodState:
             outgrown=frozenset(self.outgrown),
             resize=self.resize,
             retention=self.retention,
+            rush=rush,
             last_sandbox_attempt=self.last_sandbox_attempt,
         )

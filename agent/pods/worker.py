@@ -252,7 +252,8 @@ class PodWorker:
             self.stop(StopCause.FAILED, self._grace_s, SCRIPTS_DISABLED, state.refused)
         probe_running(machine, state, observed, self.status)
         deadline = self._deadline(now)
-        knows = state.knowledge(machine.prober.health(self.record.uid), ended=self._reporter.has_ended)
+        health, rush = machine.prober.health(self.record.uid), machine.starts.rush
+        knows = state.knowledge(health, ended=self._reporter.has_ended, rush=rush)
         decided = plan(self.record.pod, observed, knows, now)
         self._is_down = decided.done and knows.stop is not None
         gone = decided.done and state.stop is not None and state.stop.cause is StopCause.DELETED

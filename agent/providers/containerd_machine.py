@@ -41,6 +41,7 @@ from agent.pods.scripts.mountpoints import Mountpoints
 from agent.pods.scripts.scripts import Scripts
 from agent.pods.silence import Silence
 from agent.pods.translate.resources import hugetlb_size
+from agent.pods.turns import StartTurns
 from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.volumes.csi import CsiVolumes
 from agent.pods.volumes.mounts import Mounts
@@ -150,7 +151,7 @@ async def build_machine(
             api=_injected_api(settings),
         ),
         cgroups=await _cgroups(context, runtime, gate),
-        starts=asyncio.Semaphore(settings.parallel_starts),
+        starts=StartTurns(settings.parallel_starts),
         retention=Retention(settings.maximum_dead_containers_per_container, settings.minimum_container_ttl_duration),
         offline_images=settings.offline_images == "present",
         pulls=PullGate(settings.max_parallel_image_pulls, settings.registry_qps, settings.registry_burst),

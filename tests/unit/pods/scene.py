@@ -47,6 +47,7 @@ from agent.pods.scripts.mountpoints import Mountpoints
 from agent.pods.scripts.scripts import Scripts
 from agent.pods.silence import Silence
 from agent.pods.translate.context import TranslateContext
+from agent.pods.turns import StartTurns
 from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.volumes.pod_volumes import PodVolumes
 from agent.pods.worker import PodWorker
@@ -318,7 +319,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
             ),
             node=NodeContext(NODE, ("10.0.0.1",)),
             cgroups=CgroupTree(CgroupDriver.CGROUPFS, TEST_CGROUPS, mount=folder / "cgroups"),
-            starts=asyncio.Semaphore(4),
+            starts=StartTurns(4, time.monotonic),
             pulls=PullGate(5, 0, 1),
             silence=Silence(Arrivals(channel), time.monotonic),
             access=PullRecords(MemoryStore()),

@@ -23,7 +23,7 @@ from agent.model.observed import ObservedPod
 from agent.model.pod import ApiPodStatus, Pod
 from agent.pods.backoff import Backoff
 from agent.pods.knowledge import Failure, Health, Knowledge, Stop, StopCause
-from agent.pods.plan import Plan, plan
+from agent.pods.plan import AFTER_RUSH_S, Plan, plan
 from tests.unit.pods.observations import CREATED, UNKNOWN, container, exited, observed, sandbox
 from tests.unit.pods.pods import make_pod
 
@@ -323,6 +323,8 @@ def test_what_a_reboot_left_goes_only_when_nothing_waits_to_start() -> None:
     (start,) = look(make_pod(), observed(*left)).actions
     assert isinstance(start, StartContainers)
     seen = observed(*left, container(attempt=1, sandbox_id="s2"))
+    rush = look(make_pod(), seen, replace(healthy("main-1"), rush=True))
+    assert (rush.actions, rush.wake_at) == ((), NOW + AFTER_RUSH_S), "other pods still start"
     assert look(make_pod(), seen, healthy("main-1")).actions == (RemoveSandbox("s0"),)
 
 
