@@ -2,8 +2,8 @@
 
 The source is found by asking: CRI's GetContainerEvents (containerd 1.7 and later), else containerd's own event service
 on the same socket (1.6), else Permanent "Unimplemented", and the caller must relist every second. An event is a hint to
-look at the pod. One promise is kept for both sources: when a stopped or deleted event comes out, the runtime's own
-answers show it already. The stream never reconnects: it ends with Retryable, and the caller subscribes and lists anew.
+look at the pod. When a stopped or deleted event comes out, the runtime's own answers show it already, or the event says
+that they don't yet. The stream never reconnects: it ends with Retryable, and the caller subscribes and lists anew.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -56,6 +56,8 @@ class RuntimeEvent:
     pod_uid: str | None
     at_ns: int
     """Unix nanoseconds of the runtime's clock."""
+    shown: bool = True
+    """False: the runtime is so busy that its answers do not tell of it yet; no other event will say when they do."""
 
 
 Subscribed = Callable[[Source], None]
@@ -130,7 +132,7 @@ async def _read(
             event = translate(message)
             if event is not None:
                 if source is Source.CONTAINERD and event.kind in (Kind.STOPPED, Kind.DELETED):
-                    await _until_shown(runtime, event)
+                    event = replace(event, shown=await _is_shown_soon(runtime, event))
                 yield event
     except grpc.aio.AioRpcError as error:
         raise fault(source, channel.endpoint, error) from error
@@ -187,19 +189,20 @@ def from_containerd(envelope: event_service_pb2.Envelope) -> RuntimeEvent | None
     return RuntimeEvent(kind, container_id, None, None, at.seconds * 1_000_000_000 + at.nanos)
 
 
-async def _until_shown(runtime: RuntimeClient, event: RuntimeEvent) -> None:
+async def _is_shown_soon(runtime: RuntimeClient, event: RuntimeEvent) -> bool:
     """Wait until CRI shows what containerd told: its CRI plugin hears of it at the same time as we, and acts after.
 
-    A reader sent too early would see a running container, and nothing would tell it again. Waiting holds later events
-    up, but they settle in the same milliseconds. After a second the event goes out as it is: it is but a hint.
+    A reader sent too early would see a running container. Waiting holds later events up, but they settle in the same
+    milliseconds. A second is enough for all but a machine that starts everything at once.
     """
     for delay in _SETTLE_DELAYS_S:
         try:
             if await _is_shown(runtime, event):
-                return
+                return True
         except Permanent:
-            return
+            return True
         await asyncio.sleep(delay)
+    return False
 
 
 async def _is_shown(runtime: RuntimeClient, event: RuntimeEvent) -> bool:

@@ -1,7 +1,7 @@
 """The containerd provider follows the runtime: each of its events wakes one pod's worker, a relist finds the rest.
 
-In: the runtime's events, and everything it has, read every 30 s; each second while no event can be heard. Out: wakes,
-and pods that no worker has. It never acts on a pod: what a worker hears is only a hint.
+In: the runtime's events, and everything it has, read every 30 s; each second while no event can be heard, or while the
+runtime does not show yet what an event told. Out: wakes, and pods that no worker has. It never acts on a pod: what a worker hears is only a hint.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class ContainerdRelist:
         self._now = asyncio.Event()
         self._every_s = RELIST_BLIND_S
         self._relisting = Relisting()
+        self._unshown: dict[str, float] = {}
+        """Containers and sandboxes whose end the runtime told and did not show yet, and until when to look for it."""
 
     async def follow_events(self, channel: RuntimeChannel, runtime: RuntimeClient) -> None:
         """Returns where the runtime has no event source."""
@@ -58,6 +60,9 @@ class ContainerdRelist:
             try:
                 async with aclosing(runtime_events(channel, runtime, lambda _: self._subscribed())) as events:
                     async for event in events:
+                        if not event.shown:
+                            self._unshown[event.container_id] = asyncio.get_running_loop().time() + RELIST_S
+                            self._now.set()
                         known = _NO_NEWS.get(event.kind)
                         if known is None or not self._observer.knows(event.container_id, known):
                             uid = event.pod_uid or self._observer.owner(event.container_id)
@@ -77,7 +82,7 @@ class ContainerdRelist:
     async def run(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(self._every_s):
+                async with asyncio.timeout(RELIST_BLIND_S if self._unshown else self._every_s):
                     await self._now.wait()
             except TimeoutError:
                 pass
@@ -88,11 +93,21 @@ class ContainerdRelist:
             except (Retryable, Permanent) as error:
                 logger.debug("relist: {}", error)
                 continue
+            if self._unshown:
+                self._look_for_unshown(observed)
             for uid, worker in self._workers.items():
                 if _differs(worker.observed, observed.get(uid)):
                     worker.wake()
             # What has ended since it was read is nobody's orphan.
             self._take_over({uid: pod for uid, pod in observed.items() if uid not in known})
+
+    def _look_for_unshown(self, observed: Mapping[str, ObservedPod]) -> None:
+        """The differences between two relists wake the workers; here is only decided how long they are looked for."""
+        now, alive = asyncio.get_running_loop().time(), set[str]()
+        for pod in observed.values():
+            alive.update(one.id for one in pod.sandboxes if one.ready)
+            alive.update(one.id for one in pod.containers if one.state is ContainerState.RUNNING)
+        self._unshown = {one: until for one, until in self._unshown.items() if one in alive and now < until}
 
     def _subscribed(self) -> None:
         """What happened before is not told: look at everything once."""

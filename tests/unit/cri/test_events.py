@@ -125,7 +125,7 @@ async def test_containerd_s_word_of_an_exit_is_held_back_until_cri_shows_it(rig:
         assert listener.seen.empty()
         rig.fake.record_exit(container_id, 4)
         [event] = await listener.take(1)
-    assert (event.kind, event.container_id) == (Kind.STOPPED, container_id)
+    assert (event.kind, event.container_id, event.shown) == (Kind.STOPPED, container_id, True)
 
 
 async def test_an_exit_that_cri_never_shows_is_told_all_the_same(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ async def test_an_exit_that_cri_never_shows_is_told_all_the_same(rig: Rig, monke
     async with listening(rig) as listener:
         rig.fake.tell_exit(container_id)
         [event] = await listener.take(1)
-    assert event.kind is Kind.STOPPED
+    assert (event.kind, event.shown) == (Kind.STOPPED, False)
 
 
 async def test_a_runtime_without_any_events_is_permanent_so_that_the_caller_relists(rig: Rig) -> None:

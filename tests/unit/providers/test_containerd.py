@@ -158,6 +158,26 @@ async def test_an_exit_that_no_event_told_is_found_by_the_relist(tmp_path: Path)
 
 
 @with_skipped_time
+async def test_an_exit_that_a_busy_runtime_tells_long_before_it_shows_it_is_looked_for_every_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.cri.events._SETTLE_DELAYS_S", (0.001, 0.001))
+    async with node(tmp_path, Source.CONTAINERD) as n, n.agent() as provider:
+        await n.running(provider)
+        await n.listening()
+        n.cri.tell_exit(n.cri.container("main").id)
+        for _ in range(3):
+            await quiet()
+            n.time.skip(1.1)
+        assert n.restarts() == 0
+        n.cri.record_exit(n.cri.container("main").id, 1)
+        ended = n.time.monotonic()
+        n.time.skip(1.1)
+        await eventually(lambda: n.restarts() == 1)
+        assert n.time.monotonic() - ended < 3
+
+
+@with_skipped_time
 async def test_what_happened_while_events_were_lost_is_seen_when_they_are_back(tmp_path: Path) -> None:
     async with node(tmp_path) as n, n.agent() as provider:
         await n.running(provider)
