@@ -1,7 +1,8 @@
 """The containerd provider follows the runtime: each of its events wakes one pod's worker, a relist finds the rest.
 
 In: the runtime's events, and everything it has, read every 30 s; each second while no event can be heard, or while the
-runtime does not show yet what an event told. Out: wakes, and pods that no worker has. It never acts on a pod: what a worker hears is only a hint.
+runtime does not show yet what an event told. Out: wakes, and pods that no worker has. It never acts on a pod: what a
+worker hears is only a hint.
 """
 
 from __future__ import annotations
