@@ -162,6 +162,8 @@ class Settings:
     image_credential_provider_config: Path | None = None
     """A CredentialProviderConfig, or a folder of them; goes with the folder of its programs."""
     image_credential_provider_bin_dir: Path | None = None
+    image_rewrites: tuple[tuple[str, str], ...] = ()
+    """(from, to), prefixes of image names in full: pulled from the second, and called what the pod calls it."""
     image_gc_high_threshold: int = 85
     """Percent of the images' file system in use from which unused images are removed; 100: never for that."""
     image_gc_low_threshold: int = 80

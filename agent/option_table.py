@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent import option_eviction, option_garbage, option_labels, option_periods
+from agent import option_eviction, option_garbage, option_labels, option_periods, option_registries
 from agent import option_values as form
 from agent.config import EVICTION_HARD
 from agent.option import Option
@@ -265,6 +265,12 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "image_credential_provider_bin_dir", "image-credential-provider-bin-dir", form.optional_path, "DIR",
         "the folder of those programs", default="none",
+    ),
+    Option(
+        "image_rewrites", "image-rewrites", option_registries.rewrites, "FROM=TO,...",
+        "images whose names begin with FROM are pulled from TO instead, and keep the name that the pod has for them;"
+        " FROM and TO are a registry, or a registry and the first parts of a repository",
+        many=True, default="none",
     ),
     Option(
         "image_gc_high_threshold", "image-gc-high-threshold", form.whole(0, 100), "PERCENT",

@@ -7,6 +7,8 @@ which something came makes no progress is the runtime's (containerd's `image_pul
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from agent.cri._generated import api_pb2
 from agent.errors import NotFound, Permanent, Retryable
 from agent.model.container import Container
@@ -25,6 +27,15 @@ from agent.pods.translate.container import Image
 from agent.pods.translate.security import ImageUser
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """`name` is what is pulled; `held` is the name that `present`, what is here of it, was found under."""
+
+    name: api_pb2.ImageSpec
+    held: api_pb2.ImageSpec
+    present: api_pb2.Image | None
+
+
 async def ensure_image(
     machine: Machine,
     state: PodState,
@@ -35,23 +46,11 @@ async def ensure_image(
     """The image, pulled where the policy asks for it. Raises Permanent, Retryable while the runtime is away."""
     if is_scripts(state.pod):
         return _image(await machine.scripts.image.ensure())
-    try:
-        name = api_pb2.ImageSpec(
-            image=with_default_tag(container.image), annotations=state.pod.metadata.annotations or {}
-        )
-    except Permanent as error:
-        machine.events.record(about, "Warning", "InspectFailed", str(error))
-        raise
-    policy = container.pull_policy
-    try:
-        present = await machine.images.image_status(name)
-    except Permanent as error:
-        message = f'Failed to inspect image "{container.image}": {error}'
-        machine.events.record(about, "Warning", "InspectFailed", message)
-        raise Permanent("ImageInspectError", message) from error
+    wanted = await _find(machine, state, container, about)
+    policy, present = container.pull_policy, wanted.present
     if present is not None and policy != "Always":
-        if await machine.access.must_pull(name.image, present.id, lambda: _sources(machine, state, name.image)):
-            present = None  # it is here, and not for this pod: nobody learns of it
+        if await _must_pull(machine, state, wanted.held.image, present):
+            wanted = replace(wanted, present=None)  # it is here, and not for this pod: nobody learns of it
         else:
             message = f'Container image "{container.image}" already present on machine and can be accessed by the pod'
             machine.events.record(about, "Normal", "Pulled", message)
@@ -61,10 +60,11 @@ async def ensure_image(
         machine.events.record(about, "Warning", "ErrImageNeverPull", message)
         raise Permanent("ErrImageNeverPull", message)
     try:
-        return _image(await _pull(machine, state, container, name, about, sandbox_config, present))
+        return _image(await _pull(machine, state, container, wanted, about, sandbox_config))
     except Permanent as error:
-        why = state.pull_failures.get(name.image, "")
-        if present is None or not is_away(why) or not await _does_offline(machine, state, name, present):
+        why = state.pull_failures.get(wanted.name.image, "")
+        present = wanted.present
+        if present is None or not is_away(why) or not await _does_offline(machine, state, wanted):
             raise
         message = (
             f'The registry of image "{container.image}" can\'t be reached, using the image on the machine: {error}'
@@ -73,24 +73,49 @@ async def ensure_image(
         return _image(present)
 
 
-async def _does_offline(
-    machine: Machine, state: PodState, name: api_pb2.ImageSpec, present: api_pb2.Image | None
-) -> bool:
+async def _find(machine: Machine, state: PodState, container: Container, about: ObjectReference) -> _Wanted:
+    """Raises Permanent."""
+    annotations = state.pod.metadata.annotations or {}
+    try:
+        name = api_pb2.ImageSpec(image=machine.rewrites.name(container.image), annotations=annotations)
+        written = api_pb2.ImageSpec(image=with_default_tag(container.image), annotations=annotations)
+    except Permanent as error:
+        machine.events.record(about, "Warning", "InspectFailed", str(error))
+        raise
+    try:
+        present = await machine.images.image_status(name)
+        if present is None and written != name:
+            # It came in a bundle, or before it was to come from elsewhere: it is what the user asks for all the same.
+            present = await machine.images.image_status(written)
+            return _Wanted(name, written, present)
+    except Permanent as error:
+        message = f'Failed to inspect image "{container.image}": {error}'
+        machine.events.record(about, "Warning", "InspectFailed", message)
+        raise Permanent("ImageInspectError", message) from error
+    return _Wanted(name, name, present)
+
+
+async def _must_pull(machine: Machine, state: PodState, held: str, present: api_pb2.Image) -> bool:
+    """Whether the image here is not for this pod before its registry said so."""
+    return await machine.access.must_pull(held, present.id, lambda: _sources(machine, state, held))
+
+
+async def _does_offline(machine: Machine, state: PodState, wanted: _Wanted) -> bool:
     """Whether the image on the machine will do while its registry is away: it is here, and for this pod."""
-    if present is None or not machine.offline_images:
+    if wanted.present is None or not machine.offline_images:
         return False
-    return not await machine.access.must_pull(name.image, present.id, lambda: _sources(machine, state, name.image))
+    return not await _must_pull(machine, state, wanted.held.image, wanted.present)
 
 
 async def _pull(
     machine: Machine,
     state: PodState,
     container: Container,
-    name: api_pb2.ImageSpec,
+    wanted: _Wanted,
     about: ObjectReference,
     sandbox_config: api_pb2.PodSandboxConfig,
-    present: api_pb2.Image | None,
 ) -> api_pb2.Image:
+    name, present = wanted.name, wanted.present
     now = machine.monotonic()
     backoff = state.image_backoffs.get(name.image)
     if backoff is not None and now < ready_at(backoff, backoff.updated_at):
@@ -110,7 +135,7 @@ async def _pull(
                 registry,
                 _pull_with_any_credential(machine, state, name, sandbox_config),
                 place,
-                lambda: _does_offline(machine, state, name, present),
+                lambda: _does_offline(machine, state, wanted),
             )
             pulled = await machine.images.image_status(name)
             if pulled is None:

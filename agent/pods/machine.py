@@ -17,6 +17,7 @@ from agent.pods.cgroup_tree import CgroupTree
 from agent.pods.devices.devices import Devices
 from agent.pods.downward import NodeContext
 from agent.pods.hooks import Hooks
+from agent.pods.image_rewrites import NO_REWRITES, Rewrites
 from agent.pods.knowledge import USUAL_RETENTION, Retention
 from agent.pods.logfiles import LogFiles
 from agent.pods.observe import Observer
@@ -58,6 +59,8 @@ class Machine:
     """Which registries take connections and do not answer."""
     access: PullRecords
     """Which images that are here a pod may use without a pull."""
+    rewrites: Rewrites = NO_REWRITES
+    """Where images come from that pods call something else."""
     offline_images: bool = True
     """A present image does for the policy Always while the registry is away."""
     retention: Retention = USUAL_RETENTION

@@ -178,7 +178,8 @@ def _is_abandoned(container: ObservedContainer) -> bool:
 
 
 def _spec_image(status: api_pb2.ContainerStatus) -> str:
-    return status.image.user_specified_image or status.image.image
+    named = status.image.user_specified_image or status.annotations.get(labels.CONTAINER_IMAGE)
+    return named or status.image.image
 
 
 def _user(status: api_pb2.ContainerStatus) -> tuple[int, int, tuple[int, ...]] | None:

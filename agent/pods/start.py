@@ -27,7 +27,6 @@ from agent.pods.env import build_env
 from agent.pods.env_files import EnvFiles, read_env_files
 from agent.pods.image_pull import ensure_image
 from agent.pods.image_volumes import image_mounts
-from agent.pods.images import with_default_tag
 from agent.pods.interrupt import Interrupt
 from agent.pods.knowledge import Failure, Health
 from agent.pods.machine import Machine
@@ -268,7 +267,9 @@ class ContainerStarter:
         """Of the image that waits: the container's own, or one that it mounts."""
         mounted = {mount.name for mount in container.volumeMounts}
         volumes = (v.image.reference for v in self._state.pod.spec.volumes if v.image and v.name in mounted)
-        backoffs = (self._state.image_backoffs.get(with_default_tag(name)) for name in (container.image, *volumes))
+        backoffs = (
+            self._state.image_backoffs.get(self._machine.rewrites.name(name)) for name in (container.image, *volumes)
+        )
         return max((ready_at(one, one.updated_at) - now for one in backoffs if one is not None), default=0.0)
 
     def _notice(self, notices: tuple[Notice, ...], about: ObjectReference) -> None:

@@ -28,6 +28,7 @@ from agent.pods.admission.gate import Gate, SettledNode, Verdict
 from agent.pods.admission.rules import Offers
 from agent.pods.app_armor import app_armor
 from agent.pods.devices.devices import Devices
+from agent.pods.image_rewrites import Rewrites
 from agent.pods.knowledge import StopCause
 from agent.pods.logfiles import LogFiles
 from agent.pods.machine import Machine
@@ -214,7 +215,7 @@ class ContainerdProvider:
         self._last = await self._statuses.load()
         async with RuntimeChannel(self._context.settings.container_runtime_endpoint) as channel:
             self._runtime, self._images = RuntimeClient(channel), ImageClient(channel)
-            self._health = HealthReader(self._runtime, self._images)
+            self._health = HealthReader(self._runtime, self._images, Rewrites(self._context.settings.image_rewrites))
             async with (
                 WorkerParts(self._runtime, self._context.events, self._wake) as parts,
                 asyncio.TaskGroup() as tasks,

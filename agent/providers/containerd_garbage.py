@@ -112,7 +112,7 @@ class Garbage:
             if row.key.rpartition("/")[2] in ended:
                 continue
             try:
-                names |= wanted_images(decode_pod(row.value))
+                names |= wanted_images(decode_pod(row.value), self._machine.rewrites)
             except msgspec.DecodeError as error:
                 logger.debug("record row {} is not a pod: {}", row.key, error)
         return names

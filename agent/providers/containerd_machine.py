@@ -23,6 +23,7 @@ from agent.pods.cgroups import CgroupDriver
 from agent.pods.downward import NodeContext
 from agent.pods.hooks import Hooks
 from agent.pods.image_access import Verification
+from agent.pods.image_rewrites import Rewrites
 from agent.pods.injected_api import InjectedApi
 from agent.pods.knowledge import Retention
 from agent.pods.last_words import last_words
@@ -153,6 +154,7 @@ async def build_machine(
         cgroups=await _cgroups(context, runtime, gate),
         starts=StartTurns(settings.parallel_starts),
         retention=Retention(settings.maximum_dead_containers_per_container, settings.minimum_container_ttl_duration),
+        rewrites=Rewrites(settings.image_rewrites),
         offline_images=settings.offline_images == "present",
         pulls=PullGate(settings.max_parallel_image_pulls, settings.registry_qps, settings.registry_burst),
         silence=Silence(Arrivals(images.channel)),

@@ -12,6 +12,7 @@ from agent.cri.runtime import RuntimeClient
 from agent.errors import ConfigError, NotFound, Permanent, Retryable
 from agent.node.ports import NodeImage, RuntimeCondition, RuntimeHandler, RuntimeHealth
 from agent.pods.cgroups import CgroupDriver
+from agent.pods.image_rewrites import NO_REWRITES, Rewrites
 
 ANSWER_S = 5.0
 """A runtime that does not answer for this long cannot run pods."""
@@ -26,9 +27,10 @@ DECLARED_FEATURES = (
 class HealthReader:
     """Remembers the runtime's name and version, which a Node keeps while its runtime is down."""
 
-    def __init__(self, runtime: RuntimeClient, images: ImageClient) -> None:
+    def __init__(self, runtime: RuntimeClient, images: ImageClient, rewrites: Rewrites = NO_REWRITES) -> None:
         self._runtime = runtime
         self._images = images
+        self._rewrites = rewrites
         self._name = ""
         self._version = ""
         self._version_is_stale = False
@@ -68,8 +70,13 @@ class HealthReader:
             listed = await self._images.list_images()
         except (Retryable, Permanent, NotFound):
             return self._seen
-        self._seen = tuple(NodeImage((*image.repo_digests, *image.repo_tags), image.size) for image in listed)
+        self._seen = tuple(NodeImage(self._names(image), image.size) for image in listed)
         return self._seen
+
+    def _names(self, image: api_pb2.Image) -> tuple[str, ...]:
+        """Also what pods call it: schedulers look for that."""
+        names = (*image.repo_digests, *image.repo_tags)
+        return (*names, *self._rewrites.originals(names))
 
     def _down(self, why: str) -> RuntimeHealth:
         # It may come back as a newer one.

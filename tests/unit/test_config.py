@@ -185,6 +185,22 @@ def test_a_wrong_value_in_the_file_is_refused_even_where_a_flag_wins() -> None:
             ("preloaded_images_verification_allowlist", pattern, "--preloaded-images-verification-allowlist: ")
             for pattern in ("/*", "*", "a*b", "a/*/b", "a:1", "r:5000/a:1", "a@sha256:0")
         ),
+        *(
+            ("image_rewrites", f"{wrong}=r.example", f"--image-rewrites: {wrong!r} is no registry, and no beginning")
+            for wrong in (
+                "",
+                "/",
+                "library",
+                "busybox:latest",
+                "Docker.io/A",
+                "docker.io/a:1",
+                "docker.io//a",
+                "a@b.example",
+            )
+        ),
+        ("image_rewrites", "docker.io", "--image-rewrites: 'docker.io' is not written key=value"),
+        ("image_rewrites", "docker.io=", "--image-rewrites: '' is no registry"),
+        ("image_rewrites", "quay.io/a=r.example,quay.io/a/=s.example", "--image-rewrites: quay.io/a is there twice"),
         ("registry_qps", "-1", "--registry-qps: '-1' is no number from 0 on"),
         ("registry_qps", "often", "--registry-qps: 'often' is no number from 0 on"),
         ("image_pull_credentials_verification_policy", "Sometimes", "--image-pull-credentials-verification-policy: "),
@@ -289,6 +305,15 @@ def test_the_provider_taint_is_filled_in_as_virtual_kubelet_does() -> None:
     assert settle({"provider_taint": "k=v:NoExecute"}, environ).provider_taint == Taint("k", "v", "NoExecute")
     with pytest.raises(ConfigError, match="VKUBELET_TAINT_EFFECT: 'Never' is none of"):
         settle({}, {"VKUBELET_TAINT_EFFECT": "Never"})
+
+
+def test_image_rewrites_are_pairs_whose_slash_at_the_end_says_nothing() -> None:
+    pairs = (("docker.io/library", "r.example:5000/lib"), ("quay.io", "localhost/q"))
+    assert (
+        settle({"image_rewrites": "docker.io/library/=r.example:5000/lib,quay.io=localhost/q"}).image_rewrites == pairs
+    )
+    file = {"imageRewrites": {"docker.io/library/": "r.example:5000/lib/", "quay.io": "localhost/q"}}
+    assert settle({}, {}, file).image_rewrites == pairs
 
 
 def test_certificate_and_key_go_together() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from agent.errors import Permanent
 from agent.model.pod import Pod
+from agent.pods.image_rewrites import Rewrites
 from agent.pods.images import parse_image
 
 
@@ -47,11 +48,18 @@ class ImageAge:
     last_used: float | None = None
 
 
-def wanted_images(pod: Pod) -> frozenset[str]:
+def wanted_images(pod: Pod, rewrites: Rewrites) -> frozenset[str]:
     """Every image that the pod names, its image volumes' too, by all the names that the runtime may have it under."""
     named = [container.image for container in pod.spec.all_containers]
     named += [volume.image.reference for volume in pod.spec.volumes if volume.image is not None]
-    return frozenset(name for image in named for name in full_names(image))
+    return frozenset(name for image in named for name in (*full_names(image), *_pulled_as(image, rewrites)))
+
+
+def _pulled_as(image: str, rewrites: Rewrites) -> tuple[str, ...]:
+    try:
+        return full_names(rewrites.name(image))
+    except Permanent:
+        return ()  # nothing that could be here under another name
 
 
 def full_names(image: str) -> tuple[str, ...]:

@@ -50,6 +50,7 @@ def container_annotations(pod: Pod, container: Container, attempt: int) -> dict[
     """Enough to end the container well when its pod is known no more: grace periods and the preStop hook as JSON."""
     found = {
         labels.CONTAINER_HASH: spec_hash(container),
+        labels.CONTAINER_IMAGE: container.image,
         labels.CONTAINER_RESTART_COUNT: str(attempt),
         labels.CONTAINER_TERMINATION_PATH: container.terminationMessagePath,
         labels.CONTAINER_TERMINATION_POLICY: container.terminationMessagePolicy,

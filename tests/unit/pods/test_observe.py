@@ -204,3 +204,10 @@ async def test_a_start_that_ended_with_its_caller_is_told_from_one_that_cannot_w
         pod = await scene.look()
         assert [c.id for c in pod.abandoned] == ([container_id] if abandoned else [])
         assert [c.id for c in pod.containers] == ([] if abandoned else [container_id])
+
+
+async def test_the_image_is_what_the_pod_named_where_the_runtime_tells_any_tag_of_it() -> None:
+    async with a_scene() as s:
+        container_id = await s.container(await s.sandbox())
+        s.world.containers[container_id].config.annotations[labels.CONTAINER_IMAGE] = "written:1"
+        assert (await s.look()).containers[0].image == "written:1"

@@ -20,6 +20,7 @@ from agent.pods.garbage.image_plan import (
     used,
     wanted_images,
 )
+from agent.pods.image_rewrites import NO_REWRITES, Rewrites
 
 GIB = 2**30
 RULES = ImageRules(85, 80, 120, 0)
@@ -59,9 +60,18 @@ def test_a_pod_wants_the_images_of_all_its_containers_and_image_volumes() -> Non
             initContainers=[{"name": "init", "image": "init"}],
             ephemeralContainers=[{"name": "debug", "image": "debug"}],
             volumes=[{"name": "v", "image": {"reference": "data"}}, {"name": "e", "emptyDir": {}}],
-        )
+        ),
+        NO_REWRITES,
     )
     assert {f"docker.io/library/{name}:latest" for name in ("main", "init", "debug", "data")} <= wanted
+
+
+def test_a_pod_wants_its_images_also_by_the_names_that_they_are_pulled_under() -> None:
+    wanted = wanted_images(
+        pod(containers=[{"name": "main", "image": "main"}, {"name": "bad", "image": "Bad"}]),
+        Rewrites((("docker.io/library", "r.example/hub"),)),
+    )
+    assert wanted == {"main", "docker.io/library/main:latest", "r.example/hub/main:latest", "Bad"}
 
 
 def test_an_image_is_used_by_its_id_as_by_any_of_its_names() -> None:

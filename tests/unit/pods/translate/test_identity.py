@@ -68,6 +68,7 @@ def test_container_annotations_hold_what_ending_it_needs() -> None:
         {"containerPort": 53, "protocol": "UDP", "hostPort": 5353, "name": "dns"},
     ]
     assert found.pop("io.kubernetes.container.hash")
+    assert found.pop("io.edgelet.image") == "busybox"
     assert found == {
         "io.kubernetes.container.restartCount": "3",
         "io.kubernetes.container.terminationMessagePath": "/dev/log",
