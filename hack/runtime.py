@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from hack import binaries, images
+from hack.paths import REPOSITORY
 from hack.processes import Daemon
 from hack.workspace import Workspace, end_shims_and_containers, unmount_below
 
@@ -116,13 +117,14 @@ class Containerd:
                     "ipMasq": self._masquerade,
                     "hairpinMode": True,
                     "ipam": {
-                        "type": "host-local",
+                        "type": "edgelet-ipam",
                         "ranges": [[{"subnet": self._subnet}]],
                         "routes": [{"dst": "0.0.0.0/0"}],
                         "dataDir": str(self.folder / "addresses"),
                     },
                 },
                 {"type": "portmap", "capabilities": {"portMappings": True}},
+                {"type": "edgelet-bandwidth", "capabilities": {"bandwidth": True}},
             ],
         }
         (self.folder / "cni").mkdir()
@@ -134,11 +136,19 @@ class Containerd:
                 folder=self.folder,
                 socket=self.socket,
                 pause=images.PAUSE,
-                cni=_cni_plugins(),
+                cni=self._plugins(),
                 restrict=str(_lacks_sys_resource()).lower(),
             )
         )
         return config
+
+    def _plugins(self) -> Path:
+        """The machine's CNI plugins with ours among them, which call the others as their neighbours."""
+        folder = self.folder / "cni-bin"
+        folder.mkdir()
+        for plugin in (*_cni_plugins().iterdir(), *(REPOSITORY / "scripts/cni").iterdir()):
+            (folder / plugin.name).symlink_to(plugin)
+        return folder
 
 
 CONFIG_1 = """\

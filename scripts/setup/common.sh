@@ -98,10 +98,10 @@ make_folder() { # PATH: every folder that has to be made is remembered, so that 
   remember folder "$1"
 }
 
-write_content() { # PATH CONTENT: atomically, so that a power cut leaves the old file or the new one
+write_content() { # PATH CONTENT [MODE]: atomically, so that a power cut leaves the old file or the new one
   make_folder "$(dirname "$1")"
   printf '%s\n' "$2" >"$ROOT$1.edgelet-tmp"
-  chmod 0644 "$ROOT$1.edgelet-tmp"
+  chmod "${3:-0644}" "$ROOT$1.edgelet-tmp"
   mv -f "$ROOT$1.edgelet-tmp" "$ROOT$1"
   remember file "$1" "$(sha_of "$ROOT$1")"
 }
@@ -110,7 +110,7 @@ show_content() { printf '%s\n' "$1" | sed 's/^/         | /'; }
 
 # Bring CONTENT to PATH. A file that we wrote is brought up to date. Anybody else's file is kept: with "replace" as a dated
 # copy, with "keep" where it is, ours then lies beside it as PATH.edgelet-new.
-place_file() { # PATH CONTENT keep|replace WHAT
+place_file() { # PATH CONTENT keep|replace WHAT [MODE]
   local path=$1 content=$2 policy=$3 what=$4
   if [ ! -e "$ROOT$path" ]; then
     PLACED=written
@@ -134,5 +134,5 @@ place_file() { # PATH CONTENT keep|replace WHAT
     note "$path was changed by someone: it stays, ours is kept beside it as $path.edgelet-new"
     path=$path.edgelet-new
   fi
-  if [ -n "$DRY_RUN" ]; then show_content "$content"; else write_content "$path" "$content"; fi
+  if [ -n "$DRY_RUN" ]; then show_content "$content"; else write_content "$path" "$content" "${5:-}"; fi
 }

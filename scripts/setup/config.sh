@@ -96,6 +96,7 @@ configure_network() {
     return
   fi
   choose_pod_cidr
+  place_plugins
   place_file "$CNI_CONF_DIR/10-edgelet.conflist" "$(render_network)" keep "pod network ($POD_CIDR on bridge $BRIDGE)"
 }
 
@@ -124,11 +125,29 @@ routes_of() {
 
 is_routed() { [ -z "$STAGING" ] && [ -n "$(routes_of "$1")" ]; }
 
+# Our own two, which call static and host-local, and bandwidth: for pods whose address or bandwidth is asked for.
+place_plugins() {
+  local name
+  for name in edgelet-ipam edgelet-bandwidth; do
+    if is_usable "$name"; then place_file "$CNI_DIR/$name" "$(cat "$SCRIPTS/cni/$name")" replace "CNI plugin" 0755; fi
+  done
+}
+
+is_usable() { # PLUGIN: it is here, or will be; ours: those that it calls are
+  case $1 in
+    edgelet-ipam) is_usable static ;;
+    edgelet-bandwidth) is_usable bandwidth ;;
+    *) [ -n "$STAGING" ] || [ ! -d "$CNI_DIR" ] || [ -x "$CNI_DIR/$1" ] ;;
+  esac
+}
+
 # CNI 0.4.0 is what every plugin release in the field speaks. "firewall" lets pod traffic pass where another program (Docker)
 # has set the FORWARD chain to drop.
 render_network() {
-  local firewall=''
-  if [ -n "$STAGING" ] || [ ! -d "$CNI_DIR" ] || [ -x "$CNI_DIR/firewall" ]; then firewall=$',\n    {"type": "firewall"}'; fi
+  local more='' ipam=host-local
+  if is_usable edgelet-ipam; then ipam=edgelet-ipam; fi
+  if is_usable firewall; then more=$',\n    {"type": "firewall"}'; fi
+  if is_usable edgelet-bandwidth; then more+=$',\n    {"type": "edgelet-bandwidth", "capabilities": {"bandwidth": true}}'; fi
   printf '%s' "{
   \"cniVersion\": \"0.4.0\",
   \"name\": \"edgelet\",
@@ -140,12 +159,12 @@ render_network() {
       \"ipMasq\": true,
       \"hairpinMode\": true,
       \"ipam\": {
-        \"type\": \"host-local\",
+        \"type\": \"$ipam\",
         \"ranges\": [[{\"subnet\": \"$POD_CIDR\"}]],
         \"routes\": [{\"dst\": \"0.0.0.0/0\"}]
       }
     },
-    {\"type\": \"portmap\", \"capabilities\": {\"portMappings\": true}}$firewall
+    {\"type\": \"portmap\", \"capabilities\": {\"portMappings\": true}}$more
   ]
 }"
 }

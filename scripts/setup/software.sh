@@ -4,7 +4,7 @@
 
 CACHE=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/edgelet
 CNI_DIRS='/opt/cni/bin /usr/lib/cni /usr/libexec/cni'
-CNI_PLUGINS='bridge host-local loopback portmap firewall'
+CNI_PLUGINS='bridge host-local static loopback portmap firewall bandwidth'
 
 # Upstream releases: URL with VERSION and ARCH to fill in, version, SHA-256 for amd64 and for arm64. Of containerd the static
 # one: the other needs a newer glibc than RHEL 9 has.
@@ -36,7 +36,8 @@ declare -A GO_MODULE=(
 declare -A GO_PACKAGES=(
   [containerd]='cmd/containerd cmd/containerd-shim-runc-v2 cmd/ctr'
   [runc]=.
-  [cni]='plugins/main/bridge plugins/main/loopback plugins/ipam/host-local plugins/meta/portmap plugins/meta/firewall'
+  [cni]='plugins/main/bridge plugins/main/loopback plugins/ipam/host-local plugins/ipam/static plugins/meta/portmap plugins/meta/firewall
+    plugins/meta/bandwidth'
   [crictl]=cmd/crictl
 )
 

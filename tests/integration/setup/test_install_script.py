@@ -326,9 +326,15 @@ def test_the_network_is_a_bridge_with_host_ports(machine: Machine) -> None:
     machine.run("--pod-cidr", "10.99.0.0/16")
     network = json.loads(machine.read(NETWORK))
     bridge = network["plugins"][0]
-    assert [plugin["type"] for plugin in network["plugins"]] == ["bridge", "portmap", "firewall"]
+    assert [plugin["type"] for plugin in network["plugins"]] == ["bridge", "portmap", "firewall", "edgelet-bandwidth"]
     assert bridge["ipam"]["ranges"] == [[{"subnet": "10.99.0.0/16"}]]
     assert network["plugins"][1]["capabilities"] == {"portMappings": True}
+    assert network["plugins"][3]["capabilities"] == {"bandwidth": True}
+    assert bridge["ipam"]["type"] == "edgelet-ipam"
+    for plugin in ("edgelet-ipam", "edgelet-bandwidth"):
+        placed = machine.root / "usr/lib/cni" / plugin
+        assert placed.read_text() == (SCRIPTS / "cni" / plugin).read_text()
+        assert os.access(placed, os.X_OK)
 
 
 def test_crictl_is_pointed_at_the_socket(machine: Machine) -> None:
