@@ -43,6 +43,7 @@ from agent.pods.desired import DesiredChange, DesiredPods
 from agent.pods.devices.devices import Devices
 from agent.pods.mirrors import Mirrors
 from agent.pods.orphans import Orphans
+from agent.pods.policy_defaults import PolicyDefaults
 from agent.pods.ports import Events
 from agent.pods.publish import PodUpdateLike, Publisher
 from agent.pods.sources import origins, sources
@@ -95,6 +96,7 @@ class Agent:
         fetch = None if api is None else lambda: api.get(f"{NODES}/{settings.node_name}")
         self._known_node = KnownNode(facts, settings, store, fetch)
         pressure = NodePressure()
+        self._policies = PolicyDefaults(settings, lambda: self._known_node.facts().labels, events, clock)
         self._node_ips = NodeAddresses(node_ips(facts, settings))
         context = ProviderContext(
             settings=settings,
@@ -114,6 +116,7 @@ class Agent:
             node=self._known_node,
             clock=clock,
             pressure=pressure,
+            policing=self._policies.policing,
             config_file=settings.provider_config,
         )
         self._node: NodeController | None = None
@@ -225,6 +228,7 @@ class Agent:
         where = f"node {self._settings.node_name}" if self._side.api else "standalone"
         logger.info("edgelet {} starts as {}, pid {}", __version__, where, os.getpid())
         await self._known_node.load()
+        await self._policies.load(self._store)
         async with asyncio.TaskGroup() as tasks:
             for name, job in self._jobs():
                 tasks.create_task(job, name=name)
@@ -253,6 +257,7 @@ class Agent:
             yield record, self._statuses.get(record.uid)
 
     def objects_changed(self, pod_uid: str) -> None:
+        self._policies.objects_changed(pod_uid)
         if isinstance(self._provider, HearsOfObjects):
             self._provider.objects_changed(pod_uid)
         self._controller.retry(pod_uid)
@@ -262,6 +267,8 @@ class Agent:
             yield "record", self._store.run()
         yield from self._side.jobs
         yield "pods", self._controller.run()
+        if self._side.api is not None:
+            yield "policies", self._policies.run(self._side.objects)
         yield "eviction", self._eviction.run()
         yield "desired pods", self._desired.run()
         if self._publisher is not None:
@@ -309,6 +316,7 @@ class Agent:
 
     def _node_seen(self, node: dict[str, Any]) -> None:
         self._known_node.saw(node)
+        self._policies.node_changed()
         self._local_api.changed("nodes")
         if isinstance(self._provider, HearsOfNode):
             self._provider.node_changed(node)

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent import __version__, former_flags
-from agent.config import Settings
+from agent.config import JOINED_KUBECONFIG, Settings
 from agent.errors import ConfigError, EdgeletError
 from agent.option import Option
-from agent.option_table import DEFAULT_KUBECONFIG, JOINED_KUBECONFIG, OPTIONS
+from agent.option_table import DEFAULT_KUBECONFIG, OPTIONS
 from agent.options import resolve
 
 if TYPE_CHECKING:

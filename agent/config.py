@@ -16,6 +16,9 @@ class Taint:
     effect: str
 
 
+JOINED_KUBECONFIG = Path("/etc/edgelet/kubeconfig")
+"""Where `edgelet join` writes unless told otherwise."""
+
 EVICTION_HARD = {
     "memory.available": "100Mi",
     "nodefs.available": "10%",
@@ -191,3 +194,7 @@ class Settings:
     scripts_namespaces: tuple[str, ...] = ()
     scripts_service_accounts: tuple[str, ...] = ()
     """NAME in each of those namespaces, or NAMESPACE/NAME."""
+    policy_default: dict[str, str] = field(default_factory=dict)
+    """Policies of pods that say nothing themselves, by annotation."""
+    policy_host_namespaces: tuple[str, ...] = ()
+    """Whose pods may have policies that give power over the host; `*`: all."""

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from agent import option_eviction, option_garbage, option_labels, option_periods, option_registries
 from agent import option_values as form
-from agent.config import EVICTION_HARD
+from agent.config import EVICTION_HARD, JOINED_KUBECONFIG
 from agent.option import Option
 from agent.option_node_api import NODE_API
+from agent.option_policies import POLICY_OPTIONS
 
 DEFAULT_KUBECONFIG = Path("config/config.yaml")
-JOINED_KUBECONFIG = Path("/etc/edgelet/kubeconfig")
-"""Where `edgelet join` writes unless told otherwise."""
 DEFAULT_MANIFESTS = Path("config/manifests")
 DEFAULT_TAINT_KEY = "virtual-kubelet.io/provider"
 TAINT_VALUE_ENV = "VKUBELET_TAINT_VALUE"
@@ -330,6 +329,7 @@ OPTIONS: tuple[Option, ...] = (
         "scripts_service_accounts", "scripts-service-accounts", form.service_accounts, "[NAMESPACE/]NAME,...",
         "service accounts whose pods may be programs of the host", many=True, default="none",
     ),
+    *POLICY_OPTIONS,
     *NODE_API,
     Option(
         "log_level", "log-level",

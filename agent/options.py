@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent import option_eviction, option_garbage, option_labels
 from agent import option_values as form
-from agent.config import Settings, Taint
+from agent.config import JOINED_KUBECONFIG, Settings, Taint
 from agent.errors import ConfigError
 from agent.option import Option
 from agent.option_periods import check_reserved, check_shutdown
@@ -22,7 +22,6 @@ from agent.option_table import (
     DEFAULT_KUBECONFIG,
     DEFAULT_MANIFESTS,
     DEFAULT_TAINT_KEY,
-    JOINED_KUBECONFIG,
     OPTIONS,
     TAINT_EFFECT_ENV,
     TAINT_VALUE_ENV,

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from agent.clock import SystemClock
-from agent.config import Settings
+from agent.config import JOINED_KUBECONFIG, Settings
 from agent.errors import ConfigError, Forbidden, Permanent
 from agent.kube import discovery
 from agent.kube.bootstrap_token import BootstrapToken
 from agent.kube.discovery import Cluster
 from agent.kube.enrol import enrol_with, write_bootstrap_kubeconfig, write_kubeconfig
 from agent.kube.pki import CLIENT, IssuedPair, folder_of
-from agent.option_table import JOINED_KUBECONFIG
 
 _HASH = re.compile(r"sha256:[0-9a-fA-F]{64}")
 

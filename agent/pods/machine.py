@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.clock import SystemClock, age_by_wall
@@ -21,6 +21,7 @@ from agent.pods.image_rewrites import NO_REWRITES, Rewrites
 from agent.pods.knowledge import USUAL_RETENTION, Retention
 from agent.pods.logfiles import LogFiles
 from agent.pods.observe import Observer
+from agent.pods.policing import Policing
 from agent.pods.ports import CredentialSources, Events, Images, Objects, Runtime, Tokens
 from agent.pods.probes.prober import Prober
 from agent.pods.pull_records import PullRecords
@@ -64,6 +65,8 @@ class Machine:
     offline_images: bool = True
     """A present image does for the policy Always while the registry is away."""
     retention: Retention = USUAL_RETENTION
+    policing: Policing = field(default_factory=Policing)
+    """What each pod's annotations, and the defaults, ask of the node."""
     plugins: CredentialSources | None = None
     """Programs that give credentials for images; None: there are none."""
     devices: Devices | None = None

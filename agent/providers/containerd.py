@@ -70,6 +70,7 @@ class ContainerdProvider:
         self._last: dict[str, PodStatus] = {}
         alone = SettledNode(NodeFacts(context.settings.node_name, allocatable=context.facts.allocatable))
         self._users = UserNamespaces(context.store)
+        context.policing.notify(self._wake_all)
         pressure = context.pressure
         self._gate = Gate(context.store, context.node or alone, self._preempt, lambda: pressure.now.conditions)
         self._workers: dict[str, PodWorker] = {}
@@ -323,6 +324,7 @@ class ContainerdProvider:
         self._last.pop(uid, None)
         self._statuses.forget(uid)
         self._gate.forget(uid)
+        self._context.policing.forget(uid)
         try:
             await self._users.forget(uid)
         except Retryable as error:
@@ -350,6 +352,10 @@ class ContainerdProvider:
         if worker := self._workers.get(uid):
             worker.wake()
 
+    def _wake_all(self) -> None:
+        for worker in self._workers.values():
+            worker.wake()
+
     def _driver_came(self) -> None:
         for worker in self._workers.values():
             worker.driver_came()
@@ -358,8 +364,7 @@ class ContainerdProvider:
         self._pod_cidr.node_changed(node)
 
     def addresses_changed(self) -> None:
-        for worker in self._workers.values():
-            worker.wake()
+        self._wake_all()
 
     def _devices_changed(self, uids: Set[str]) -> None:
         for uid in uids & self._workers.keys():

@@ -155,6 +155,7 @@ async def build_machine(
         starts=StartTurns(settings.parallel_starts),
         retention=Retention(settings.maximum_dead_containers_per_container, settings.minimum_container_ttl_duration),
         rewrites=Rewrites(settings.image_rewrites),
+        policing=context.policing,
         offline_images=settings.offline_images == "present",
         pulls=PullGate(settings.max_parallel_image_pulls, settings.registry_qps, settings.registry_burst),
         silence=Silence(Arrivals(images.channel)),

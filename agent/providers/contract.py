@@ -28,6 +28,7 @@ from agent.node.shutdown import PodsToEnd
 from agent.pods.admission.gate import NodeView
 from agent.pods.cgroup_limits import CgroupLimits
 from agent.pods.devices.devices import Devices
+from agent.pods.policing import Policing
 from agent.pods.ports import Attachments, Drivers, Events, Objects, Tokens
 from agent.store.base import Store
 
@@ -82,6 +83,8 @@ class ProviderContext:
     """Its wall time is the machine's as long as that can be true."""
     pressure: NodePressure = field(default_factory=NodePressure)
     """What the machine runs short of now: pods that come meanwhile are judged by it."""
+    policing: Policing = field(default_factory=Policing)
+    """What annotations and defaults ask of the node for each pod (docs/policies.md)."""
     config_file: Path | None = None
     """`--provider-config`. What is in it is the provider's own matter: it raises ConfigError where that is wrong."""
 

@@ -6,9 +6,7 @@ Source: the Kubernetes pages "Assigning Pods to Nodes" and "Taints and Toleratio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from agent.model.affinity import Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Toleration
+from agent.model.affinity import Affinity, NodeSelector, NodeSelectorTerm, Toleration
 from agent.model.node import NodeFacts, NodeTaint
 from agent.model.pod import PodSpec
 
@@ -41,29 +39,9 @@ def _term_matches(term: NodeSelectorTerm, node: NodeFacts) -> bool:
     if not term.matchExpressions and not term.matchFields:
         return False
     fields = {"metadata.name": node.name}
-    return all(_holds(r, node.labels) for r in term.matchExpressions) and all(
-        r.operator in ("In", "NotIn") and len(r.values) == 1 and _holds(r, fields) for r in term.matchFields
+    return all(r.holds(node.labels) for r in term.matchExpressions) and all(
+        r.operator in ("In", "NotIn") and len(r.values) == 1 and r.holds(fields) for r in term.matchFields
     )
-
-
-def _holds(asked: NodeSelectorRequirement, labels: Mapping[str, str]) -> bool:
-    found = labels.get(asked.key)
-    match asked.operator:
-        case "In":
-            return found in asked.values
-        case "NotIn":
-            return bool(asked.values) and found not in asked.values
-        case "Exists":
-            return found is not None and not asked.values
-        case "DoesNotExist":
-            return found is None and not asked.values
-        case "Gt" | "Lt" if len(asked.values) == 1:
-            own, than = _integer(found), _integer(asked.values[0])
-            if own is None or than is None:
-                return False
-            return own > than if asked.operator == "Gt" else own < than
-        case _:
-            return False
 
 
 def _covers(toleration: Toleration, taint: NodeTaint) -> bool:
@@ -79,10 +57,3 @@ def _covers(toleration: Toleration, taint: NodeTaint) -> bool:
         case _:
             # Lt and Gt are an alpha feature, off by default.
             return False
-
-
-def _integer(text: str | None) -> int | None:
-    try:
-        return None if text is None else int(text)
-    except ValueError:
-        return None

@@ -1,0 +1,47 @@
+"""How the settings of policies are written: what holds for pods that say nothing, and who may have power over the host.
+
+In: what a flag or the settings file says. Out: annotations with their values, and namespaces. ValueError is one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agent import option_values as form
+from agent.option import Option
+
+
+def defaults(value: object) -> dict[str, str]:
+    """`edgelet.io/keep-for=30m,…`, or a mapping: only there can a value have a comma in it."""
+    from agent.policies.defaults import check  # with it come libraries that the command line alone does without
+
+    if isinstance(value, Mapping):
+        pairs = [(form.text(name), str(word)) for name, word in value.items()]
+    else:
+        pairs = [form.pair(form.text(item)) for item in form.items(value)]
+    for name, word in pairs:
+        try:
+            check(name, word)
+        except ValueError as error:
+            raise ValueError(f"{name}={word}: {error}") from None
+    return dict(pairs)
+
+
+def namespaces(value: object) -> tuple[str, ...]:
+    """Names, or `*` for all of them."""
+    found = tuple(form.text(item) for item in form.items(value))
+    return found if found == ("*",) else form.namespaces(list(found))
+
+
+POLICY_OPTIONS: tuple[Option, ...] = (
+    Option(
+        "policy_default", "policy-default", defaults, "ANNOTATION=VALUE,...",
+        "policies (docs/policies.md) of pods that have no such annotation, where the cluster says nothing else",
+        many=True, default="none",
+    ),
+    Option(
+        "policy_host_namespaces", "policy-host-namespaces", namespaces, "NAMESPACE,...",
+        "namespaces whose pods may have policies that give power over the host; * is all of them", many=True,
+        default="none",
+    ),
+)  # fmt: skip

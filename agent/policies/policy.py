@@ -1,0 +1,37 @@
+"""What a policy is: an annotation, how its value is read, and what is said of a value that cannot be taken.
+
+A leaf of its package; the policies themselves have a module each and are listed in `agent.policies.table`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+def never(value: object) -> bool:  # noqa: ARG001
+    """No value of this policy gives power over the host."""
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    annotation: str
+    field: str
+    """Of `agent.policies.pod.Policies`."""
+    parse: Callable[[str], object]
+    """Raises ValueError with a reason of one line."""
+    power: Callable[[object], bool] = never
+    """Whether this value gives power over the host: then the node's settings have to allow it to the namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An annotation that counts for nothing, and why: the default holds in its place."""
+
+    annotation: str
+    value: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"annotation {self.annotation}={self.value!r} does not count: {self.why}"
