@@ -136,8 +136,6 @@ class Settings:
     """The same for the agent and the runtime."""
     enforce_node_allocatable: tuple[str, ...] = ("pods",)
     """Whom a cgroup keeps in bounds: pods, system-reserved, kube-reserved, and the two with -compressible."""
-    live_capacity: bool = False
-    """Allocatable follows what programs beside the pods use."""
     system_reserved_cgroup: str = ""
     kube_reserved_cgroup: str = ""
     eviction_hard: dict[str, str] = field(default_factory=lambda: dict(EVICTION_HARD))
@@ -200,3 +198,5 @@ class Settings:
     """Policies of pods that say nothing themselves, by annotation."""
     policy_host_namespaces: tuple[str, ...] = ()
     """Whose pods may have policies that give power over the host; `*`: all."""
+    fixed_ip_retention: float = 86400.0
+    """Seconds that an address is kept for a pod (`edgelet.io/fixed-ip`) after the pod has gone."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from agent import option_values as form
 from agent.option import Option
+from agent.option_garbage import age
 
 
 def defaults(value: object) -> dict[str, str]:
@@ -43,5 +44,10 @@ POLICY_OPTIONS: tuple[Option, ...] = (
         "policy_host_namespaces", "policy-host-namespaces", namespaces, "NAMESPACE,...",
         "namespaces whose pods may have policies that give power over the host; * is all of them", many=True,
         default="none",
+    ),
+    Option(
+        "fixed_ip_retention", "fixed-ip-retention", age, "DURATION",
+        "an address that a pod keeps (edgelet.io/fixed-ip) is free once the pod has been away for this long, as 24h",
+        default="24h",
     ),
 )  # fmt: skip

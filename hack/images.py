@@ -6,6 +6,7 @@ gets bash as its `sh`, because ash drops variables with dots and dashes in their
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from hack import debian
@@ -14,6 +15,8 @@ from hack.paths import cache_dir
 
 PAUSE = "registry.k8s.io/pause:3.10.2"
 BUSYBOX = "docker.io/library/busybox:1.36"
+IPERF3 = "docker.io/library/iperf3:3"
+IPERF3_PACKAGES = ("iperf3", "libiperf0", "libsctp1", "libssl3")
 FORMAT = 1
 """Raise it when what is packed changes: the archives in the cache are named by it."""
 
@@ -56,6 +59,37 @@ def busybox_files() -> dict[str, File]:
         "bin/sh": File(0o755, _static_binary("bash-static", "bash-static").read_bytes()),
         **{f"bin/{name}": File(0o777, link="busybox") for name in listed if name not in ("busybox", "sh")},
     }
+
+
+def iperf3() -> Path:
+    """The archive of an image with iperf3 and a shell. Raises ImageError."""
+    archive = cache_dir() / "images" / f"iperf3-{FORMAT}.tar"
+    if not archive.exists():
+        archive.parent.mkdir(exist_ok=True)
+        files = {"lib": File(0o755), "lib64": File(0o755), **_with_libraries("usr/bin/iperf3", IPERF3_PACKAGES)}
+        pack(archive, [Image((IPERF3,), (layer(busybox_files()), layer(files)))])
+    return archive
+
+
+def _with_libraries(program: str, packages: Sequence[str]) -> dict[str, File]:
+    """A program of the first package with the libraries that it is linked to, from the packages and this machine."""
+    roots = [debian.unpacked(package) for package in packages]
+    if None in roots:
+        raise ImageError(f"no packages {', '.join(packages)} here")
+    folders = [str(folder) for root in roots if root for folder in (root / "usr/lib").glob("*-linux-gnu*")]
+    binary = roots[0] / program if roots[0] else Path()
+    env = {"LC_ALL": "C", "LD_LIBRARY_PATH": ":".join(folders)}
+    listed = subprocess.run(["ldd", binary], check=True, capture_output=True, text=True, env=env).stdout
+    files = {program: File(0o755, binary.read_bytes())}
+    for line in listed.splitlines():
+        name, _, rest = line.strip().partition(" => ")
+        path = (rest or name).split(" (")[0]
+        if path.startswith("/"):
+            # The loader has to be where the program says, the libraries where the loader looks.
+            files[f"lib/{name}" if rest else path.lstrip("/")] = File(0o755, Path(path).read_bytes())
+        elif "not found" in rest:
+            raise ImageError(f"{program} needs {name}, which none of {', '.join(packages)} has")
+    return files
 
 
 def _static_binary(name: str, package: str) -> Path:

@@ -20,6 +20,7 @@ from agent.pods.hooks import Hooks
 from agent.pods.image_rewrites import NO_REWRITES, Rewrites
 from agent.pods.knowledge import USUAL_RETENTION, Retention
 from agent.pods.logfiles import LogFiles
+from agent.pods.network.networking import PodNetworking
 from agent.pods.observe import Observer
 from agent.pods.policing import Policing
 from agent.pods.ports import CredentialSources, Events, Images, Objects, Runtime, Tokens
@@ -71,6 +72,8 @@ class Machine:
     """Programs that give credentials for images; None: there are none."""
     devices: Devices | None = None
     """Of device plugins; None: this node takes none."""
+    networking: PodNetworking | None = None
+    """What policies ask of a pod's network; None: nothing is done for them."""
     resolv_conf: Path | None = None
     """The node's, which changes with its network; None: `translate` has all there is to know."""
     monotonic: Callable[[], float] = time.monotonic

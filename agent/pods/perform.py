@@ -153,7 +153,8 @@ class Performer:
     def _translated(self, attempt: int) -> tuple[api_pb2.PodSandboxConfig, list[tuple[str, str]]]:
         pod, machine = self._state.pod, self._machine
         parent = pod_cgroup_parent(pod.uid, qos_class(pod), machine.cgroups.driver, machine.cgroups.root)
-        made = sandbox(pod, attempt, parent, self._state.seen_at, machine.translate_for(pod.uid))
+        policies = machine.policing.of(pod)
+        made = sandbox(pod, attempt, parent, self._state.seen_at, machine.translate_for(pod.uid), policies)
         return made.config, [(notice.reason, notice.message) for notice in made.notices]
 
     async def _create_sandbox(self, action: CreateSandbox) -> None:
@@ -171,6 +172,8 @@ class Performer:
                     self._event("Warning", reason, message)
             with on_disk("cannot make the log folder or cgroup"):
                 await asyncio.to_thread(self._make_place, machine.gate.burstable_milli_cpu())
+            if machine.networking is not None:
+                await machine.networking.prepare(state.pod)
             async with machine.starts:
                 state.last_sandbox_attempt = action.attempt
                 await machine.runtime.run_pod_sandbox(config, handler)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from agent.model.pod import Pod
 from agent.policies.defaults import NO_DEFAULTS, Defaults
+from agent.policies.fixed_ip import FixedIp
 from agent.policies.policy import Fault, Policy
 from agent.policies.table import POLICIES
 
@@ -25,6 +26,12 @@ class Policies:
     """Seconds that what is left of the pod stays after its end."""
     restart_on_disk: int | None = None
     """Percent of its disk at which a container is started anew."""
+    ingress_bandwidth: int | None = None
+    """Bits a second that the pod may receive."""
+    egress_bandwidth: int | None = None
+    """Bits a second that it may send."""
+    fixed_ip: FixedIp | None = None
+    """The pod's name keeps its address."""
 
 
 NO_POLICIES = Policies()

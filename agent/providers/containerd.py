@@ -218,7 +218,7 @@ class ContainerdProvider:
             self._runtime, self._images = RuntimeClient(channel), ImageClient(channel)
             self._health = HealthReader(self._runtime, self._images, Rewrites(self._context.settings.image_rewrites))
             async with (
-                WorkerParts(self._runtime, self._context.events, self._wake) as parts,
+                WorkerParts(self._runtime, self._context, self._wake, self._workers.__contains__) as parts,
                 asyncio.TaskGroup() as tasks,
             ):
                 self._tasks = tasks
@@ -226,7 +226,8 @@ class ContainerdProvider:
                 tasks.create_task(self._gate.run(), name="record admissions")
                 self._machine = machine = await self._when_up(parts)
                 self._leftovers = Leftovers(self._runtime, machine.volumes, self._log_files, machine.cgroups)
-                self._garbage = self._collecting(machine)
+                shared = (self._context.settings, self._context.store, machine, self._runtime, self._images)
+                self._garbage = Garbage(*shared, self._workers.values)
                 self._open.set()
                 tasks.create_task(self._garbage.run(), name="garbage")
                 changed = self._context.health_changed
@@ -234,6 +235,7 @@ class ContainerdProvider:
                 tasks.create_task(relist.follow_events(channel, self._runtime), name="runtime events")
                 tasks.create_task(relist.run(), name="relist")
                 tasks.create_task(self._pod_cidr.run(self._runtime), name="pods' addresses")
+                tasks.create_task(parts.networking.run(), name="kept addresses")
 
     async def reclaim(self) -> None:
         """The disk is short: free what can be freed."""
@@ -241,14 +243,6 @@ class ContainerdProvider:
             await self._garbage.reclaim()
 
     # ------------------------------------------------------------ its own work
-
-    def _collecting(self, machine: Machine) -> Garbage:
-        context, policies = self._context, self._context.node_policies
-        settings = context.settings if policies is None else policies.settings
-        garbage = Garbage(settings, context.store, machine, self._runtime, self._images, self._workers.values)
-        if policies is not None:
-            policies.notify(lambda: garbage.use(policies.settings))
-        return garbage
 
     def _decided(self) -> tuple[ObservedPod, ...]:
         """Pods that the node took in and that nobody has named yet."""

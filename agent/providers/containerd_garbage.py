@@ -58,7 +58,12 @@ class Garbage:
             machine.access.removed,
             machine.events,
             ObjectReference(kind="Node", name=node, uid=node),
-            _image_rules(settings),
+            ImageRules(
+                settings.image_gc_high_threshold,
+                settings.image_gc_low_threshold,
+                settings.minimum_image_ttl_duration,
+                settings.image_maximum_gc_age,
+            ),
             machine.monotonic,
         )
         self._rotation = LogRotation(
@@ -70,10 +75,6 @@ class Garbage:
                 settings.container_log_monitor_interval,
             ),
         )
-
-    def use(self, settings: Settings) -> None:
-        """Images are collected by these settings from now on."""
-        self._collector.use(_image_rules(settings))
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -156,15 +157,6 @@ class Garbage:
 
 class _Config(msgspec.Struct):
     sandboxImage: str = ""
-
-
-def _image_rules(settings: Settings) -> ImageRules:
-    return ImageRules(
-        settings.image_gc_high_threshold,
-        settings.image_gc_low_threshold,
-        settings.minimum_image_ttl_duration,
-        settings.image_maximum_gc_age,
-    )
 
 
 def _has_ended(worker: PodWorker) -> bool:

@@ -29,8 +29,9 @@ from agent.pods.knowledge import Retention
 from agent.pods.last_words import last_words
 from agent.pods.logfiles import LogFiles
 from agent.pods.machine import Machine
+from agent.pods.network.networking import PodNetworking
 from agent.pods.observe import Observer
-from agent.pods.ports import Attachments, CredentialSources, Drivers, Events, Wake
+from agent.pods.ports import Attachments, CredentialSources, Drivers, Wake
 from agent.pods.probes.attempt import Attempts
 from agent.pods.probes.http import HttpGetter
 from agent.pods.probes.prober import Prober
@@ -58,10 +59,24 @@ Csi = tuple[Drivers, Attachments]
 class WorkerParts:
     """Parts of the machine that own tasks or connections: open as long as the provider runs."""
 
-    def __init__(self, runtime: RuntimeClient, events: Events, wake: Wake) -> None:
+    def __init__(
+        self, runtime: RuntimeClient, context: ProviderContext, wake: Wake, is_here: Callable[[str], bool]
+    ) -> None:
+        """`is_here`: the pod of this UID is not gone yet."""
         self._runtime = runtime
-        self._events = events
+        self._events = context.events
         self._wake = wake
+        settings = context.settings
+        self.networking = PodNetworking(
+            runtime,
+            context.policing,
+            context.events,
+            context.store,
+            settings.node_name,
+            is_here,
+            settings.fixed_ip_retention,
+            context.clock.wall,
+        )
         self._stack = AsyncExitStack()
         self.prober: Prober
         self.hooks: Hooks
@@ -124,6 +139,7 @@ async def build_machine(
         node=None if context.node is None else context.node.facts,
     )
     await volumes.recall()
+    await parts.networking.load()
     return Machine(
         runtime=runtime,
         images=images,
@@ -161,6 +177,7 @@ async def build_machine(
         silence=Silence(Arrivals(images.channel)),
         access=await _pull_records(context, images),
         plugins=plugins,
+        networking=parts.networking,
         wall=context.clock.wall,
         since=context.clock.since,
     )

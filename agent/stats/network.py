@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAIN = "eth0"
-_VIRTUAL = ("lo", "veth", "docker", "nerdctl", "cni", "podman")
+_VIRTUAL = ("lo", "veth", "bwp", "docker", "nerdctl", "cni", "podman")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ import msgspec
 from agent.model import labels
 from agent.model.container import Container, ContainerPort, HTTPGetAction, LifecycleHandler
 from agent.model.pod import Pod
+from agent.policies.bandwidth import EGRESS_BANDWIDTH, INGRESS_BANDWIDTH
+from agent.policies.pod import NO_POLICIES, Policies
 
 
 def spec_hash(container: Container) -> str:
@@ -37,9 +39,21 @@ def sandbox_labels(pod: Pod, node_name: str) -> dict[str, str]:
     return {**(pod.metadata.labels or {}), **_identity(pod, node_name)}
 
 
-def sandbox_annotations(pod: Pod, seen: str) -> dict[str, str]:
-    """The pod's own, where it came from, and `seen`, the RFC 3339 time at which the agent first had it."""
-    return {labels.CONFIG_SOURCE: "api", labels.CONFIG_SEEN: seen, **(pod.metadata.annotations or {})}
+def sandbox_annotations(pod: Pod, seen: str, policies: Policies = NO_POLICIES) -> dict[str, str]:
+    """The pod's own, where it came from, and `seen`, the RFC 3339 time at which the agent first had it.
+
+    Of bandwidths those that hold: containerd reads them here, and makes no sandbox for a value that it can't read.
+    """
+    found = {labels.CONFIG_SOURCE: "api", labels.CONFIG_SEEN: seen, **(pod.metadata.annotations or {})}
+    bandwidths = (
+        (INGRESS_BANDWIDTH.annotation, policies.ingress_bandwidth),
+        (EGRESS_BANDWIDTH.annotation, policies.egress_bandwidth),
+    )
+    for name, bits in bandwidths:
+        found.pop(name, None)
+        if bits is not None:
+            found[name] = str(bits)
+    return found
 
 
 def container_labels(pod: Pod, container: Container, node_name: str) -> dict[str, str]:

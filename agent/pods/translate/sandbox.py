@@ -19,6 +19,7 @@ from agent.pods.translate.dns import pod_dns
 from agent.pods.translate.hostname import kernel_hostname, pod_hostname
 from agent.pods.translate.resources import sandbox_overhead, sandbox_resources
 from agent.pods.translate.security import sandbox_security
+from agent.policies.pod import NO_POLICIES, Policies
 
 _PROTOCOLS = {"TCP": api_pb2.TCP, "UDP": api_pb2.UDP, "SCTP": api_pb2.SCTP}
 
@@ -29,7 +30,14 @@ class Sandbox:
     notices: tuple[Notice, ...] = ()
 
 
-def sandbox(pod: Pod, attempt: int, cgroup_parent: str, seen: str, context: TranslateContext) -> Sandbox:
+def sandbox(
+    pod: Pod,
+    attempt: int,
+    cgroup_parent: str,
+    seen: str,
+    context: TranslateContext,
+    policies: Policies = NO_POLICIES,
+) -> Sandbox:
     """`seen` is the RFC 3339 time at which the agent first had the pod.
 
     Raises Permanent where the pod's names cannot be host names. Admission (`support`) has closed the sets of words.
@@ -44,7 +52,7 @@ def sandbox(pod: Pod, attempt: int, cgroup_parent: str, seen: str, context: Tran
         dns_config=dns.config,
         port_mappings=[mapping for container in _with_ports(pod) for mapping in _port_mappings(container)],
         labels=identity.sandbox_labels(pod, context.node_name),
-        annotations=identity.sandbox_annotations(pod, seen),
+        annotations=identity.sandbox_annotations(pod, seen, policies),
         linux=api_pb2.LinuxPodSandboxConfig(
             cgroup_parent=cgroup_parent,
             security_context=sandbox_security(pod, context),

@@ -55,7 +55,7 @@ async def building(cri: FakeRuntime, folder: Path, **settings: Any) -> AsyncIter
 
         async def build() -> Machine:
             gate = Gate(context.store, SettledNode(NodeFacts("n")), lambda uid, verdict: None)
-            async with WorkerParts(runtime, context.events, lambda _: None) as parts:
+            async with WorkerParts(runtime, context, lambda _: None, lambda _: True) as parts:
                 return await build_machine(
                     context, runtime, images, LogFiles.of(made), parts, gate, UserNamespaces(context.store)
                 )

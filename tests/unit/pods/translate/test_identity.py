@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from agent.pods.translate import identity
+from agent.policies.pod import Policies
 from tests.unit.pods.pods import container_pod, make_pod
 
 
@@ -51,6 +52,13 @@ def test_sandbox_annotations_are_the_pods_and_where_it_came_from(own: dict[str, 
         "kubernetes.io/config.source": source,
         "kubernetes.io/config.seen": "2026-01-01T00:00:00Z",
     }
+
+
+def test_sandbox_annotations_have_the_bandwidths_that_hold_and_no_others() -> None:
+    own = {"kubernetes.io/ingress-bandwidth": "10Mbit", "kubernetes.io/egress-bandwidth": "5M"}
+    found = identity.sandbox_annotations(make_pod({"annotations": own}), "", Policies(egress_bandwidth=20_000_000))
+    assert "kubernetes.io/ingress-bandwidth" not in found
+    assert found["kubernetes.io/egress-bandwidth"] == "20000000"
 
 
 def test_container_annotations_hold_what_ending_it_needs() -> None:
