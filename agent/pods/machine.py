@@ -16,6 +16,7 @@ from agent.pods.admission.gate import Gate
 from agent.pods.cgroup_tree import CgroupTree
 from agent.pods.devices.devices import Devices
 from agent.pods.downward import NodeContext
+from agent.pods.garbage.kept import KeptPods
 from agent.pods.hooks import Hooks
 from agent.pods.image_rewrites import NO_REWRITES, Rewrites
 from agent.pods.knowledge import USUAL_RETENTION, Retention
@@ -61,6 +62,8 @@ class Machine:
     """Which registries take connections and do not answer."""
     access: PullRecords
     """Which images that are here a pod may use without a pull."""
+    kept: KeptPods
+    """Ended pods that stay for a while."""
     rewrites: Rewrites = NO_REWRITES
     """Where images come from that pods call something else."""
     offline_images: bool = True

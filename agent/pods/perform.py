@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable
 from pathlib import Path
 from typing import assert_never
 
@@ -33,6 +32,7 @@ from agent.model.pod import Pod
 from agent.model.storage import CSIDriver
 from agent.pods.cgroups import pod_cgroup_parent
 from agent.pods.ending import ContainerEnder
+from agent.pods.garbage.traces import remove_traces, unless_gone
 from agent.pods.interrupt import Interrupt
 from agent.pods.knowledge import Failure
 from agent.pods.machine import Machine
@@ -80,9 +80,9 @@ class Performer:
             case CreateSandbox():
                 await self._create_sandbox(action)
             case StopSandbox():
-                await self._unless_gone(self._machine.runtime.stop_pod_sandbox(action.sandbox_id))
+                await unless_gone(self._machine.runtime.stop_pod_sandbox(action.sandbox_id))
             case RemoveSandbox():
-                await self._unless_gone(self._machine.runtime.remove_pod_sandbox(action.sandbox_id))
+                await unless_gone(self._machine.runtime.remove_pod_sandbox(action.sandbox_id))
             case SetUpVolumes():
                 await self._set_up_volumes()
             case TearDownVolumes():
@@ -111,33 +111,9 @@ class Performer:
         state.retries.pop("refresh", None)
         self._date_refresh()
 
-    async def remove(self, observed: ObservedPod) -> None:
-        """Take the last traces of an ended pod away: sandboxes with their containers, logs, cgroup.
-
-        Raises Retryable where something is still in use.
-        """
-        machine, pod = self._machine, self._state.pod
-        for old in observed.sandboxes:
-            await self._unless_gone(machine.runtime.remove_pod_sandbox(old.id))
-        gone = {s.id for s in observed.sandboxes}
-        for container in observed.containers:
-            if container.sandbox_id not in gone:
-                await self._unless_gone(machine.runtime.remove_container(container.id))
-        machine.observer.forget(observed)
-        with on_disk("cannot remove the logs"):
-            await asyncio.to_thread(machine.log_files.remove_pod, pod)
-        await self.remove_cgroup()
-
-    async def remove_dead(self, observed: ObservedPod) -> None:
-        """Of a pod that has ended and whose object stays: everything but its status. Raises Retryable."""
-        machine = self._machine
-        for old in observed.sandboxes:
-            await self._unless_gone(machine.runtime.remove_pod_sandbox(old.id))
-        for container in (*observed.containers, *observed.abandoned):
-            await self._unless_gone(machine.runtime.remove_container(container.id))
-        machine.observer.forget(observed)
-        with on_disk("cannot remove the logs"):
-            await asyncio.to_thread(machine.log_files.remove_pod, self._state.pod)
+    async def remove_traces(self, observed: ObservedPod) -> None:
+        """Of a pod that has ended: everything but its status and its cgroup. Raises Retryable."""
+        await remove_traces(self._machine, self._state.pod, observed)
 
     async def remove_cgroup(self) -> None:
         """Once nothing of the pod runs any more. Raises Retryable."""
@@ -162,7 +138,7 @@ class Performer:
         try:
             if action.replaces is not None:
                 self._event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
-                await self._unless_gone(machine.runtime.stop_pod_sandbox(action.replaces))
+                await unless_gone(machine.runtime.stop_pod_sandbox(action.replaces))
             handler = await runtime_handler(state.pod, machine.objects)
             await machine.users.take(state.pod, handler)
             await machine.look_at_resolver()
@@ -284,12 +260,6 @@ class Performer:
                 files = self._machine.log_files
                 with on_disk("cannot remove the log"):
                     await asyncio.to_thread(files.remove_run, self._state.pod, dead.name, dead.attempt, dead.id)
-
-    async def _unless_gone(self, call: Awaitable[None]) -> None:
-        try:
-            await call
-        except NotFound as error:
-            self._log.debug("gone already: {}", error)
 
     def _event(self, kind: str, reason: str, message: str) -> None:
         self._machine.events.record(ObjectReference.of(self._state.pod), kind, reason, message)

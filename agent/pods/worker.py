@@ -257,6 +257,8 @@ class PodWorker:
         decided = plan(self.record.pod, observed, knows, now)
         self._is_down = decided.done and knows.stop is not None
         gone = decided.done and state.stop is not None and state.stop.cause is StopCause.DELETED
+        if gone:
+            await self._remains.hold(observed)  # in the record before the object goes, and with it who knows of it
         self._reporter.report(observed, knows, decided, gone=gone)
         if gone:
             await self._leave(observed)
@@ -266,14 +268,15 @@ class PodWorker:
                 await self._performer.perform(decided.actions, observed)
             state.retries.pop("act", None)
             return False
+        keep_due = None
         if decided.done and not (state.stop is not None and state.stop.cause is StopCause.PAUSED):
-            await self._remains.settle(observed)
+            keep_due = await self._remains.settle(observed)
         if state.refresh_at is not None and now >= state.refresh_at:
             self._refresh = True
         if self._refresh and state.volume_paths is not None and state.stop is None:
             self._refresh = False
             await self._performer.refresh_volumes()
-        await self._wait(decided.wake_at, state.refresh_at, deadline, self._resizer.retry_at)
+        await self._wait(decided.wake_at, state.refresh_at, deadline, self._resizer.retry_at, keep_due)
         return False
 
     async def _leave(self, observed: ObservedPod) -> None:
@@ -281,10 +284,9 @@ class PodWorker:
         machine = self._machine
         machine.objects.release(self.record.uid)
         machine.prober.forget(self.record.uid)
-        await self._remains.keep()
         while True:
             try:
-                await self._performer.remove(observed)
+                await self._remains.leave(observed)
                 await machine.tokens.forget(self.record.uid)
                 return
             except (Retryable, Permanent, NotFound, Conflict) as error:

@@ -28,6 +28,8 @@ from agent.pods.admission.gate import Gate, SettledNode, Verdict
 from agent.pods.admission.rules import Offers
 from agent.pods.app_armor import app_armor
 from agent.pods.devices.devices import Devices
+from agent.pods.garbage.kept import KeptPods
+from agent.pods.garbage.traces import remove_kept
 from agent.pods.image_rewrites import Rewrites
 from agent.pods.knowledge import StopCause
 from agent.pods.logfiles import LogFiles
@@ -70,6 +72,7 @@ class ContainerdProvider:
         self._last: dict[str, PodStatus] = {}
         alone = SettledNode(NodeFacts(context.settings.node_name, allocatable=context.facts.allocatable))
         self._users = UserNamespaces(context.store)
+        self._kept = KeptPods(context.store, context.events, context.clock.wall)
         context.policing.notify(self._wake_all)
         pressure = context.pressure
         self._gate = Gate(context.store, context.node or alone, self._preempt, lambda: pressure.now.conditions)
@@ -122,6 +125,7 @@ class ContainerdProvider:
             await worker.gone.wait()
             worker = None
         if worker is None:
+            await self._kept.make_way(record.uid, partial(remove_kept, self._machine))
             # Two pods of one name must not run together: the new one waits for the end of the old.
             meta = record.pod.metadata
             for lost in self._found_as(record):
@@ -214,6 +218,7 @@ class ContainerdProvider:
 
     async def run(self) -> None:
         self._last = await self._statuses.load()
+        await self._kept.load()
         async with RuntimeChannel(self._context.settings.container_runtime_endpoint) as channel:
             self._runtime, self._images = RuntimeClient(channel), ImageClient(channel)
             self._health = HealthReader(self._runtime, self._images, Rewrites(self._context.settings.image_rewrites))
@@ -234,6 +239,7 @@ class ContainerdProvider:
                 relist = ContainerdRelist(self._workers, machine.observer, self._take_over, changed)
                 tasks.create_task(relist.follow_events(channel, self._runtime), name="runtime events")
                 tasks.create_task(relist.run(), name="relist")
+                tasks.create_task(self._kept.run(partial(remove_kept, machine)), name="kept pods")
                 tasks.create_task(self._pod_cidr.run(self._runtime), name="pods' addresses")
                 tasks.create_task(parts.networking.run(), name="kept addresses")
 
@@ -249,7 +255,7 @@ class ContainerdProvider:
         return tuple(self._gate.unnamed({**self._workers, **self._found}))
 
     def _known(self) -> set[str]:
-        return {*self._workers, *self._found, *(pod.uid for pod in self._decided())}
+        return {*self._workers, *self._found, *self._kept.gone, *(pod.uid for pod in self._decided())}
 
     def _figures(self) -> ContainerdStats:
         """Raises Retryable until the runtime has answered once."""
@@ -265,14 +271,14 @@ class ContainerdProvider:
 
     async def _when_up(self, parts: WorkerParts) -> Machine:
         """Wait for the runtime, however long it takes."""
-        shared = (self._runtime, self._images, self._log_files, parts, self._gate, self._users)
+        shared = (self._runtime, self._images, self._log_files, parts, self._gate, self._users, self._kept)
         make = partial(build_machine, self._context, *shared)
         said = ""
         while True:
             try:
                 await self._runtime.version()
                 machine = await make(self._plugins, self._csi)
-                observed = await machine.observer.observe_all()
+                observed = _without(await machine.observer.observe_all(), self._kept.gone)
                 await self._gate.load(observed, (uid for uid, s in self._last.items() if s.phase.is_terminal))
                 with on_disk("cannot make the pods' cgroups"):
                     await asyncio.to_thread(machine.cgroups.prepare, self._gate.burstable_milli_cpu())
@@ -290,7 +296,11 @@ class ContainerdProvider:
 
     def _take_over(self, observed: Mapping[str, ObservedPod]) -> None:
         """Pods that the runtime has and nobody has named yet: desired ones are named soon, the rest are orphans."""
-        self._found = {uid: found_record(pod) for uid, pod in observed.items() if uid not in self._workers}
+        self._found = {
+            uid: found_record(pod)
+            for uid, pod in _without(observed, self._kept.gone).items()
+            if uid not in self._workers
+        }
 
     def _found_as(self, record: PodRecord) -> list[PodRecord]:
         """What the runtime has under this pod's name from before, and no source knows any more."""
@@ -375,3 +385,7 @@ class ContainerdProvider:
         """Something that this pod refers to changed."""
         if worker := self._workers.get(uid):
             worker.objects_changed()
+
+
+def _without(observed: Mapping[str, ObservedPod], uids: Set[str]) -> dict[str, ObservedPod]:
+    return {uid: pod for uid, pod in observed.items() if uid not in uids}

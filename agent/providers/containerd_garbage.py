@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Iterator, Set
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ from agent.pods.desired import PREFIX
 from agent.pods.garbage.image_collector import ImageCollector, Room
 from agent.pods.garbage.image_plan import ImageRules, full_names, wanted_images
 from agent.pods.garbage.log_rotation import LogRotation, LogRules, RunningLog
+from agent.pods.garbage.traces import remove_kept
 from agent.pods.machine import Machine
 from agent.pods.worker import PodWorker
 from agent.store.base import Store
@@ -89,6 +91,7 @@ class Garbage:
                 await asyncio.gather(*(worker.reclaim() for worker in self._workers()))
         except TimeoutError:
             logger.warning("not every ended pod is cleared away within {:g} s", RECLAIM_S)
+        await self._machine.kept.reclaim(partial(remove_kept, self._machine))
         await self._rotation.reclaim()
         try:
             freed = await self._collector.reclaim()

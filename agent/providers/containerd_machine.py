@@ -21,6 +21,7 @@ from agent.pods.cgroup_limits import CgroupRules
 from agent.pods.cgroup_tree import CgroupTree
 from agent.pods.cgroups import CgroupDriver
 from agent.pods.downward import NodeContext
+from agent.pods.garbage.kept import KeptPods
 from agent.pods.hooks import Hooks
 from agent.pods.image_access import Verification
 from agent.pods.image_rewrites import Rewrites
@@ -128,6 +129,7 @@ async def build_machine(
     parts: WorkerParts,
     gate: Gate,
     users: UserNamespaces,
+    kept: KeptPods,
     plugins: CredentialSources | None = None,
     csi: Csi | None = None,
 ) -> Machine:
@@ -178,6 +180,7 @@ async def build_machine(
         access=await _pull_records(context, images),
         plugins=plugins,
         networking=parts.networking,
+        kept=kept,
         wall=context.clock.wall,
         since=context.clock.since,
     )

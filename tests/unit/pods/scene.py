@@ -30,6 +30,7 @@ from agent.pods.admission.gate import Gate, SettledNode, Verdict
 from agent.pods.cgroup_tree import CgroupTree
 from agent.pods.cgroups import CgroupDriver
 from agent.pods.downward import NodeContext
+from agent.pods.garbage.kept import KeptPods
 from agent.pods.hooks import Hooks
 from agent.pods.last_words import last_words
 from agent.pods.logfiles import LogFiles
@@ -323,6 +324,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
             pulls=PullGate(5, 0, 1),
             silence=Silence(Arrivals(channel), time.monotonic),
             access=PullRecords(MemoryStore()),
+            kept=KeptPods(store, events, time.wall),
             monotonic=time.monotonic,
             wall=time.wall,
             since=lambda unix_s: max(0.0, time.wall() - unix_s),

@@ -443,6 +443,41 @@ async def test_a_pod_that_nobody_names_is_found_and_can_be_ended(tmp_path: Path)
         assert len(n.cri.called("StopContainer")) == 1
 
 
+KEPT: dict[str, Any] = {"annotations": {"edgelet.io/keep-for": "1h"}}
+
+
+@with_skipped_time
+async def test_a_kept_pod_is_nobodys_orphan_also_after_a_restart_and_goes_when_the_disk_is_short(
+    tmp_path: Path,
+) -> None:
+    async with node(tmp_path) as n:
+        async with n.agent() as provider:
+            await n.running(provider, record(KEPT))
+            await provider.delete_pod(deleted(**KEPT))
+            await eventually(lambda: n.gone() and not provider._workers)
+            assert await provider.get_pods() == ()
+            await n.running(provider, record({"uid": "u-2"}))  # its name is free
+        async with n.agent() as provider:
+            await n.running(provider, record({"uid": "u-2"}))
+            provider._take_over(await provider._machine.observer.observe_all())
+            assert [found.uid for found in await provider.get_pods()] == ["u-2"]
+            assert sorted(box.config.metadata.uid for box in n.cri.sandboxes.values()) == ["u-1", "u-2"]
+            await provider.reclaim()
+            assert [box.config.metadata.uid for box in n.cri.sandboxes.values()] == ["u-2"]
+            assert [row for row in n.store.rows if row.startswith("kept/")] == []
+
+
+@with_skipped_time
+async def test_a_manifest_that_is_put_back_is_not_held_up_by_what_is_kept_of_it(tmp_path: Path) -> None:
+    async with node(tmp_path) as n, n.agent() as provider:
+        await n.running(provider, record(KEPT))
+        await provider.delete_pod(deleted(**KEPT))
+        await eventually(lambda: n.gone() and not provider._workers)
+        await n.running(provider, record(KEPT))
+        assert [box.ready for box in n.cri.sandboxes.values()] == [True]
+        assert [c.state for c in n.cri.containers.values()] == [pb.CONTAINER_RUNNING]
+
+
 @with_skipped_time
 async def test_what_a_gone_pod_left_on_disk_is_found_and_taken_down(tmp_path: Path) -> None:
     async with node(tmp_path) as n, n.agent() as provider:

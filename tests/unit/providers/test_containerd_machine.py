@@ -19,6 +19,7 @@ from agent.errors import Retryable
 from agent.model.node import NodeFacts
 from agent.pods.admission.gate import Gate, SettledNode
 from agent.pods.cgroups import CgroupDriver
+from agent.pods.garbage.kept import KeptPods
 from agent.pods.logfiles import LogFiles
 from agent.pods.machine import Machine
 from agent.pods.user_namespaces import UserNamespaces
@@ -56,9 +57,9 @@ async def building(cri: FakeRuntime, folder: Path, **settings: Any) -> AsyncIter
         async def build() -> Machine:
             gate = Gate(context.store, SettledNode(NodeFacts("n")), lambda uid, verdict: None)
             async with WorkerParts(runtime, context, lambda _: None, lambda _: True) as parts:
-                return await build_machine(
-                    context, runtime, images, LogFiles.of(made), parts, gate, UserNamespaces(context.store)
-                )
+                users = UserNamespaces(context.store)
+                kept = KeptPods(context.store, context.events, context.clock.wall)
+                return await build_machine(context, runtime, images, LogFiles.of(made), parts, gate, users, kept)
 
         yield build
 

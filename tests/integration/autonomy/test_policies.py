@@ -1,0 +1,105 @@
+"""The cluster's defaults of policies: a change reaches pods at once, and holds without the network."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from hack.control_plane import ControlPlane
+from hack.paths import REPOSITORY
+from tests.integration.agent.edge import container, pod
+from tests.integration.autonomy.conftest import Outpost
+from tests.integration.support.waiting import wait_until
+
+KEEP = "edgelet.io/keep-for"
+RIGHTS = REPOSITORY / "config/cluster/policies.yaml"
+WITHIN_S = 5.0
+
+
+@pytest.fixture
+def readable(control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    """A cluster whose nodes may read its defaults."""
+    control_plane.kubectl("apply", f"--filename={RIGHTS}")
+    yield control_plane
+    control_plane.kubectl("delete", f"--filename={RIGHTS}")
+    control_plane.kubectl("delete", "configmap", "edgelet-defaults", "--namespace=kube-system", "--ignore-not-found")
+
+
+def put(plane: ControlPlane, keep_for: str) -> float:
+    """The moment (monotonic) when the API server had it."""
+    defaults = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "edgelet-defaults", "namespace": "kube-system"},
+        "data": {"10-all": f"- annotations: {{{KEEP}: {keep_for}}}"},
+    }
+    plane.kubectl("apply", "--filename=-", stdin=json.dumps(defaults))
+    return time.monotonic()
+
+
+def kept(outpost: Outpost, name: str, span: str) -> bool:
+    """It was told that this pod is kept for so long."""
+    return any(reason == "KeptForDebugging" and f"({span} from" in said for reason, said in outpost.events(name))
+
+
+def ids(outpost: Outpost, name: str) -> list[str]:
+    """Of a pod's containers, running or not."""
+    return [c["id"] for c in outpost.containers() if c["labels"]["io.kubernetes.pod.name"] == name]
+
+
+def test_a_changed_default_holds_within_seconds_and_cut_off_and_after_a_restart(
+    readable: ControlPlane, outpost: Outpost
+) -> None:
+    put(readable, "50m")
+    outpost.run(pod("done", container("true"), restartPolicy="Never"), pod("runs", restartPolicy="Never"))
+    outpost.wait_phase("done", "Succeeded")
+    outpost.wait_ready("runs")
+    wait_until(lambda: kept(outpost, "done", "50m0s"), 10)
+
+    changed = put(readable, "40m")
+    wait_until(lambda: kept(outpost, "done", "40m0s"), 10)
+    took = time.monotonic() - changed
+    print(f"a changed default was applied and told after {took:.2f} s")
+    assert took < WITHIN_S
+
+    put(readable, "soon")
+    wrong = wait_until(lambda: [said for reason, said in outpost.node_events() if reason == "InvalidPolicy"], 10)
+    assert wrong[0].startswith(
+        f"ConfigMap kube-system/edgelet-defaults: 10-all, rule 1: annotation {KEEP}='soon' does not count"
+    )
+
+    changed = put(readable, "3s")
+    wait_until(lambda: not ids(outpost, "done"), 10)
+    print(f"what was over by a changed default was collected after {time.monotonic() - changed:.2f} s")
+    assert time.monotonic() - changed < WITHIN_S
+    wait_until(lambda: "KeptPodCollected" in [reason for reason, _ in outpost.events("done")], 10)
+    assert outpost.pod("done")["status"]["phase"] == "Succeeded"
+
+    outpost.cut()
+    put(readable, "20m")  # which it cannot hear of
+    outpost.agent.kill9()
+    outpost.agent.start()
+    (running,) = ids(outpost, "runs")
+    outpost.runtime.crictl("stop", "--timeout=1", running)
+    assert ids(outpost, "runs") == [running]
+    wait_until(lambda: not ids(outpost, "runs"), 15, what="collected by the default of the record")
+
+    outpost.heal()
+    outpost.wait_phase("runs", "Failed")
+    wait_until(lambda: kept(outpost, "runs", "3s"))
+    outpost.run(pod("next", container("true"), restartPolicy="Never"))
+    wait_until(lambda: kept(outpost, "next", "20m0s"))
+
+
+def test_without_the_right_a_node_goes_by_its_own_settings(outpost: Outpost, control_plane: ControlPlane) -> None:
+    put(control_plane, "3s")
+    try:
+        own = pod("done", container("true"), restartPolicy="Never", metadata={"annotations": {KEEP: "1h"}})
+        outpost.run(own)
+        wait_until(lambda: kept(outpost, "done", "1h0m0s"))
+        assert outpost.agent.running
+    finally:
+        control_plane.kubectl("delete", "configmap", "edgelet-defaults", "--namespace=kube-system")
