@@ -23,8 +23,10 @@ from agent.kube.events import EventRecorder
 from agent.kube.pods_api import PodsApi
 from agent.model.addresses import NodeAddresses
 from agent.model.objects import ObjectReference
+from agent.model.pod import Pod
 from agent.model.record import Origin, PodRecord
 from agent.model.status import PodStatus
+from agent.node.allocatable import Allocatable
 from agent.node.attached import AttachedVolumes
 from agent.node.controller import NODES, NodeController
 from agent.node.csi_node import CsiNode
@@ -34,10 +36,11 @@ from agent.node.eviction.reading import SignalReader
 from agent.node.facts import read_facts
 from agent.node.known import KnownNode
 from agent.node.plugins import Plugins
+from agent.node.policies import NodePolicing
 from agent.node.pressure import NodePressure
 from agent.node.reserved import check_reserved_cpus, others_limits, pods_limits
 from agent.node.shutdown import Shutdown, periods, two_periods
-from agent.node.status import allocatable, node_ips
+from agent.node.status import node_ips
 from agent.pods.controller import PodController
 from agent.pods.desired import DesiredChange, DesiredPods
 from agent.pods.devices.devices import Devices
@@ -94,7 +97,9 @@ class Agent:
         check_reserved_cpus(settings)
         api = side.api
         fetch = None if api is None else lambda: api.get(f"{NODES}/{settings.node_name}")
-        self._known_node = KnownNode(facts, settings, store, fetch)
+        policies = NodePolicing(settings, events)
+        self._room = room = Allocatable(facts, policies)
+        self._known_node = KnownNode(facts, settings, store, fetch, policies, room)
         pressure = NodePressure()
         self._policies = PolicyDefaults(settings, lambda: self._known_node.facts().labels, events, clock)
         self._node_ips = NodeAddresses(node_ips(facts, settings))
@@ -106,7 +111,7 @@ class Agent:
             events=events,
             facts=MachineFacts(
                 facts.memory_bytes,
-                allocatable(facts, settings),
+                room,
                 all_pods=pods_limits(facts, settings),
                 others=others_limits(settings),
                 swap_bytes=facts.swap_bytes,
@@ -117,6 +122,7 @@ class Agent:
             clock=clock,
             pressure=pressure,
             policing=self._policies.policing,
+            node_policies=policies,
             config_file=settings.provider_config,
         )
         self._node: NodeController | None = None
@@ -127,7 +133,12 @@ class Agent:
         self._eviction = EvictionManager(
             settings, SignalReader(facts, settings.root_dir), pressure, events, clock, evictable
         )
+        if settings.live_capacity:
+            before, pods = self._known_node.told, self._pods_here
+            room.share(settings, evictable, before, pods, events, clock, self._health_changed)
         pressure.notify(self._health_changed)
+        policies.notify(lambda: self._eviction.use(policies.settings))
+        policies.notify(self._health_changed)
         self._devices = Devices(store, SystemClock(), facts.boot_id, self._health_changed)
         self._device_plugins: DevicePlugins | None = None
         if isinstance(self._provider, UsesDevices):
@@ -182,6 +193,7 @@ class Agent:
                 devices=self._devices.offered,
                 seen=self._node_seen,
                 pressure=lambda: pressure.now,
+                offered=room.told_of,
             )
         publisher, api_side = self._publisher, side.api
         self._shutdown = Shutdown(
@@ -196,18 +208,8 @@ class Agent:
         if isinstance(store, HeldStore):
             store.notify(self._health_changed)
         ca = side.api.access.cluster_ca if side.api else None
-        wire(
-            sources_of(
-                settings,
-                store,
-                lambda: list(self.with_status()),
-                self._controller,
-                self._publisher,
-                side.events,
-                side.api,
-                self._foreign_now,
-            )
-        )
+        parts_read = (settings, store, lambda: list(self.with_status()), self._controller, self._publisher)
+        wire(sources_of(*parts_read, side.events, side.api, self._foreign_now))
         self._server = KubeletServer(
             settings,
             self._provider,
@@ -256,6 +258,9 @@ class Agent:
         for record in self._desired.all():
             yield record, self._statuses.get(record.uid)
 
+    def _pods_here(self) -> Iterable[Pod]:
+        return (one.pod for one, status in self.with_status() if status is None or not status.phase.is_terminal)
+
     def objects_changed(self, pod_uid: str) -> None:
         self._policies.objects_changed(pod_uid)
         if isinstance(self._provider, HearsOfObjects):
@@ -270,6 +275,7 @@ class Agent:
         if self._side.api is not None:
             yield "policies", self._policies.run(self._side.objects)
         yield "eviction", self._eviction.run()
+        yield from self._room.jobs()
         yield "desired pods", self._desired.run()
         if self._publisher is not None:
             yield "statuses", self._publisher.run()

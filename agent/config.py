@@ -136,6 +136,8 @@ class Settings:
     """The same for the agent and the runtime."""
     enforce_node_allocatable: tuple[str, ...] = ("pods",)
     """Whom a cgroup keeps in bounds: pods, system-reserved, kube-reserved, and the two with -compressible."""
+    live_capacity: bool = False
+    """Allocatable follows what programs beside the pods use."""
     system_reserved_cgroup: str = ""
     kube_reserved_cgroup: str = ""
     eviction_hard: dict[str, str] = field(default_factory=lambda: dict(EVICTION_HARD))

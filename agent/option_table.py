@@ -193,6 +193,11 @@ OPTIONS: tuple[Option, ...] = (
         many=True, default="pods",
     ),
     Option(
+        "live_capacity", "live-capacity", form.switch, "BOOL",
+        "on a machine that pods share: allocatable cpu and memory are less while other programs use more than what is"
+        " reserved for them",
+    ),
+    Option(
         "system_reserved_cgroup", "system-reserved-cgroup", form.optional_cgroup, "PATH",
         "the system's cgroup, where it is to be enforced", default="none",
     ),

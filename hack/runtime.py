@@ -30,11 +30,20 @@ class Containerd:
     """`start` returns when it serves CRI and has the test images; `stop` leaves containers running, as a crash does."""
 
     def __init__(
-        self, workspace: Workspace, generation: Generation, bridge_index: int = 0, masquerade: bool = False
+        self,
+        workspace: Workspace,
+        generation: Generation,
+        bridge_index: int = 0,
+        masquerade: bool = False,
+        *,
+        root: Path | None = None,
     ) -> None:
-        """`masquerade`: pods reach the world, through rules in the machine's iptables."""
+        """`masquerade`: pods reach the world, through rules in the machine's iptables. `root`: where images and what
+        containers write are to be, of one beside the workspace's others.
+        """
         self.generation = generation
-        self.folder = workspace.folder / f"containerd-{generation}"
+        self.folder = workspace.folder / f"containerd-{generation}{'' if root is None else f'-{bridge_index}'}"
+        self.root = root or self.folder / "root"
         self.socket = self.folder / "containerd.sock"
         self.endpoint = f"unix://{self.socket}"
         self.bridge = workspace.bridge(bridge_index)
@@ -134,6 +143,7 @@ class Containerd:
         config.write_text(
             template.format(
                 folder=self.folder,
+                root=self.root,
                 socket=self.socket,
                 pause=images.PAUSE,
                 cni=self._plugins(),
@@ -153,7 +163,7 @@ class Containerd:
 
 CONFIG_1 = """\
 version = 2
-root = "{folder}/root"
+root = "{root}"
 state = "{folder}/state"
 [grpc]
   address = "{socket}"
@@ -169,7 +179,7 @@ state = "{folder}/state"
 """
 CONFIG_2 = """\
 version = 3
-root = "{folder}/root"
+root = "{root}"
 state = "{folder}/state"
 [grpc]
   address = "{socket}"

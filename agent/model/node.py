@@ -23,4 +23,6 @@ class NodeFacts:
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[NodeTaint, ...] = ()
     allocatable: Mapping[str, Quantity] = field(default_factory=dict)
+    usual: Mapping[str, Quantity] | None = None
+    """Allocatable while nothing of it is withheld for others; None: nothing ever is."""
     """By resource name, `pods` among them; also what others (device plugins) have put there."""

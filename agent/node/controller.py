@@ -66,8 +66,11 @@ class NodeController:
         seen: Callable[[Json], None] | None = None,
         read_machine: Callable[[Path], MachineFacts] = read_facts,
         pressure: Callable[[], Pressure] = Pressure,
+        offered: Callable[[MachineFacts], Mapping[str, str]] | None = None,
     ) -> None:
-        """`seen` is given every state of the Node that the API server shows."""
+        """`seen` is given every state of the Node that the API server shows. `offered`: what is allocatable now, where
+        that is not what the settings make of the machine.
+        """
         self._api = api
         self._settings = settings
         self._runtime = runtime
@@ -83,6 +86,7 @@ class NodeController:
         self._seen = seen
         self._read_machine = read_machine
         self._pressure = pressure
+        self._offered = offered
         self._path = f"{NODES}/{settings.node_name}"
         self._known: Json | None = None
         """The Node as the API server last showed it; None: it has none, as far as we know."""
@@ -240,6 +244,7 @@ class NodeController:
             going_down=self._going_down(),
             leaving=self._leaving,
             volumes_in_use=self._attached.in_use,
+            allocatable=None if self._offered is None else self._offered(facts),
             devices=self._devices(),
         )
         node = status.node(observed, self._settings, conditions_before, self._clock.wall())

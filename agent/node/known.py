@@ -1,7 +1,8 @@
 """The own Node as pods' admission sees it, also without an API server: what was last seen is in the record.
 
 In: the Node as this machine would register it, and every state of it that the node controller sees. Out: labels,
-taints and allocatable. Before anything was ever seen, it is the Node that is about to be registered.
+taints, allocatable, and those annotations that are policies. Before anything was ever seen, it is the Node that is
+about to be registered.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from agent.model.meta import Quantity
 from agent.model.node import NodeFacts, NodeTaint
 from agent.model.objects import ObjectReference
 from agent.node import status
+from agent.node.allocatable import Allocatable
 from agent.node.facts import MachineFacts
+from agent.node.policies import NodePolicing
 from agent.node.ports import Events
+from agent.policies.node import ANNOTATIONS
 from agent.store.base import Store
 
 KEY = "node/seen"
@@ -33,6 +37,8 @@ Json = dict[str, Any]
 
 class _Meta(msgspec.Struct, frozen=True, omit_defaults=True):
     labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    """Policies only."""
     uid: str = ""
     creationTimestamp: str | None = None
 
@@ -65,11 +71,17 @@ class KnownNode:
         settings: Settings,
         store: Store,
         fetch: Callable[[], Awaitable[bytes]] | None = None,
+        policies: NodePolicing | None = None,
+        room: Allocatable | None = None,
     ) -> None:
-        """`fetch` asks the API server for the own Node; None: there is none."""
+        """`fetch` asks the API server for the own Node; None: there is none. `policies` hears of the annotations.
+        `room`: what is allocatable now, where that changes.
+        """
         self._name = settings.node_name
         self._store = store
         self._fetch = fetch
+        self._policies = policies
+        self._room = room
         own: Json = {
             "metadata": {"labels": status.labels(facts, settings)},
             "spec": {"taints": status.taints(settings)},
@@ -88,6 +100,7 @@ class KnownNode:
             row = await self._store.get(KEY)
             if row is not None:
                 self._seen = _decoder.decode(row.value)
+                self._tell_policies()
         except (Retryable, msgspec.DecodeError) as error:
             logger.warning("the Node as it was last seen cannot be read: {}", error)
 
@@ -95,6 +108,10 @@ class KnownNode:
     def uid(self) -> str:
         """Of the Node as it was last seen in the API server; empty: it never was."""
         return self._seen.metadata.uid
+
+    def told(self) -> Mapping[str, Quantity]:
+        """What the API server last had as allocatable; empty: it never was seen."""
+        return self._seen.status.allocatable if self.uid else {}
 
     def say_foreign(self, why: str, events: Events) -> None:
         """Another cluster answers: whoever looks at the Node in its own one finds that in its events afterwards."""
@@ -104,9 +121,10 @@ class KnownNode:
 
     def facts(self) -> NodeFacts:
         # What this machine has it knows best; what others added (device plugins) only the API server knows.
-        allocatable: Mapping[str, Quantity] = {**self._seen.status.allocatable, **self._own.status.allocatable}
+        own = self._own.status.allocatable if self._room is None else self._room.told()
+        allocatable: Mapping[str, Quantity] = {**self._seen.status.allocatable, **own}
         labels = self._seen.metadata.labels
-        return NodeFacts(self._name, labels, self._seen.spec.taints, allocatable)
+        return NodeFacts(self._name, labels, self._seen.spec.taints, allocatable, self._room)
 
     async def current(self) -> NodeFacts:
         try:
@@ -148,7 +166,14 @@ class KnownNode:
                 logger.warning("the Node as it was last seen is not recorded: {}", error)
 
     def _take(self, seen: _Seen) -> None:
+        policies = {name: text for name, text in seen.metadata.annotations.items() if name in ANNOTATIONS}
+        seen = msgspec.structs.replace(seen, metadata=msgspec.structs.replace(seen.metadata, annotations=policies))
         self._shown.set()
         if seen != self._seen:
             self._seen = seen
             self._news.set()
+            self._tell_policies()
+
+    def _tell_policies(self) -> None:
+        if self._policies is not None:
+            self._policies.saw(self._seen.metadata.annotations)

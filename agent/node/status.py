@@ -65,6 +65,8 @@ class Observed:
     """Why the agent is about to stop; empty while it is not."""
     volumes_in_use: tuple[str, ...] | None = None
     """None: not known yet, and left as the Node has it."""
+    allocatable: Mapping[str, str] | None = None
+    """None: what the settings leave of the machine."""
     devices: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Of device plugins, by resource: how many there are, and how many of them are healthy."""
 
@@ -100,9 +102,10 @@ def labels(facts: MachineFacts, settings: Settings) -> dict[str, str]:
 
 def status(observed: Observed, settings: Settings, conditions_before: list[Json], now_s: float) -> Json:
     facts = observed.facts
+    own = allocatable(facts, settings) if observed.allocatable is None else observed.allocatable
     built: Json = {
         "capacity": capacity(facts, settings) | {name: str(all_) for name, (all_, _) in observed.devices.items()},
-        "allocatable": allocatable(facts, settings) | {name: str(good) for name, (_, good) in observed.devices.items()},
+        "allocatable": {**own, **{name: str(good) for name, (_, good) in observed.devices.items()}},
         "conditions": conditions(observed, conditions_before, now_s),
         "addresses": [
             *({"type": "InternalIP", "address": address} for address in node_ips(facts, settings)),

@@ -231,8 +231,7 @@ class ContainerdProvider:
                 tasks.create_task(self._gate.run(), name="record admissions")
                 self._machine = machine = await self._when_up(parts)
                 self._leftovers = Leftovers(self._runtime, machine.volumes, self._log_files, machine.cgroups)
-                shared = (self._context.settings, self._context.store, machine, self._runtime, self._images)
-                self._garbage = Garbage(*shared, self._workers.values)
+                self._garbage = self._collecting(machine)
                 self._open.set()
                 tasks.create_task(self._garbage.run(), name="garbage")
                 changed = self._context.health_changed
@@ -249,6 +248,14 @@ class ContainerdProvider:
             await self._garbage.reclaim()
 
     # ------------------------------------------------------------ its own work
+
+    def _collecting(self, machine: Machine) -> Garbage:
+        context, policies = self._context, self._context.node_policies
+        settings = context.settings if policies is None else policies.settings
+        garbage = Garbage(settings, context.store, machine, self._runtime, self._images, self._workers.values)
+        if policies is not None:
+            policies.notify(lambda: garbage.use(policies.settings))
+        return garbage
 
     def _decided(self) -> tuple[ObservedPod, ...]:
         """Pods that the node took in and that nobody has named yet."""

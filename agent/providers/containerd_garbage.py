@@ -60,12 +60,7 @@ class Garbage:
             machine.access.removed,
             machine.events,
             ObjectReference(kind="Node", name=node, uid=node),
-            ImageRules(
-                settings.image_gc_high_threshold,
-                settings.image_gc_low_threshold,
-                settings.minimum_image_ttl_duration,
-                settings.image_maximum_gc_age,
-            ),
+            _image_rules(settings),
             machine.monotonic,
         )
         self._rotation = LogRotation(
@@ -77,6 +72,10 @@ class Garbage:
                 settings.container_log_monitor_interval,
             ),
         )
+
+    def use(self, settings: Settings) -> None:
+        """Images are collected by these settings from now on."""
+        self._collector.use(_image_rules(settings))
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -160,6 +159,15 @@ class Garbage:
 
 class _Config(msgspec.Struct):
     sandboxImage: str = ""
+
+
+def _image_rules(settings: Settings) -> ImageRules:
+    return ImageRules(
+        settings.image_gc_high_threshold,
+        settings.image_gc_low_threshold,
+        settings.minimum_image_ttl_duration,
+        settings.image_maximum_gc_age,
+    )
 
 
 def _has_ended(worker: PodWorker) -> bool:

@@ -22,6 +22,7 @@ from agent.model.logs import LogOptions
 from agent.model.record import PodRecord
 from agent.model.status import PodStatus
 from agent.node.eviction.ports import EvictablePods
+from agent.node.policies import NodePolicing
 from agent.node.ports import NodeImage, RuntimeHealth
 from agent.node.pressure import NodePressure
 from agent.node.shutdown import PodsToEnd
@@ -54,7 +55,7 @@ class MachineFacts:
 
     memory_bytes: int
     allocatable: Mapping[str, str]
-    """Quantities by resource name: what an absent limit reads as in the downward API."""
+    """Quantities by resource name, always as of now: what an absent limit reads as in the downward API."""
     all_pods: CgroupLimits = field(default_factory=CgroupLimits)
     """What the pods together may have of the machine."""
     others: Mapping[str, CgroupLimits] = field(default_factory=dict)
@@ -85,6 +86,8 @@ class ProviderContext:
     """What the machine runs short of now: pods that come meanwhile are judged by it."""
     policing: Policing = field(default_factory=Policing)
     """What annotations and defaults ask of the node for each pod (docs/policies.md)."""
+    node_policies: NodePolicing | None = None
+    """What annotations of the own Node set, and the settings under that; None: nobody reads them."""
     config_file: Path | None = None
     """`--provider-config`. What is in it is the provider's own matter: it raises ConfigError where that is wrong."""
 

@@ -72,6 +72,12 @@ class EvictionManager:
         self._wake = asyncio.Event()
         self._alarm = alarm(self._wake.set)
 
+    def use(self, settings: Settings) -> None:
+        """Go by other thresholds from now on. A pressure that they no longer find is over as any other."""
+        self._settings = settings
+        self._thresholds = thresholds(settings)
+        self._wake.set()
+
     async def run(self) -> None:
         """For as long as the agent lives."""
         async with asyncio.TaskGroup() as tasks:
@@ -97,7 +103,7 @@ class EvictionManager:
     # ------------------------------------------------------------ looking
 
     async def _observe(self) -> Observations:
-        images = await self._pods.image_dir() if self._pods is not None else None
+        images = await self._pods.image_dir() if self._pods is not None else IMAGE_DIR
         group = self._pods.cgroup if self._pods is not None else None
         seen = await asyncio.to_thread(self._reader.read, images, group)
         self._alarm.at(await asyncio.to_thread(self._levels, seen, group))

@@ -15,7 +15,7 @@ from agent.stats.disk import file_system
 from agent.stats.reader import tasks
 
 IMAGE_DIR = Path("/var/lib/containerd")
-"""Where images are until the runtime says it."""
+"""Where images are with a provider that does not say it."""
 _TOP = PurePosixPath()
 
 
@@ -29,14 +29,17 @@ class SignalReader:
         self.cgroups = cgroups or Cgroups()
 
     def read(self, image_dir: Path | None, pods: PurePosixPath | None) -> dict[Signal, Observation]:
-        """`pods` is the cgroup of all pods together; None: not known yet."""
+        """`image_dir` is on the file system of images, `pods` the cgroup of all pods together; None: not known yet, and
+        not guessed: what a wrong disk shows would reject pods.
+        """
         found: dict[Signal, Observation | None] = {
             Signal.MEMORY: self._memory(),
             Signal.ALLOCATABLE_MEMORY: None if pods is None else self._allocatable(pods),
             Signal.PIDS: self._pids(),
             **_disk(self._root, Signal.NODE_FS, Signal.NODE_FS_INODES),
-            **_disk(image_dir or IMAGE_DIR, Signal.IMAGE_FS, Signal.IMAGE_FS_INODES),
         }
+        if image_dir is not None:
+            found |= _disk(image_dir, Signal.IMAGE_FS, Signal.IMAGE_FS_INODES)
         return {signal: observed for signal, observed in found.items() if observed is not None}
 
     def _memory(self) -> Observation | None:

@@ -9,7 +9,7 @@ Source: the kubelet's admission handlers; other tools match on these reasons and
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.model import quantity
 from agent.model.node import OS_LABEL, NodeFacts
@@ -87,8 +87,8 @@ def resources(wanted: Claim, node: NodeFacts, others: tuple[Claim, ...]) -> Iter
 
 
 def too_much(wanted: Claim, node: NodeFacts) -> Iterator[str]:
-    """What the node would not have if it were empty."""
-    room = allocatable(node)
+    """What the node would not have if it were empty, and other programs used nothing of it."""
+    room = allocatable(node if node.usual is None else replace(node, allocatable=node.usual))
     for name in ("cpu", "memory"):
         if (asked := wanted.requests.get(name, 0)) > room.get(name, asked):
             yield f"Node didn't have enough capacity: {name}, requested: {asked}, capacity: {room[name]}"

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from loguru import logger
 
+from agent.clock import sleep_unless
 from agent.cri._generated import api_pb2
 from agent.errors import EdgeletError, Permanent
 from agent.model.objects import ObjectReference
@@ -71,6 +72,7 @@ class ImageCollector:
         self._events = events
         self._about = about
         self._rules = rules
+        self._changed = asyncio.Event()
         self._monotonic = monotonic
         self._ages: dict[str, ImageAge] = {}
         self._turn = asyncio.Lock()
@@ -78,22 +80,27 @@ class ImageCollector:
 
     async def run(self) -> None:
         """As long as the agent lives. Nothing may go before it has lain here for the least time that is set."""
-        if not self._rules.is_on:
-            return
         await self._see()
-        await asyncio.sleep(min(self._rules.min_age_s, EVERY_S))
+        await self._rest(min(self._rules.min_age_s, EVERY_S))
         failed = ""
         while True:
-            try:
-                await self.collect()
-                failed = ""
-            except EdgeletError as error:
-                logger.warning("images are not collected: {}", error)
-                if failed:
-                    # Once may be a disk or a runtime that is not up yet.
-                    self._say("ImageGCFailed", str(error))
-                failed = str(error)
-            await asyncio.sleep(EVERY_S)
+            if self._rules.is_on:
+                try:
+                    await self.collect()
+                    failed = ""
+                except EdgeletError as error:
+                    logger.warning("images are not collected: {}", error)
+                    if failed:
+                        # Once may be a disk or a runtime that is not up yet.
+                        self._say("ImageGCFailed", str(error))
+                    failed = str(error)
+            await self._rest(EVERY_S)
+
+    def use(self, rules: ImageRules) -> None:
+        """Go by other rules from now on, and look at once what they ask for."""
+        if rules != self._rules:
+            self._rules = rules
+            self._changed.set()
 
     async def collect(self) -> None:
         """One look, and what follows. Raises Retryable, Permanent where it could not free what it was to free."""
@@ -120,6 +127,10 @@ class ImageCollector:
         """Remove every image that may go, however much room there is; the bytes. Raises Retryable, Permanent."""
         async with self._turn:
             return await self._remove(await self._look(self._monotonic()), math.inf, "space")
+
+    async def _rest(self, seconds: float) -> None:
+        await sleep_unless(self._changed, asyncio.sleep(seconds))
+        self._changed.clear()
 
     async def _see(self) -> None:
         """Date what is here."""

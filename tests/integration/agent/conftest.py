@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -67,6 +68,24 @@ def every_guest(
 ) -> Edge:
     """The same, once on each generation of the runtime."""
     return Edge(resident(containerd), containerd, control_plane, namespace)
+
+
+@pytest.fixture
+def small_disk(workspace: Workspace) -> Iterator[Callable[..., Path]]:
+    """Makes a folder on a file system of so many MiB, none of it kept for root; once a test."""
+    image, folder = workspace.folder / "small.img", workspace.folder / "small"
+
+    def mounted(mib: int = 64) -> Path:
+        folder.mkdir(exist_ok=True)
+        with image.open("wb") as file:
+            file.truncate(mib * 2**20)
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
+        subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
+        return folder
+
+    yield mounted
+    subprocess.run(["umount", "--recursive", str(folder)], check=False, capture_output=True)
+    image.unlink(missing_ok=True)
 
 
 @pytest.fixture

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-import pytest
 
 from hack.agent import Agent
 from hack.control_plane import ControlPlane
 from hack.runtime import Containerd
-from hack.workspace import Workspace
 from tests.integration.agent.edge import SLEEP, Edge, Object, condition, container, pod, restarts
 from tests.integration.conftest import AgentFactory
 from tests.integration.support.waiting import wait_until
@@ -120,24 +117,6 @@ def test_who_writes_more_than_he_may_goes(edge: Edge) -> None:
         assert ("Evicted", message) in edge.events(name)
     assert edge.pod("modest")["status"]["phase"] == "Running"
     assert restarts(edge.pod("modest")) == 0
-
-
-@pytest.fixture
-def small_disk(workspace: Workspace) -> Iterator[Callable[[], Path]]:
-    """A folder on a file system of 64 MiB, none of it kept for root."""
-    image, folder = workspace.folder / "small.img", workspace.folder / "small"
-
-    def mounted() -> Path:
-        folder.mkdir()
-        with image.open("wb") as file:
-            file.truncate(64 * MIB)
-        subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
-        subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
-        return folder
-
-    yield mounted
-    subprocess.run(["umount", "--recursive", str(folder)], check=False, capture_output=True)
-    image.unlink(missing_ok=True)
 
 
 def test_a_full_disk_costs_the_pod_that_filled_it_also_while_cut_off_and_neither_record_nor_agent(

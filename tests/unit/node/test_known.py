@@ -12,7 +12,9 @@ import pytest
 from agent.config import Taint
 from agent.errors import Retryable
 from agent.model.node import NodeTaint
+from agent.node.allocatable import Allocatable
 from agent.node.known import KnownNode
+from agent.node.policies import NodePolicing
 from tests.fakes.store import MemoryStore
 from tests.fakes.waiting import PATIENCE_S
 from tests.unit.node.machine import FACTS, SETTINGS
@@ -114,3 +116,26 @@ async def test_after_a_start_the_api_servers_node_is_waited_for(monkeypatch: pyt
     assert (await known.current()).name == "edge-1"
     monkeypatch.setattr("agent.node.known.SHOW_WITHIN_S", 3600)
     assert (await known.current()).name == "edge-1"
+
+
+async def test_annotations_that_are_policies_are_known_after_a_restart_without_network_and_no_others() -> None:
+    store, policies = MemoryStore(), NodePolicing(SETTINGS)
+    known = KnownNode(FACTS, SETTINGS, store, policies=policies)
+    written = {"edgelet.io/image-gc-high-threshold": "90", "example.com/counter": "1"}
+    known.saw({**SEEN, "metadata": {**SEEN["metadata"], "annotations": written}})
+    assert policies.settings.image_gc_high_threshold == 90
+    await run_until_written(known, store)
+    known.saw({**SEEN, "metadata": {**SEEN["metadata"], "annotations": {**written, "example.com/counter": "2"}}})
+    assert b"counter" not in store.rows["node/seen"].value
+    policies = NodePolicing(SETTINGS)
+    await KnownNode(FACTS, SETTINGS, store, policies=policies).load()
+    assert policies.settings.image_gc_high_threshold == 90
+
+
+def test_allocatable_follows_the_policies() -> None:
+    policies = NodePolicing(SETTINGS)
+    known = KnownNode(FACTS, SETTINGS, MemoryStore(), policies=policies, room=Allocatable(FACTS, policies))
+    written = {"edgelet.io/eviction-hard": "memory.available<1Gi"}
+    known.saw({**SEEN, "metadata": {**SEEN["metadata"], "annotations": written}})
+    assert known.facts().allocatable["memory"] == f"{6 * 2**20}Ki"
+    assert known.facts().allocatable["x.io/gpu"] == "2"

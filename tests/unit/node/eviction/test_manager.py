@@ -113,6 +113,7 @@ class Lab:
     events: Events = field(default_factory=Events)
     pressure: NodePressure = field(default_factory=NodePressure)
     evicts: bool = True
+    manager: EvictionManager = field(init=False)
 
     async def later(self, seconds: float) -> None:
         """Pass the time in steps: each look goes through threads, whose end is waited for."""
@@ -140,6 +141,7 @@ async def lab(folder: Path, settings: Settings = SETTINGS, *, evicts: bool = Tru
         made.pods if evicts else None,
         alarm=lambda wake: MemoryAlarm(wake, folder, folder),
     )
+    made.manager = manager
     life = asyncio.create_task(manager.run())
     try:
         yield made
@@ -265,3 +267,18 @@ async def test_another_providers_node_shows_its_pressure(tmp_path: Path) -> None
         await made.later(12)
         assert made.pressure.now == Pressure(disk=True)
         assert made.events.told == []
+
+
+async def test_other_thresholds_hold_at_once(tmp_path: Path) -> None:
+    async with lab(tmp_path) as made:
+        made.pods.here = [pod("eater")]
+        made.machine.has(Signal.MEMORY, 400 * MIB)
+        await made.later(20)
+        assert made.pods.evicted == {}
+        made.manager.use(replace(SETTINGS, root_dir=tmp_path, eviction_hard={"memory.available": "500Mi"}))
+        await made.later(1)
+        assert list(made.pods.evicted) == ["eater"]
+        assert made.pressure.now == Pressure(memory=True)
+        made.manager.use(replace(SETTINGS, root_dir=tmp_path))
+        await made.later(SETTINGS.eviction_pressure_transition_period + 20)
+        assert made.pressure.now == Pressure()

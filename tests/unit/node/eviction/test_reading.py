@@ -61,3 +61,9 @@ def test_a_pods_cgroup_without_a_limit_is_no_signal(tmp_path: Path) -> None:
 def test_folders_that_do_not_exist_yet_count_as_where_they_would_be(tmp_path: Path) -> None:
     assert shares_disk(tmp_path, tmp_path / "a/b")
     assert not shares_disk(tmp_path, Path("/proc"))
+
+
+def test_the_disk_of_images_is_not_guessed_while_the_runtime_does_not_say_it(tmp_path: Path) -> None:
+    found = reader(tmp_path).read(None, PODS)
+    assert Signal.NODE_FS in found
+    assert not {Signal.IMAGE_FS, Signal.IMAGE_FS_INODES} & found.keys()

@@ -90,6 +90,15 @@ async def test_the_pods_that_came_first_have_the_room() -> None:
         assert await reason(gate, pod("c", "400m")) == ""
 
 
+async def test_a_resize_that_only_what_others_use_stands_against_waits() -> None:
+    less = NodeFacts("node-1", allocatable={**ROOM, "cpu": "500m"}, usual=ROOM)
+    async with Lab(node=Node(less)).agent() as gate:
+        assert await reason(gate, pod("a", "400m")) == ""
+        assert (gate.resize(pod("a", "800m")) or ("",))[0] == "Deferred"
+        assert (gate.resize(pod("a", "1200m")) or ("",))[0] == "Infeasible"
+        assert await reason(gate, pod("b", "600m")) == "OutOfcpu"
+
+
 async def test_a_rejection_is_final_and_durable_before_it_is_told() -> None:
     lab = Lab()
     async with lab.agent() as gate:

@@ -177,3 +177,28 @@ async def test_an_image_is_seen_from_the_start_and_may_go_after_its_least_time()
     finally:
         life.cancel()
         await asyncio.gather(life, return_exceptions=True)
+
+
+@with_skipped_time
+async def test_other_rules_are_gone_by_at_once_also_where_none_were_before() -> None:
+    time = SkippedTime()
+    machine = Machine("a", "b")
+    collector = machine.collector(ImageRules(100, 80, 0))
+    life = asyncio.ensure_future(collector.run())
+    try:
+        await quiet()
+        time.skip(EVERY_S)
+        await quiet()
+        assert machine.names == ["a", "b"]
+        collector.use(ImageRules(20, 10, 0))
+        await quiet()
+        assert machine.names == ["b"]
+        collector.use(ImageRules(100, 80, 0))
+        machine.names.append("c")
+        await quiet()
+        time.skip(EVERY_S)
+        await quiet()
+        assert machine.names == ["b", "c"]
+    finally:
+        life.cancel()
+        await asyncio.gather(life, return_exceptions=True)
