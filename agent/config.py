@@ -75,6 +75,8 @@ class Settings:
     cluster_dns: tuple[str, ...] = ()
     cluster_domain: str = "cluster.local"
     max_pods: int = 110
+    node_lease_duration: int = 40
+    """Seconds that a renewal of the Node's lease is good for; it is renewed when half of them are over."""
     node_labels: dict[str, str] = field(default_factory=dict)
     register_with_taints: tuple[Taint, ...] = ()
     disable_taint: bool = False

@@ -85,6 +85,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("disable_taint", "disable-taint", form.switch, "BOOL", "no provider taint, whatever else says so"),
     Option("max_pods", "max-pods", form.whole(0, 100_000), "N", "pods that the Node takes"),
     Option(
+        "node_lease_duration", "node-lease-duration-seconds", form.whole(4, 3600), "SECONDS",
+        "how long the Node's lease is good for; it is renewed when half of that is over",
+    ),
+    Option(
         "container_runtime_endpoint", "container-runtime-endpoint", form.endpoint, "URL", "the runtime's CRI socket",
     ),
     Option("root_dir", "root-dir", form.path, "DIR", "the record of pods, and their volumes"),

@@ -23,6 +23,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 PACKAGE = Path("agent/cri/_generated")
 SOURCES = (
     Path("proto/k8s.io/cri-api/pkg/apis/runtime/v1/api.proto"),
+    Path("proto/k8s.io/apimachinery/answers.proto"),
     Path("proto/containerd/event_service.proto"),
     Path("proto/containerd/event_types.proto"),
     Path("proto/containerd/content.proto"),

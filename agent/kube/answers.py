@@ -16,6 +16,8 @@ from agent.errors import Conflict, EdgeletError, Forbidden, Gone, NotFound, Perm
 
 RETRY_AFTER_MAXIMUM_S = 30
 """Who asks for more may not be an API server at all, and the node must go on soon after it is one again."""
+MAGIC = b"k8s\0"
+"""What an answer in protobuf begins with; it is only in that form where it was asked for so."""
 _NO_SUCH_PATH = b"404 page not found"
 """What an API server says, in plain text, of a group or version that it does not serve."""
 
@@ -52,11 +54,7 @@ _envelopes = msgspec.json.Decoder(_Envelope)
 
 def error_of(status: int, answer: bytes, headers: Mapping[str, str], what: str) -> EdgeletError:
     """The one place where an HTTP status becomes an error of ours."""
-    try:
-        said = _status_decoder.decode(answer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        # A proxy in between, or plain text: its first line is better than nothing.
-        said = _Status(message=answer[:200].decode(errors="replace").strip().split("\n")[0])
+    said = _said(answer)
     message = said.message or f"{what}: HTTP {status}"
     match status:
         case 401 | 403:
@@ -83,6 +81,22 @@ def error_of(status: int, answer: bytes, headers: Mapping[str, str], what: str) 
             return Permanent(said.reason or f"HTTP{status}", message)
 
 
+def _said(answer: bytes) -> _Status:
+    try:
+        if not answer.startswith(MAGIC):
+            return _status_decoder.decode(answer)
+        from agent.kube import packed
+
+        found = packed.refusal(answer)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+        # A proxy in between, or plain text: its first line is better than nothing.
+        return _Status(message=answer[:200].decode(errors="replace").strip().split("\n")[0])
+    about = found.details
+    causes = tuple(_Cause(cause.field) for cause in about.causes)
+    details = _Details(about.name, about.kind, about.retryAfterSeconds, causes)
+    return _Status("Status", found.message, found.reason, found.code, details)
+
+
 def is_word(status: int) -> bool:
     """Whether anybody acts on an answer with this status; of the others none says anything of an object."""
     return status < 500 and status not in (401, 403, 408, 429)
@@ -94,13 +108,21 @@ def check(method: str, path: str, answer: bytes) -> None:
         return
     what = f"{method} {path}: not by an API server"
     try:
-        if not answer.isascii():
-            answer.decode()
-        envelope = _envelopes.decode(answer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        kind = _kind(answer)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise Retryable(f"{what}: {error}") from error
-    if envelope.kind == "Status" and method != "DELETE":
+    if kind == "Status" and method != "DELETE":
         raise Retryable(f"{what}: a Status in place of the object")
+
+
+def _kind(answer: bytes) -> str:
+    if answer.startswith(MAGIC):
+        from agent.kube import packed
+
+        return packed.kind_of(answer)
+    if not answer.isascii():
+        answer.decode()
+    return _envelopes.decode(answer).kind
 
 
 def decode_object(answer: bytes, what: str) -> dict[str, Any]:

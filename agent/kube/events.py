@@ -18,7 +18,7 @@ from agent.errors import Conflict, NotFound, Permanent, Retryable
 from agent.kube.backlog import Backlog
 from agent.kube.correlate import Correlator, Event
 from agent.kube.journal import GATHER_S, Journal
-from agent.kube.rest import Api
+from agent.kube.rest import METADATA, Api
 from agent.model.objects import ObjectReference
 from agent.model.status import timestamp
 from agent.store.base import Store
@@ -154,14 +154,14 @@ class EventRecorder:
         try:
             if event.posted:
                 try:
-                    await self._api.patch(f"{path}/{event.name}", self._counted(event))
+                    await self._api.patch(f"{path}/{event.name}", self._counted(event), accept=METADATA)
                     return
                 except NotFound:
                     # The API server forgets events after an hour: say it anew, with its count.
                     event.posted, event.name = False, ""
             event.name = event.name or self._new_name(event.about.name)
             try:
-                await self._api.post(path, self._body(event, namespace))
+                await self._api.post(path, self._body(event, namespace), accept=METADATA)
             except Conflict:
                 # An earlier POST went through and only its answer was lost.
                 logger.debug("event {}/{} exists already", namespace, event.name)

@@ -11,7 +11,7 @@ import msgspec
 
 from agent.errors import Conflict, Forbidden, NotFound, Retryable
 from agent.kube.answers import decode_object
-from agent.kube.rest import STRATEGIC_MERGE_PATCH, Api
+from agent.kube.rest import METADATA, STRATEGIC_MERGE_PATCH, Api
 
 
 class PodsApi:
@@ -25,7 +25,7 @@ class PodsApi:
 
         Raises NotFound, Conflict (another UID), Retryable, Forbidden, Permanent.
         """
-        await self._api.patch(f"{_path(namespace, name)}/status", body, STRATEGIC_MERGE_PATCH)
+        await self._api.patch(f"{_path(namespace, name)}/status", body, STRATEGIC_MERGE_PATCH, accept=METADATA)
 
     async def create_pod(self, namespace: str, body: bytes) -> bytes:
         """POST of a v1.Pod; the pod as it was made. Raises as `patch_pod_status`, Conflict where the name is taken."""
@@ -39,7 +39,7 @@ class PodsApi:
             "gracePeriodSeconds": 0,
             "preconditions": {"uid": uid},
         }
-        await self._api.delete(_path(namespace, name), msgspec.json.encode(options))
+        await self._api.delete(_path(namespace, name), msgspec.json.encode(options), accept=METADATA)
 
     async def find_pod(self, namespace: str, name: str, uid: str) -> bytes | None:
         """The pod of that UID as JSON; None where the API server says of this very pod that there is none.

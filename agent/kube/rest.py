@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import platform
 import random
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from errno import EHOSTUNREACH, ETIMEDOUT
 from typing import Final, Protocol
 from urllib.parse import quote, urlencode
 
@@ -44,11 +45,28 @@ KEEP_CONNECTIONS_S = 60.0
 JSON: Final = "application/json"
 STRATEGIC_MERGE_PATCH: Final = "application/strategic-merge-patch+json"
 MERGE_PATCH: Final = "application/merge-patch+json"
+PROTOBUF: Final = "application/vnd.kubernetes.protobuf"
+"""Accepted in place of JSON: half of the bytes (`agent.kube.packed`)."""
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""Accepted in place of JSON: of the object the answer has its metadata only. For answers that nobody reads."""
 
 NO_ANSWER: Final = "<error>"
 """What a request that got no answer counts as."""
 
 Params = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request but for who sends it."""
+
+    method: str
+    path: str
+    params: Params | None = None
+    body: bytes | None = None
+    content_type: str = JSON
+    accept: str = JSON
+    timeout_s: float = CALL_TIMEOUT_S
 
 
 class Ask(Protocol):
@@ -81,7 +99,9 @@ class Api:
             connector=aiohttp.TCPConnector(
                 limit=0, keepalive_timeout=KEEP_CONNECTIONS_S, socket_factory=checked_socket, ttl_dns_cache=30
             ),
-            headers={"User-Agent": _user_agent(), "Accept": JSON},
+            headers={"User-Agent": f"edgelet/{__version__}"},
+            # Only lists are long enough for the API server to compress them.
+            skip_auto_headers=("Accept-Encoding",),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=2**18,
@@ -108,7 +128,7 @@ class Api:
                 with contextlib.suppress(EdgeletError):
                     # Past the limit of calls: all of them may wait for nothing.
                     access = await self._credentials.current()
-                    await self._call(access, "GET", "/readyz", None, None, JSON, timeout_s)
+                    await self._call(access, Call("GET", "/readyz", timeout_s=timeout_s))
 
     @property
     def unauthorized(self) -> bool:
@@ -126,17 +146,19 @@ class Api:
     async def get(self, path: str, params: Params | None = None, *, timeout_s: float = CALL_TIMEOUT_S) -> bytes:
         return await self.request("GET", path, params=params, timeout_s=timeout_s)
 
-    async def post(self, path: str, body: bytes, params: Params | None = None) -> bytes:
-        return await self.request("POST", path, params=params, body=body)
+    async def post(self, path: str, body: bytes, params: Params | None = None, *, accept: str = JSON) -> bytes:
+        return await self.request("POST", path, params=params, body=body, accept=accept)
 
     async def put(self, path: str, body: bytes, *, timeout_s: float = CALL_TIMEOUT_S) -> bytes:
         return await self.request("PUT", path, body=body, timeout_s=timeout_s)
 
-    async def patch(self, path: str, body: bytes, content_type: str = STRATEGIC_MERGE_PATCH) -> bytes:
-        return await self.request("PATCH", path, body=body, content_type=content_type)
+    async def patch(
+        self, path: str, body: bytes, content_type: str = STRATEGIC_MERGE_PATCH, *, accept: str = JSON
+    ) -> bytes:
+        return await self.request("PATCH", path, body=body, content_type=content_type, accept=accept)
 
-    async def delete(self, path: str, body: bytes | None = None) -> bytes:
-        return await self.request("DELETE", path, body=body)
+    async def delete(self, path: str, body: bytes | None = None, *, accept: str = JSON) -> bytes:
+        return await self.request("DELETE", path, body=body, accept=accept)
 
     async def request(
         self,
@@ -146,6 +168,7 @@ class Api:
         params: Params | None = None,
         body: bytes | None = None,
         content_type: str = JSON,
+        accept: str = JSON,
         timeout_s: float = CALL_TIMEOUT_S,
     ) -> bytes:
         """One call; the deadline covers connecting and the whole answer.
@@ -153,15 +176,14 @@ class Api:
         Raises NotFound, Conflict, Gone, Forbidden, Permanent, or Retryable where there was no answer or the server is
         overloaded.
         """
+        call = Call(method, path, params, body, content_type, accept, timeout_s)
         async with self._calls:
             access = await self._credentials.current()
-            status, answer, headers = await self._call(access, method, path, params, body, content_type, timeout_s)
+            status, answer, headers = await self._call(access, call)
             if status == 401:
                 renewed = await self._credentials.renew(access)
                 if renewed is not access:
-                    status, answer, headers = await self._call(
-                        renewed, method, path, params, body, content_type, timeout_s
-                    )
+                    status, answer, headers = await self._call(renewed, call)
         if status >= 300:
             raise error_of(status, answer, headers, f"{method} {path}")
         check(method, path, answer)
@@ -185,7 +207,7 @@ class Api:
                 asyncio.timeout(CALL_TIMEOUT_S) as head,
             ):
                 with self.link.held(wait, head):
-                    response = await self._send(access, "GET", path, params, None, JSON)
+                    response = await self._send(access, Call("GET", path, params))
                     refusal = await response.read() if response.status != 200 else b""
             if response.status == 401:
                 await self._credentials.renew(access)
@@ -193,7 +215,7 @@ class Api:
                 raise error_of(response.status, refusal, response.headers, f"GET {path}")
             await self._believe(access, response.headers)
             self._answered(began)
-            yield self._pieces(response.content, path, deadline)
+            yield self._pieces(response, path, deadline)
         finally:
             if response is not None:
                 # A watch has no end of its own: the connection cannot be used again.
@@ -202,20 +224,9 @@ class Api:
     async def close(self) -> None:
         await self._session.close()
 
-    async def _call(
-        self,
-        access: Access,
-        method: str,
-        path: str,
-        params: Params | None,
-        body: bytes | None,
-        content_type: str,
-        timeout_s: float,
-    ) -> tuple[int, bytes, Mapping[str, str]]:
+    async def _call(self, access: Access, call: Call) -> tuple[int, bytes, Mapping[str, str]]:
         wait = Wait()
-        status, answer, headers = await self._exchange(
-            access, method, path, params, body, content_type, timeout_s, wait
-        )
+        status, answer, headers = await self._exchange(access, call, wait)
         if is_word(status):
             await self._believe(access, headers)
         if status not in (502, 503, 504):
@@ -224,23 +235,14 @@ class Api:
             self._note_date(headers.get("Date", ""))
         return status, answer, headers
 
-    async def _exchange(
-        self,
-        access: Access,
-        method: str,
-        path: str,
-        params: Params | None,
-        body: bytes | None,
-        content_type: str,
-        timeout_s: float,
-        wait: Wait,
-    ) -> tuple[int, bytes, Mapping[str, str]]:
+    async def _exchange(self, access: Access, call: Call, wait: Wait) -> tuple[int, bytes, Mapping[str, str]]:
+        what = f"{call.method} {call.path}"
         async with (
-            _translated(f"{method} {path}", timeout_s, lambda why: None if wait.broken_off else self._lost(why)),
-            asyncio.timeout(timeout_s) as deadline,
+            _translated(what, call.timeout_s, lambda why: None if wait.broken_off else self._lost(why)),
+            asyncio.timeout(call.timeout_s) as deadline,
         ):
             with self.link.held(wait, deadline):
-                async with await self._send(access, method, path, params, body, content_type) as response:
+                async with await self._send(access, call) as response:
                     answer = await response.read()
         return response.status, answer, response.headers
 
@@ -255,7 +257,7 @@ class Api:
             return
 
         async def ask(path: str) -> tuple[int, bytes, Mapping[str, str]]:
-            return await self._exchange(access, "GET", path, None, None, JSON, CALL_TIMEOUT_S, Wait())
+            return await self._exchange(access, Call("GET", path), Wait())
 
         try:
             await self._judge.believe(headers, ask)
@@ -264,23 +266,19 @@ class Api:
             self.link.lost()
             raise
 
-    async def _send(
-        self,
-        access: Access,
-        method: str,
-        path: str,
-        params: Params | None,
-        body: bytes | None,
-        content_type: str,
-    ) -> aiohttp.ClientResponse:
-        query = f"?{urlencode(params, quote_via=quote)}" if params else ""
-        headers = access.headers if body is None else {**access.headers, "Content-Type": content_type}
+    async def _send(self, access: Access, call: Call) -> aiohttp.ClientResponse:
+        query = f"?{urlencode(call.params, quote_via=quote)}" if call.params else ""
+        headers = {**access.headers, "Accept": call.accept}
+        if call.body is not None:
+            headers["Content-Type"] = call.content_type
+        elif call.method == "GET":
+            headers["Accept-Encoding"] = "gzip"
         began, code = time.monotonic(), NO_ANSWER
         try:
             response = await self._session.request(
-                method,
-                URL(f"{access.server}{path}{query}", encoded=True),
-                data=body,
+                call.method,
+                URL(f"{access.server}{call.path}{query}", encoded=True),
+                data=call.body,
                 headers=headers,
                 ssl=access.tls or True,
                 server_hostname=access.server_hostname,
@@ -290,7 +288,7 @@ class Api:
             code = str(response.status)
             return response
         finally:
-            _count(access.server, method, path, code, time.monotonic() - began)
+            _count(access.server, call.method, call.path, code, time.monotonic() - began)
 
     def _answered(self, began: float) -> None:
         if self.link.answered(began):
@@ -300,12 +298,19 @@ class Api:
         if self.link.lost():
             logger.warning("the API server {} does not answer: {}", self.access.server, why)
 
-    async def _pieces(self, content: aiohttp.StreamReader, path: str, ends_at: float) -> AsyncIterator[bytes]:
+    async def _pieces(self, response: aiohttp.ClientResponse, path: str, ends_at: float) -> AsyncIterator[bytes]:
         # The deadline is set around each read, never around a yield: it would cancel whoever consumes this.
+        protocol = response.connection.protocol if response.connection else None
+
+        def broken(why: str) -> None:
+            # A stream that ends in whatever other manner says nothing of the link.
+            if protocol is not None and _given_up(protocol.exception()):
+                self._lost(why)
+
         while True:
-            async with _translated(f"watch {path}", None, lambda _: None), asyncio.timeout_at(ends_at) as deadline:
+            async with _translated(f"watch {path}", None, broken), asyncio.timeout_at(ends_at) as deadline:
                 with self.link.held(Wait(stream=True), deadline):
-                    piece = await content.readany()
+                    piece = await response.content.readany()
             if not piece:
                 return
             yield piece
@@ -342,6 +347,11 @@ async def _translated(what: str, timeout_s: float | None, lost: Callable[[str], 
         raise Retryable(f"{what}: {why}") from error
 
 
+def _given_up(error: BaseException | None) -> bool:
+    """Whether the kernel had no sign of the peer for as long as `checked_socket` says."""
+    return isinstance(error, OSError) and error.errno in (ETIMEDOUT, EHOSTUNREACH)
+
+
 def checked_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     """A socket on which the kernel notices a dead peer: 5 s of silence, then three probes 3 s apart; what was sent
     must be acknowledged within 12 s. Without it a watch over a cut link would wait for hours."""
@@ -353,7 +363,3 @@ def checked_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 12_000)
     return made
-
-
-def _user_agent() -> str:
-    return f"edgelet/{__version__} ({platform.system().lower()}/{platform.machine()})"

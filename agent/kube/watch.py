@@ -23,10 +23,11 @@ from agent.kube.rest import Api
 PAGE = 500
 RETRY_INITIAL_S = 0.2
 RETRY_MAXIMUM_S = 10.0
-WATCH_MINIMUM_S = 300
-"""Watches end by themselves after one to two times this, so that a fleet spreads over API servers."""
-RELIST_AFTER_S = 1800.0
-"""Between two lists at most (when a watch ends): repairs what a watch missed."""
+WATCH_MINIMUM_S = 1800
+"""Watches end by themselves after one to two times this, as API servers end those that name no time: a fleet spreads
+over them, and a node at rest has little to ask. Where something in between ends them sooner they go on."""
+RELIST_AFTER_S = 4 * 3600.0
+"""Between two lists at most (when a watch ends): repairs what a watch missed. A list has every object in it again."""
 RELIST_AFTER_FAILURES = 5
 """A server restored from a backup refuses our resourceVersion without saying Gone."""
 SHORTEST_WATCH_S = 1.0
@@ -234,13 +235,10 @@ async def _watch(
 ) -> AsyncGenerator[Upserted | Removed | str | None]:
     """None once the stream stands, then changes, and a bookmark's resourceVersion as str. Ends as the server wishes."""
     seconds = random.randint(WATCH_MINIMUM_S, 2 * WATCH_MINIMUM_S)  # noqa: S311
-    params = {
-        **selectors,
-        "watch": "1",
-        "allowWatchBookmarks": "true",
-        "resourceVersion": version,
-        "timeoutSeconds": str(seconds),
-    }
+    params = {**selectors, "watch": "1", "resourceVersion": version, "timeoutSeconds": str(seconds)}
+    if not selectors.get("fieldSelector", "").startswith("metadata.name="):
+        # A bookmark a minute saves a list of all of them when the watch has ended. One object is shorter than they are.
+        params["allowWatchBookmarks"] = "true"
     async with api.stream(path, params, timeout_s=seconds + 30.0) as pieces:
         yield None
         async for line in _lines(pieces):

@@ -21,7 +21,7 @@ from agent.clock import Clock
 from agent.config import Settings
 from agent.errors import EdgeletError, Forbidden, NotFound
 from agent.kube.answers import decode_object
-from agent.kube.rest import Api
+from agent.kube.rest import METADATA, Api
 from agent.kube.watch import Listed, Removed, Upserted, list_watch
 from agent.model.objects import ObjectReference
 from agent.node import status
@@ -170,7 +170,8 @@ class NodeController:
 
     async def _keep_lease(self) -> None:
         await self._registered.wait()
-        await LeaseKeeper(self._api, self._settings.node_name, lambda: self.uid, self._clock).run()
+        name, duration_s = self._settings.node_name, self._settings.node_lease_duration
+        await LeaseKeeper(self._api, name, lambda: self.uid, duration_s, self._clock).run()
 
     async def _keep_status(self) -> None:
         backoff = Backoff()
@@ -229,7 +230,10 @@ class NodeController:
         if not (due or status.changed(wanted, self._sent) or status.disturbed(wanted, known)):
             return
         body = msgspec.json.encode(status.status_patch(wanted, known))
-        self._know(await self._api.patch(f"{self._path}/status", body))
+        await self._api.patch(f"{self._path}/status", body, accept=METADATA)
+        if self._known is not None:
+            # The whole of it comes by the watch in a moment, and once is enough.
+            self._known = {**self._known, "status": status.patched(self._known.get("status") or {}, wanted)}
         self._taken(wanted, before)
 
     async def _wanted(self, conditions_before: list[Json]) -> Json:

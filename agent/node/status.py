@@ -253,15 +253,44 @@ def without_heartbeats(built: Json) -> Json:
 
 
 def status_patch(wanted: Json, known: Json) -> Json:
-    """The strategic merge that turns the known status into the wanted one and leaves what is others' alone."""
-    # Addresses merge by type, which two of one type would break: they are replaced as a whole.
-    patch = wanted | {"addresses": [*wanted["addresses"], {"$patch": "replace"}]}
+    """The strategic merge that turns the known status into the wanted one and leaves what is others' alone.
+
+    What is so already is not sent: of a status that is only due nothing is left but the heartbeats.
+    """
+    patch: Json = {part: value for part, value in wanted.items() if known.get(part) != value}
+    if "addresses" in patch:
+        # Addresses merge by type, which two of one type would break: they are replaced as a whole.
+        patch["addresses"] = [*wanted["addresses"], {"$patch": "replace"}]
     for part in ("capacity", "allocatable"):
-        stale = {
-            name: None for name in known.get(part) or {} if name.startswith("hugepages-") and name not in wanted[part]
-        }
-        patch[part] = wanted[part] | stale
+        found = known.get(part) or {}
+        news = {name: amount for name, amount in wanted[part].items() if found.get(name) != amount}
+        patch[part] = news | dict.fromkeys(_stale(found, wanted[part]))
+        if not patch[part]:
+            del patch[part]
+    before = known.get("conditions") or []
+    patch["conditions"] = [
+        {name: value for name, value in condition.items() if name == "type" or old.get(name) != value}
+        for condition in wanted["conditions"]
+        for old in (_find(before, condition["type"]),)
+    ]
     return {"status": patch}
+
+
+def patched(known: Json, wanted: Json) -> Json:
+    """The status as it is once the API server has taken that patch; what it made of it otherwise its watch tells."""
+    amounts = {}
+    for part in ("capacity", "allocatable"):
+        found = known.get(part) or {}
+        stale = _stale(found, wanted[part])
+        amounts[part] = {name: amount for name, amount in found.items() if name not in stale} | wanted[part]
+    kinds = {condition["type"] for condition in wanted["conditions"]}
+    others = [condition for condition in known.get("conditions") or [] if condition["type"] not in kinds]
+    return {**known, **wanted, **amounts, "conditions": [*others, *wanted["conditions"]]}
+
+
+def _stale(found: Json, wanted: Json) -> list[str]:
+    """Sizes of huge pages that the machine had once."""
+    return [name for name in found if name.startswith("hugepages-") and name not in wanted]
 
 
 def _ready(observed: Observed, before: list[Json], now_s: float) -> Json:

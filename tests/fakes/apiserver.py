@@ -42,6 +42,7 @@ class Request:
     body: Any
     content_type: str
     authorization: str
+    accept: str = ""
 
     @property
     def is_watch(self) -> bool:
@@ -218,6 +219,7 @@ class FakeApiServer:
             json.loads(raw) if raw and http.content_type.endswith("json") else None,
             http.content_type,
             http.headers.get("Authorization", ""),
+            http.headers.get("Accept", ""),
         )
         self.requests.append(request)
         for fault in self.faults:

@@ -97,6 +97,19 @@ async def test_selectors_go_to_the_server(server: FakeApiServer, start: Start) -
     assert [item.meta.name for item in listed.items] == ["mine"]
 
 
+async def test_one_object_is_watched_without_bookmarks_and_many_with_them(api: Api, server: FakeApiServer) -> None:
+    for selector, bookmarks in (("metadata.name=web", None), ("spec.nodeName=edge-1", "true")):
+        server.requests.clear()
+        async with aclosing(list_watch(api, PODS, selector)) as events:
+            assert isinstance(await soon(events), Listed)
+            following = asyncio.create_task(anext(events))
+            await eventually(lambda: any(request.is_watch for request in server.requests))
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        [watch] = [request for request in server.requests if request.is_watch]
+        assert watch.query.get("allowWatchBookmarks") == bookmarks
+
+
 async def test_an_idle_end_is_watched_on_from_the_last_change_and_not_said(
     server: FakeApiServer, start: Start, waits: list[float]
 ) -> None:

@@ -12,17 +12,19 @@ import pytest
 
 from agent.errors import Retryable
 from agent.kube.credentials import Credentials
-from agent.kube.rest import Api
+from agent.kube.rest import PROTOBUF, Api
 from agent.node.attached import AttachedVolumes
 from agent.node.controller import NodeController
 from agent.node.ports import RuntimeCondition
 from agent.node.pressure import Pressure
-from tests.fakes.apiserver import FakeApiServer, running_api_server
+from tests.fakes.apiserver import FakeApiServer, Request, running_api_server
 from tests.fakes.clock import FakeClock
 from tests.fakes.waiting import eventually
 from tests.unit.node.machine import FACTS, HEALTH, SETTINGS, FakeEvents, FakeRuntime
 
 LEASES = "/apis/coordination.k8s.io/v1"
+RENEWED_S = 20.5
+"""After so long the lease is renewed."""
 
 
 class Lab:
@@ -84,6 +86,10 @@ class Lab:
     @property
     def lease(self) -> dict[str, Any]:
         return self.server.get("leases", "edge-1", "kube-node-lease", LEASES) or {}
+
+    @property
+    def renewals(self) -> list[Request]:
+        return self.server.seen("PATCH", "/leases/edge-1")
 
     @property
     def reports(self) -> int:
@@ -230,7 +236,7 @@ async def test_a_deleted_node_is_made_again_at_once(lab: Lab) -> None:
         await lab.until(lambda: lab.node)
         assert lab.node["metadata"]["uid"] != first
         assert lab.ready[0] == "True"
-        await lab.clock.advance(10)
+        await lab.clock.advance(RENEWED_S)
         await lab.until(lambda: lab.lease["metadata"]["ownerReferences"][0]["uid"] == lab.node["metadata"]["uid"])
 
 
@@ -266,7 +272,7 @@ async def test_an_api_server_that_is_away_is_asked_until_it_is_back(lab: Lab) ->
     assert lab.ready[0] == "True"
 
 
-async def test_the_lease_is_held_by_the_node_and_renewed_every_ten_seconds(lab: Lab) -> None:
+async def test_the_lease_is_held_by_the_node_and_renewed_when_half_of_it_is_over(lab: Lab) -> None:
     async with lab.running():
         await lab.until(lambda: lab.lease)
         assert lab.lease["metadata"]["ownerReferences"] == [
@@ -275,21 +281,71 @@ async def test_the_lease_is_held_by_the_node_and_renewed_every_ten_seconds(lab: 
         spec = lab.lease["spec"]
         assert (spec["holderIdentity"], spec["leaseDurationSeconds"]) == ("edge-1", 40)
         assert spec["renewTime"] == "2023-11-14T22:13:20.000000Z"
-        await lab.clock.advance(10)
-        await lab.until(lambda: lab.lease["spec"]["renewTime"] > "2023-11-14T22:13:29")
-        assert len(lab.server.seen("PATCH", "/leases/edge-1")) == 1
+        await lab.clock.advance(19)
+        await lab.quiet()
+        assert lab.renewals == []
+        await lab.clock.advance(RENEWED_S - 19)
+        await lab.until(lambda: lab.lease["spec"]["renewTime"] > "2023-11-14T22:13:39")
+        await lab.clock.advance(RENEWED_S)
+        await lab.until(lambda: lab.lease["spec"]["renewTime"] > "2023-11-14T22:13:59")
+        assert len(lab.renewals) == 2
         assert len(lab.server.seen("GET", "/leases/edge-1")) == 1
         assert lab.server.seen("PUT", "/leases/edge-1") == []
+
+
+async def test_a_renewal_sends_and_asks_for_little(lab: Lab) -> None:
+    async with lab.running():
+        await lab.until(lambda: lab.lease)
+        await lab.clock.advance(RENEWED_S)
+        await lab.until(lambda: len(lab.renewals) == 1)
+        await lab.quiet()
+        await lab.clock.advance(RENEWED_S)
+        await lab.until(lambda: len(lab.renewals) == 2)
+    first, second = lab.renewals
+    assert first.accept == second.accept == PROTOBUF
+    assert first.body["metadata"] == {"managedFields": [{}]}
+    assert second.body == {"spec": {"renewTime": lab.lease["spec"]["renewTime"]}}
+
+
+async def test_a_lease_of_another_duration_is_renewed_when_half_of_that_is_over(lab: Lab) -> None:
+    lab.settings = replace(SETTINGS, node_lease_duration=12)
+    lab.make()
+    async with lab.running():
+        await lab.until(lambda: lab.lease)
+        assert lab.lease["spec"]["leaseDurationSeconds"] == 12
+        await lab.clock.advance(6.2)
+        await lab.until(lambda: lab.lease["spec"]["renewTime"] > "2023-11-14T22:13:25")
+
+
+async def test_after_a_renewal_that_failed_the_lease_is_renewed_at_each_quarter_for_ten_minutes(lab: Lab) -> None:
+    async with lab.running():
+        await lab.until(lambda: lab.lease)
+        lab.server.fail(503, matches=lambda request: request.method == "PATCH")
+        await lab.clock.advance(RENEWED_S)
+        await lab.until(lambda: lab.renewals)
+        await lab.clock.advance(0.3)
+        await lab.until(lambda: len(lab.renewals) == 2)
+        await lab.quiet()
+        await lab.clock.advance(10.5)
+        await lab.until(lambda: len(lab.renewals) == 3)
+        await lab.quiet()
+        await lab.clock.advance(600)
+        await lab.quiet()
+        before = len(lab.renewals)
+        for _ in range(4):
+            await lab.clock.advance(10.3)
+            await lab.quiet()
+        assert len(lab.renewals) - before in (2, 3)
 
 
 async def test_a_lease_changed_or_deleted_by_others_is_taken_again(lab: Lab) -> None:
     async with lab.running():
         await lab.until(lambda: lab.lease)
         lab.server.put("leases", "edge-1", "kube-node-lease", LEASES, spec={"holderIdentity": "thief"})
-        await lab.clock.advance(10)
+        await lab.clock.advance(RENEWED_S)
         await lab.until(lambda: lab.lease["spec"]["holderIdentity"] == "edge-1")
         lab.server.remove("leases", "edge-1", "kube-node-lease", LEASES)
-        await lab.clock.advance(10)
+        await lab.clock.advance(RENEWED_S)
         await lab.until(lambda: lab.lease)
 
 
@@ -297,11 +353,11 @@ async def test_a_renewal_that_failed_is_tried_again_within_a_second(lab: Lab) ->
     async with lab.running():
         await lab.until(lambda: lab.lease)
         lab.server.fail(503, matches=lambda request: request.method == "PATCH")
-        await lab.clock.advance(10)
+        await lab.clock.advance(RENEWED_S)
         await lab.until(lambda: lab.server.seen("PATCH", "/leases/"))
         await lab.quiet()
         await lab.clock.advance(0.3)
-        await lab.until(lambda: lab.lease["spec"]["renewTime"] > "2023-11-14T22:13:29")
+        await lab.until(lambda: lab.lease["spec"]["renewTime"] > "2023-11-14T22:13:39")
 
 
 async def test_a_stop_is_told_on_the_node_and_the_next_start_takes_it_back(lab: Lab) -> None:

@@ -201,6 +201,35 @@ def test_the_patch_drops_page_sizes_that_the_kernel_no_longer_has_and_nothing_el
     assert patch["addresses"][-1] == {"$patch": "replace"}
 
 
+def test_the_patch_of_a_status_that_is_only_due_has_the_heartbeats_alone() -> None:
+    known = status.status(SEEN, SETTINGS, [], NOW)
+    wanted = status.status(SEEN, SETTINGS, known["conditions"], LATER)
+    patch = status.status_patch(wanted, json.loads(json.dumps(known)))["status"]
+    beats = [{"type": one["type"], "lastHeartbeatTime": one["lastHeartbeatTime"]} for one in wanted["conditions"]]
+    assert patch == {"conditions": beats}
+
+
+def test_the_patch_has_what_is_new_and_a_status_after_it_needs_none() -> None:
+    known = status.status(SEEN, SETTINGS, [], NOW)
+    known["capacity"] |= {"hugepages-16Gi": "0", "example.com/gpu": "2"}
+    known["conditions"].append({"type": "Foreign", "status": "True"})
+    pressed = replace(SEEN, facts=replace(FACTS, cpus=99), pressure=Pressure(memory=True))
+    wanted = status.status(pressed, SETTINGS, known["conditions"], LATER)
+    patch = status.status_patch(wanted, known)["status"]
+    assert set(patch) == {"capacity", "allocatable", "conditions"}
+    assert patch["capacity"] == {"cpu": "99", "hugepages-16Gi": None}
+    assert patch["conditions"][0] == wanted["conditions"][0] | {"type": "MemoryPressure"}
+    assert set(patch["conditions"][1]) == {"type", "lastHeartbeatTime"}
+
+    after = status.patched(known, wanted)
+    assert after["capacity"]["example.com/gpu"] == "2"
+    assert "hugepages-16Gi" not in after["capacity"]
+    assert "Foreign" in [one["type"] for one in after["conditions"]]
+    assert not status.disturbed(wanted, after)
+    beats = status.status_patch(wanted, after)["status"]
+    assert beats == {"conditions": [{"type": one["type"]} for one in wanted["conditions"]]}
+
+
 def test_the_fifty_largest_images_are_named_five_times_at_most() -> None:
     images = [NodeImage((f"i{size}@sha256:x", *(f"i{size}:{tag}" for tag in range(6))), size) for size in range(60)]
     shown = status.status(replace(SEEN, images=(*images, NodeImage((), 999))), SETTINGS, [], NOW)["images"]
