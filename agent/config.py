@@ -19,6 +19,39 @@ class Taint:
 JOINED_KUBECONFIG = Path("/etc/edgelet/kubeconfig")
 """Where `edgelet join` writes unless told otherwise."""
 
+EVERY_REGISTRY = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Asked before the registry itself."""
+
+    url: str
+    override_path: bool = False
+    """The URL's path is where the API begins, without a /v2 after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """How one host is asked for images, be it a registry or a mirror of one."""
+
+    host: str
+    """As in images' names, with its port; EVERY_REGISTRY: all that have no entry of their own."""
+    mirrors: tuple[Mirror, ...] = ()
+    fallback: bool = True
+    """What no mirror has is asked of the registry itself."""
+    plain_http: bool = False
+    ca: str = ""
+    """Beside the machine's own: an absolute path, or PEM."""
+    skip_verify: bool = False
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    """None: the key is in the file of the certificate."""
+    username: str = ""
+    password_file: Path | None = None
+    """Read at each pull."""
+
+
 EVICTION_HARD = {
     "memory.available": "100Mi",
     "nodefs.available": "10%",
@@ -169,6 +202,9 @@ class Settings:
     image_credential_provider_config: Path | None = None
     """A CredentialProviderConfig, or a folder of them; goes with the folder of its programs."""
     image_credential_provider_bin_dir: Path | None = None
+    registries: tuple[Registry, ...] = ()
+    registry_auth_file: Path | None = None
+    """A Docker configuration: the node's own logins, for every pod."""
     image_rewrites: tuple[tuple[str, str], ...] = ()
     """(from, to), prefixes of image names in full: pulled from the second, and called what the pod calls it."""
     image_gc_high_threshold: int = 85

@@ -275,6 +275,16 @@ OPTIONS: tuple[Option, ...] = (
         "the folder of those programs", default="none",
     ),
     Option(
+        "registries", "registries", option_registries.registries, "YAML",
+        "how registries and their mirrors are asked, by host: mirrors, fallback, plainHttp, ca, skipVerify, clientCert,"
+        " clientKey, username, passwordFile",
+        default="none",
+    ),
+    Option(
+        "registry_auth_file", "registry-auth-file", form.optional_path, "FILE",
+        "the node's own logins to registries, for every pod: a Docker configuration (auths)", default="none",
+    ),
+    Option(
         "image_rewrites", "image-rewrites", option_registries.rewrites, "FROM=TO,...",
         "images whose names begin with FROM are pulled from TO instead, and keep the name that the pod has for them;"
         " FROM and TO are a registry, or a registry and the first parts of a repository",

@@ -126,6 +126,7 @@ def _check_files(settings: Settings, origins: Mapping[str, str], exists: Callabl
         "tls_cert_file",
         "tls_private_key_file",
         "client_ca_file",
+        "registry_auth_file",
         "image_credential_provider_config",
         "image_credential_provider_bin_dir",
     ):

@@ -176,6 +176,8 @@ state = "{folder}/state"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{cni}"
     conf_dir = "{folder}/cni"
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{folder}/certs.d"
 """
 CONFIG_2 = """\
 version = 3
@@ -189,6 +191,8 @@ state = "{folder}/state"
   disable = true  # its socket is the machine's
 [plugins."io.containerd.cri.v1.images".pinned_images]
   sandbox = "{pause}"
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "{folder}/certs.d"
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = {restrict}
   netns_mounts_under_state_dir = true

@@ -93,27 +93,46 @@ def _entries(secret: Secret) -> Mapping[str, Mapping[str, Any]]:
     raw = secret.contents().get(key, b"")
     if not raw:
         return {}
+    where = f"imagePullSecret {secret.metadata.namespace}/{secret.metadata.name}: {key}"
+    config = _decode(raw, where)
+    return _checked(config.get("auths") or {} if key == ".dockerconfigjson" else config, where)
+
+
+def of_docker_config(raw: bytes, where: str) -> tuple[tuple[str, Credential], ...]:
+    """(registry, credential) of Docker's own file, as the node's. Raises Permanent that begins with `where`."""
+    config = _decode(raw, where)
+    for key in ("credsStore", "credHelpers"):
+        if config.get(key):
+            raise Permanent("", f"{where}: {key} is not supported, --image-credential-provider-config is")
+    entries = _checked(config.get("auths") or {}, where)
+    return tuple((registry, Credential(_auth(entry, f"{where}: {registry}"))) for registry, entry in entries.items())
+
+
+def _decode(raw: bytes, where: str) -> dict[str, Any]:
     try:
         config = json.loads(raw)
-        entries = config.get("auths", {}) if key == ".dockerconfigjson" else config
-        if not all(isinstance(entry, dict) for entry in entries.values()):
-            raise ValueError("an entry is no object")
-    except (ValueError, AttributeError):
-        meta = secret.metadata
-        message = f"imagePullSecret {meta.namespace}/{meta.name}: {key} is not a Docker configuration"
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
         # Not `from` it: the JSON error carries the document, and with it the password.
-        raise Permanent("ErrImagePull", message) from None
-    return dict(entries)
+        raise Permanent("ErrImagePull", f"{where} is not a Docker configuration")
+    return config
 
 
-def _auth(entry: Mapping[str, Any]) -> api_pb2.AuthConfig:
+def _checked(entries: object, where: str) -> dict[str, dict[str, Any]]:
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise Permanent("ErrImagePull", f"{where} is not a Docker configuration")
+    return entries
+
+
+def _auth(entry: Mapping[str, Any], where: str = "an imagePullSecret's") -> api_pb2.AuthConfig:
     """`auth` is base64 of user:password and wins over the plain fields, as in Docker's own file."""
     username, password = str(entry.get("username", "")), str(entry.get("password", ""))
     if auth := entry.get("auth"):
         try:
             username, _, password = base64.b64decode(str(auth)).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
-            raise Permanent("ErrImagePull", "an imagePullSecret's auth field is not base64 of user:password") from None
+            raise Permanent("ErrImagePull", f"{where} auth field is not base64 of user:password") from None
     return api_pb2.AuthConfig(username=username, password=password)
 
 

@@ -182,9 +182,11 @@ async def _pull_with_any_credential(
 
 
 async def _credentials(machine: Machine, state: PodState, image: str) -> tuple[Credential, ...]:
-    """The pod's own first, then what the node's plugins say."""
-    own = of_secrets(image, _pull_secrets(state))
-    return own if machine.plugins is None else (*own, *await machine.plugins.credentials(image))
+    """The pod's own first, then what the node's plugins say, then the node's own, but for those to mirrors."""
+    found = of_secrets(image, _pull_secrets(state))
+    if machine.plugins is not None:
+        found = (*found, *await machine.plugins.credentials(image))
+    return found if machine.logins is None else await machine.logins.joined(image, found)
 
 
 async def _sources(machine: Machine, state: PodState, image: str) -> list[SecretSource]:

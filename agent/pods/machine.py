@@ -24,7 +24,7 @@ from agent.pods.logfiles import LogFiles
 from agent.pods.network.networking import PodNetworking
 from agent.pods.observe import Observer
 from agent.pods.policing import Policing
-from agent.pods.ports import CredentialSources, Events, Images, Objects, Runtime, Tokens
+from agent.pods.ports import CredentialSources, Events, Images, Logins, Objects, Runtime, Tokens
 from agent.pods.probes.prober import Prober
 from agent.pods.pull_records import PullRecords
 from agent.pods.pulls import PullGate
@@ -71,6 +71,8 @@ class Machine:
     retention: Retention = USUAL_RETENTION
     policing: Policing = field(default_factory=Policing)
     """What each pod's annotations, and the defaults, ask of the node."""
+    logins: Logins | None = None
+    """The node's own to registries; None: it has none."""
     plugins: CredentialSources | None = None
     """Programs that give credentials for images; None: there are none."""
     devices: Devices | None = None

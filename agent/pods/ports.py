@@ -143,5 +143,12 @@ class CredentialSources(Protocol):
         """What to log in with beside the pod's own secrets, the most specific first. Rides out what fails."""
 
 
+class Logins(Protocol):
+    """The node's own logins to registries."""
+
+    async def joined(self, image: str, others: Sequence[Credential]) -> tuple[Credential, ...]:
+        """All there is for a pull, in the order to try; `others`: what the pod and the plugins have."""
+
+
 Wake = Callable[[str], None]
 """Called with a pod's UID: look at this pod now."""

@@ -42,7 +42,7 @@ from agent.pods.worker import PodWorker
 from agent.providers.checkpoints import new_archive
 from agent.providers.containerd_evictable import ContainerdEvictable, RuntimeParts
 from agent.providers.containerd_garbage import Garbage
-from agent.providers.containerd_machine import Csi, WorkerParts, build_machine, credential_plugins
+from agent.providers.containerd_machine import Csi, WorkerParts, apply_registries, build_machine, credential_sources
 from agent.providers.containerd_named import NamedPods
 from agent.providers.containerd_relist import RECONNECT_S, ContainerdRelist
 from agent.providers.containerd_shutdown import ContainerdShutdown
@@ -66,7 +66,7 @@ class ContainerdProvider:
 
     def __init__(self, context: ProviderContext) -> None:
         self._context = context
-        self._plugins = credential_plugins(context.settings)
+        self._credentials = credential_sources(context.settings)
         self._log_files = LogFiles.of(context.settings)
         self._statuses = StatusRecord(context.store)
         self._last: dict[str, PodStatus] = {}
@@ -232,6 +232,7 @@ class ContainerdProvider:
                 self._machine = machine = await self._when_up(parts)
                 self._leftovers = Leftovers(self._runtime, machine.volumes, self._log_files, machine.cgroups)
                 self._garbage = self._collecting(machine)
+                await apply_registries(self._context, self._runtime, tasks)
                 self._open.set()
                 tasks.create_task(self._garbage.run(), name="garbage")
                 changed = self._context.health_changed
@@ -284,7 +285,7 @@ class ContainerdProvider:
         while True:
             try:
                 await self._runtime.version()
-                machine = await make(self._plugins, self._csi)
+                machine = await make(*self._credentials, self._csi)
                 observed = _without(await machine.observer.observe_all(), self._kept.gone)
                 await self._gate.load(observed, (uid for uid, s in self._last.items() if s.phase.is_terminal))
                 with on_disk("cannot make the pods' cgroups"):

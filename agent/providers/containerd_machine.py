@@ -9,11 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from loguru import logger
+
 from agent.config import Settings
 from agent.cri.arrivals import Arrivals
 from agent.cri.image_import import ImageImport
 from agent.cri.images import ImageClient
 from agent.cri.runtime import RuntimeClient
+from agent.errors import Retryable
 from agent.node.facts import hugepages
 from agent.pods import cgroups
 from agent.pods.admission.gate import Gate
@@ -32,7 +35,7 @@ from agent.pods.logfiles import LogFiles
 from agent.pods.machine import Machine
 from agent.pods.network.networking import PodNetworking
 from agent.pods.observe import Observer
-from agent.pods.ports import Attachments, CredentialSources, Drivers, Wake
+from agent.pods.ports import Attachments, CredentialSources, Drivers, Logins, Wake
 from agent.pods.probes.attempt import Attempts
 from agent.pods.probes.http import HttpGetter
 from agent.pods.probes.prober import Prober
@@ -53,6 +56,8 @@ from agent.providers.contract import ProviderContext
 from agent.providers.runtime_health import cgroup_driver
 from agent.providers.translate_facts import translate_context
 
+REGISTRY_FOLDERS = "registries/folders"
+"""Key of the record: the folders that files of ours for containerd may be in."""
 Csi = tuple[Drivers, Attachments]
 """What CSI volumes are brought by."""
 
@@ -96,7 +101,22 @@ class WorkerParts:
         return await self._stack.__aexit__(kind, error, trace)
 
 
-def credential_plugins(settings: Settings) -> CredentialSources | None:
+def credential_sources(settings: Settings) -> tuple[CredentialSources | None, Logins | None]:
+    """Programs that give credentials, and the node's own logins. Raises ConfigError."""
+    return _credential_plugins(settings), _registry_logins(settings)
+
+
+def _registry_logins(settings: Settings) -> Logins | None:
+    if not settings.registries and settings.registry_auth_file is None:
+        return None
+    from agent.pods.registry_credentials import RegistryCredentials
+    from agent.providers.containerd_registries import check_files
+
+    check_files(settings.registries)
+    return RegistryCredentials(settings.registries, settings.registry_auth_file)
+
+
+def _credential_plugins(settings: Settings) -> CredentialSources | None:
     """What `--image-credential-provider-config` asks for. Raises ConfigError."""
     config, programs = settings.image_credential_provider_config, settings.image_credential_provider_bin_dir
     if config is None or programs is None:
@@ -106,6 +126,21 @@ def credential_plugins(settings: Settings) -> CredentialSources | None:
     from agent.pods.credential_plugins import CredentialPlugins
 
     return CredentialPlugins(read_providers(config, programs))
+
+
+async def apply_registries(context: ProviderContext, runtime: RuntimeClient, tasks: asyncio.TaskGroup) -> None:
+    """Before the first pull, and as long as it takes. Nothing, where nothing is said of registries and nothing was."""
+    try:
+        if not context.settings.registries and await context.store.get(REGISTRY_FOLDERS) is None:
+            return
+    except Retryable as error:
+        logger.warning("whether something was said of registries is not known: {}", error)
+        return
+    from agent.providers.containerd_registries import ContainerdRegistries
+
+    registries = ContainerdRegistries(context.settings, context.store, runtime, context.events)
+    await registries.first()
+    tasks.create_task(registries.run(), name="registries")
 
 
 async def _pull_records(context: ProviderContext, images: ImageClient) -> PullRecords:
@@ -131,6 +166,7 @@ async def build_machine(
     users: UserNamespaces,
     kept: KeptPods,
     plugins: CredentialSources | None = None,
+    logins: Logins | None = None,
     csi: Csi | None = None,
 ) -> Machine:
     """Raises Retryable while the runtime does not answer."""
@@ -178,6 +214,7 @@ async def build_machine(
         pulls=PullGate(settings.max_parallel_image_pulls, settings.registry_qps, settings.registry_burst),
         silence=Silence(Arrivals(images.channel)),
         access=await _pull_records(context, images),
+        logins=logins,
         plugins=plugins,
         networking=parts.networking,
         kept=kept,

@@ -1,0 +1,173 @@
+"""Images from two registries of the test's own: a plain one, and one with its own authority and a password."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hack import images, oci
+from hack.control_plane import ControlPlane
+from hack.pki import Authority
+from hack.registry import PASSWORD, USER, Registry
+from hack.runtime import Containerd
+from tests.integration.agent.edge import Edge, container, container_ids, pod, restarts, status_of
+from tests.integration.conftest import AgentFactory
+from tests.integration.support.waiting import wait_until
+
+NOBODY = "images.invalid:5000"
+OTHERS = "others.invalid:5000"
+"""Registries that there are not."""
+
+
+class Lab:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        authority = Authority("registries")
+        self.ca = folder / "ca.crt"
+        self.ca.write_bytes(authority.pair.certificate)
+        self.password = folder / "password"
+        self.password.touch(mode=0o600)
+        self.password.write_text(f"{PASSWORD}\n")
+        self.plain = Registry(folder / "plain")
+        pair = authority.server("registry", ["127.0.0.1"])
+        self.secure = Registry(folder / "secure", pair=pair, password=True)
+        self.settings = folder / "edgelet.yaml"
+
+    def say(self, **settings: Any) -> str:
+        """Write the settings file; the flag that names it."""
+        self.settings.write_text(yaml.safe_dump(settings))
+        return f"--config={self.settings}"
+
+    @property
+    def login(self) -> dict[str, str]:
+        return {"ca": str(self.ca), "username": USER, "passwordFile": str(self.password)}
+
+
+def program(word: str) -> oci.Image:
+    """busybox and a file of its own: another image than any other."""
+    return oci.Image((), (oci.layer(images.busybox_files()), oci.layer({"word": oci.File(0o644, word.encode())})))
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    made = Lab(tmp_path)
+    for registry in (made.plain, made.secure):
+        registry.start()
+    yield made
+    for registry in (made.plain, made.secure):
+        registry.stop()
+
+
+def hosts_files(runtime: Containerd) -> list[Path]:
+    return sorted((runtime.folder / "certs.d").glob("*/hosts.toml"))
+
+
+def test_images_come_from_where_the_settings_say_and_keep_the_names_that_users_wrote(
+    lab: Lab, agent: AgentFactory, containerd: Containerd, control_plane: ControlPlane, namespace: str
+) -> None:
+    of_plain = lab.plain.push(program("plain"), "shop/web", "1")
+    of_secure = lab.secure.push(program("secure"), "lib/app", "1")
+    config = lab.say(
+        registries={NOBODY: {"mirrors": [lab.plain.url], "fallback": False}, lab.secure.address: lab.login},
+        imageRewrites={"docker.io/library/": f"{lab.secure.address}/lib/"},
+    )
+    pid = containerd.pid
+    process = agent(flags=[config])
+    edge = Edge(process, containerd, control_plane, namespace)
+    always = {"imagePullPolicy": "Always"}
+    edge.run(
+        pod("mirrored", {**container(), **always, "image": f"{NOBODY}/shop/web:1"}),
+        pod("rewritten", {**container(), **always, "image": "app:1"}),
+    )
+    edge.wait_ready("mirrored", "rewritten")
+
+    assert containerd.pid == pid
+    assert (lab.plain.pulled(), lab.secure.pulled()) == ({"shop/web"}, {"lib/app"})
+    for name, word, image, digest in (
+        ("mirrored", "plain", f"{NOBODY}/shop/web:1", of_plain),
+        ("rewritten", "secure", "app:1", of_secure),
+    ):
+        status = status_of(edge.pod(name))
+        assert status["image"] == image
+        assert status["imageID"].endswith(f"@{digest}")
+        (container_id,) = container_ids(edge.pod(name)).values()
+        assert containerd.crictl("exec", container_id, "cat", "/word") == word
+    of_node = wait_until(
+        lambda: [
+            one["names"]
+            for one in edge.get(f"/api/v1/nodes/{edge.node}")["status"].get("images", [])
+            if f"{lab.secure.address}/lib/app:1" in one["names"]
+        ],
+        60,  # they are read every 30 s
+    )
+    assert "docker.io/library/app:1" in of_node[0]
+
+    # Another start is no reason to touch a container, and what the settings no longer say is gone.
+    before = {name: container_ids(edge.pod(name)) for name in ("mirrored", "rewritten")}
+    assert [path.parent.name for path in hosts_files(containerd)] == sorted((NOBODY, lab.secure.address))
+    process.stop()
+    lab.say()
+    process.start()
+    wait_until(lambda: not hosts_files(containerd))
+    edge.run(pod("after"))
+    edge.wait_ready("after")
+    assert {name: container_ids(edge.pod(name)) for name in before} == before
+    assert [restarts(edge.pod(name)) for name in before] == [0, 0]
+    assert containerd.pid == pid
+    assert PASSWORD not in edge.agent_log()
+
+
+def test_a_mirror_with_an_authority_and_a_password_is_asked_with_the_nodes_login_whatever_the_pod_brings(
+    lab: Lab, agent: AgentFactory, containerd: Containerd, control_plane: ControlPlane, namespace: str
+) -> None:
+    lab.secure.push(program("mirrored"), "other/web", "1")
+    config = lab.say(
+        registries={
+            NOBODY: {"mirrors": [lab.plain.url, lab.secure.url], "fallback": False},
+            lab.secure.address: {**lab.login, "ca": lab.ca.read_text()},
+        }
+    )
+    edge = Edge(agent(flags=[config]), containerd, control_plane, namespace)
+    login = base64.b64encode(b"somebody:else").decode()
+    docker = {"auths": {NOBODY: {"auth": login}}}
+    edge.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "login"},
+            "type": "kubernetes.io/dockerconfigjson",
+            "stringData": {".dockerconfigjson": json.dumps(docker)},
+        }
+    )
+    image = f"{NOBODY}/other/web:1"
+    edge.run(pod("web", {**container(), "image": image}, imagePullSecrets=[{"name": "login"}]))
+    edge.wait_ready("web")
+    assert lab.secure.pulled() == {"other/web"}
+    assert status_of(edge.pod("web"))["image"] == image
+    assert "somebody" not in lab.secure.daemon.log.read_text()
+
+
+def test_a_file_of_somebody_else_is_left_alone_and_the_node_says_so(
+    lab: Lab, agent: AgentFactory, one_containerd: Containerd, control_plane: ControlPlane, namespace: str
+) -> None:
+    theirs = one_containerd.folder / "certs.d" / OTHERS / "hosts.toml"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text('server = "https://elsewhere.invalid"\n')
+    try:
+        config = lab.say(registries={OTHERS: {"mirrors": [lab.plain.url]}, lab.plain.address: {"plainHttp": True}})
+        edge = Edge(agent(flags=[config]), one_containerd, control_plane, namespace)
+        wait_until(lambda: ("RegistriesNotApplied", f"{theirs} is somebody else's") in edge.node_events())
+        assert "elsewhere" in theirs.read_text()
+        # What is in nobody's way holds all the same.
+        lab.plain.push(program("direct"), "direct", "1")
+        edge.run(pod("direct", {**container(), "image": f"{lab.plain.address}/direct:1"}))
+        edge.wait_ready("direct")
+    finally:
+        theirs.unlink()
+        theirs.parent.rmdir()
