@@ -13,6 +13,7 @@ import pytest
 from hack import images
 from hack.control_plane import ControlPlane
 from hack.runtime import Containerd
+from hack.workspace import Workspace
 from tests.integration.agent.edge import SLEEP, Edge, container, is_ready, pod
 from tests.integration.agent.test_power_cut import lose_power
 from tests.integration.agent.test_workloads import template, workload
@@ -26,12 +27,15 @@ HANDED_OVER = Path("/run/edgelet/fixed-ip")
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays_handed_over() -> Iterator[None]:
-    """What an agent that was ended leaves, it takes back at its next start, which here is never."""
+def no_address_stays_kept(workspace: Workspace) -> Iterator[None]:
+    """What an agent keeps when it is ended, its next start would look after, which here never comes."""
     before = set(HANDED_OVER.glob("*"))
     yield
     for left in set(HANDED_OVER.glob("*")) - before:
         left.unlink()
+    for lease in workspace.folder.glob("containerd-*/addresses/*/10.*"):
+        if lease.read_text().startswith("edgelet fixed-ip"):
+            lease.unlink()
 
 
 def annotated(name: str, *containers: dict[str, Any], **annotations: str) -> dict[str, Any]:
