@@ -26,7 +26,7 @@ from agent.model.status import (
 from agent.pods import status_details as details
 from agent.pods.go_duration import go_duration
 from agent.pods.knowledge import NO_HEALTH, Failure, Knowledge
-from agent.pods.restart import causes_of_restart, restart_due, restarts, runs_again
+from agent.pods.restart import causes_of_restart, is_renewed, restart_due, restarts, runs_again
 from agent.pods.translate.identity import spec_hash
 
 MESSAGES_LIMIT_BYTES = 12 * 1024
@@ -39,6 +39,8 @@ LOST = Terminated(
     reason="ContainerStatusUnknown",
     message="The container was running when it was last seen, and the runtime cannot tell what became of it",
 )
+RESTART_ON_DISK = "RestartOnDisk"
+"""Ours: the node ended the container for what it wrote, to start it anew."""
 RESTARTING_ALL = "RestartingAllContainers"
 _REMOVED = "The container is removed because RestartAllContainers in place"
 """Reason and text are the kubelet's, for every container of a pod that starts over."""
@@ -251,10 +253,13 @@ class _Writer:
         return Waiting(reason="PodInitializing" if initializing else "ContainerCreating")
 
     def _terminated(self, container: ObservedContainer) -> Terminated:
-        message = container.message.encode()[: self._message_limit].decode(errors="ignore")
+        said, reason = container.message, container.reason
+        if is_renewed(container, self._knows):
+            reason, said = RESTART_ON_DISK, f"{self._knows.renewed[container.id]} {said}".rstrip()
+        message = said.encode()[: self._message_limit].decode(errors="ignore")
         return Terminated(
             exitCode=container.exit_code,
-            reason=container.reason or ("Completed" if container.exit_code == 0 else "Error"),
+            reason=reason or ("Completed" if container.exit_code == 0 else "Error"),
             message=message,
             startedAt=_time(container.started_at_ns),
             finishedAt=_time(container.finished_at_ns),

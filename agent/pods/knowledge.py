@@ -88,6 +88,8 @@ class Knowledge:
     """By container name: the highest attempt that was ever made, also where the runtime has that container no more."""
     replaced: frozenset[str] = frozenset()
     """IDs of containers that were ended in order to be started anew."""
+    renewed: Mapping[str, str] = field(default_factory=dict)
+    """By container ID, of those that are ended for what they wrote: why. They go before they are started anew."""
     health: Mapping[str, Health] = field(default_factory=dict)
     """By container ID."""
     stop: Stop | None = None

@@ -27,7 +27,7 @@ from agent.model.pod import Pod
 from agent.pods.knowledge import NO_HEALTH, Knowledge, StopCause
 from agent.pods.plan_restart import plan_restart
 from agent.pods.plan_stop import plan_stop
-from agent.pods.restart import causes_of_restart, restart_due, restarts_when_killed, runs_again
+from agent.pods.restart import causes_of_restart, is_renewed, restart_due, restarts_when_killed, runs_again
 from agent.pods.status import is_finished
 from agent.pods.translate.identity import spec_hash
 
@@ -75,6 +75,9 @@ def _plan_running(pod: Pod, observed: ObservedPod, knows: Knowledge, now: float)
     stale = tuple(StopSandbox(s.id) for s in observed.sandboxes[1:] if s.ready)
     if stale:
         return Plan(stale)
+    # The disk that they filled is needed before they are made again. Their end was told by the step before.
+    if emptied := tuple(RemoveContainer(c.id) for c in observed.containers if is_renewed(c, knows)):
+        return Plan(emptied)
     if not knows.volumes_ready and wakes.is_due(knows.volume_failure, now):
         actions.append(SetUpVolumes())
     if sandbox is None or not sandbox.ready:
@@ -212,6 +215,10 @@ def _kills(pod: Pod, observed: ObservedPod, sandbox: ObservedSandbox, knows: Kno
         elif container.id in knows.outgrown:
             message = f"Container {name} resize requires restart"
             kills.append(KillContainer(container.id, name, pod_grace, message, replaced=True))
+        elif container.id in knows.renewed:
+            kills.append(
+                KillContainer(container.id, name, pod_grace, f"Container {name} is restarted on disk", replaced=True)
+            )
         elif health.failed:
             grace = pod_grace if health.grace_s is None else health.grace_s
             kills.append(KillContainer(container.id, name, grace, health.failed, replaced=health.restarts))

@@ -52,6 +52,8 @@ class PodState:
     """By container name: the highest attempt that was ever made."""
     replaced: set[str] = field(default_factory=set)
     """IDs of containers that were ended in order to be started anew."""
+    renewed: dict[str, str] = field(default_factory=dict)
+    """By ID, containers that are to be started anew on an empty file system: why."""
     sizes: dict[str, ResourceRequirements] = field(default_factory=dict)
     """By container ID: the resources that it really has."""
     outgrown: set[str] = field(default_factory=set)
@@ -91,6 +93,8 @@ class PodState:
         for gone in self.ended_at.keys() - {c.id for c in ended}:
             del self.ended_at[gone]
         self.replaced &= {c.id for c in observed.containers}
+        for gone in self.renewed.keys() - {c.id for c in observed.containers}:
+            del self.renewed[gone]
         for container in observed.containers:
             self.note_attempt(container.name, container.attempt)
 
@@ -122,6 +126,7 @@ class PodState:
             ended_at=dict(self.ended_at),
             attempts=dict(self.attempts),
             replaced=frozenset(self.replaced),
+            renewed=dict(self.renewed),
             health={**health, **self.post_starting},
             stop=self.stop,
             ended=ended,

@@ -13,6 +13,7 @@ from agent.model.container import Container, ContainerRestartRule
 from agent.model.observed import ContainerState, ObservedContainer, ObservedPod
 from agent.model.pod import Pod
 from agent.pods.backoff import Backoff, ready_at
+from agent.pods.knowledge import Knowledge
 
 RESTART = "Restart"
 RESTART_ALL = "RestartAllContainers"
@@ -39,6 +40,12 @@ def restarts_when_killed(pod: Pod, container: Container) -> bool:
 def runs_again(pod: Pod, container: Container, ended: ObservedContainer, replaced: AbstractSet[str]) -> bool:
     """Of a container that has ended. `replaced`: the IDs of those that were ended in order to be started anew."""
     return ended.id in replaced or restarts(pod, container, ended.exit_code)
+
+
+def is_renewed(container: ObservedContainer, knows: Knowledge) -> bool:
+    """Whether the node has ended it for what it wrote to its file system."""
+    ended = container.state is ContainerState.EXITED
+    return ended and container.id in knows.renewed and container.id in knows.replaced
 
 
 def restart_due(

@@ -189,6 +189,17 @@ class PodWorker:
         self._machine.prober.quiet(self.record.uid)
         self._wake.set()
 
+    def renew(self, container_id: str, why: str) -> None:
+        """Start this running container anew, on an empty file system."""
+        if container_id in {running.id for running in self._observed.running}:
+            self._state.renewed[container_id] = why
+            self._wake.set()
+
+    @property
+    def is_renewing(self) -> bool:
+        """A container that was to be renewed is there still."""
+        return bool(self._state.renewed)
+
     async def reclaim(self) -> None:
         """The disk is short: give back what an ended pod takes of it, and return then."""
         await self._remains.reclaim(self._reporter.has_ended and not self.is_ending, self._wake.set)

@@ -28,6 +28,7 @@ from agent.pods.garbage.log_rotation import LogRotation, LogRules, RunningLog
 from agent.pods.garbage.traces import remove_kept
 from agent.pods.machine import Machine
 from agent.pods.worker import PodWorker
+from agent.providers.containerd_disk import DiskRestarts
 from agent.store.base import Store
 
 LINKS_S = 60.0
@@ -82,6 +83,8 @@ class Garbage:
             tasks.create_task(self._collector.run(), name="images")
             tasks.create_task(self._rotation.run(), name="log rotation")
             tasks.create_task(self._remove_stale_links(), name="log links")
+            disk = DiskRestarts(self._machine, self._runtime, self._workers, self._room)
+            tasks.create_task(disk.run(), name="restarts on disk")
 
     async def reclaim(self) -> None:
         """Free what can be freed: dead containers of ended pods, unused images, logs. Never raises ours."""

@@ -214,11 +214,13 @@ class FakeRuntime(
 
     async def ContainerStats(self, request: pb.ContainerStatsRequest, context: Context) -> pb.ContainerStatsResponse:
         await self._enter("ContainerStats", request, context)
-        container = await self._container(request.container_id, context)
-        usage = pb.UInt64Value(value=container.memory_used)
-        layer = pb.FilesystemUsage(used_bytes=pb.UInt64Value(value=container.written))
-        stats = pb.ContainerStats(memory=pb.MemoryUsage(usage_bytes=usage), writable_layer=layer)
-        return pb.ContainerStatsResponse(stats=stats)
+        return pb.ContainerStatsResponse(stats=_stats(await self._container(request.container_id, context)))
+
+    async def ListContainerStats(
+        self, request: pb.ListContainerStatsRequest, context: Context
+    ) -> pb.ListContainerStatsResponse:
+        await self._enter("ListContainerStats", request, context)
+        return pb.ListContainerStatsResponse(stats=[_stats(container) for container in self.containers.values()])
 
     async def ReopenContainerLog(
         self, request: pb.ReopenContainerLogRequest, context: Context
@@ -342,6 +344,14 @@ class FakeRuntime(
             state = pb.ContainerState.Name(container.state)
             await context.abort(grpc.StatusCode.UNKNOWN, f"container is in {state} state")
         return container
+
+
+def _stats(container: FakeContainer) -> pb.ContainerStats:
+    return pb.ContainerStats(
+        attributes=pb.ContainerAttributes(id=container.id, metadata=container.config.metadata),
+        memory=pb.MemoryUsage(usage_bytes=pb.UInt64Value(value=container.memory_used)),
+        writable_layer=pb.FilesystemUsage(used_bytes=pb.UInt64Value(value=container.written)),
+    )
 
 
 def _selected(selector: Any, labels: Any) -> bool:
