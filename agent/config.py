@@ -225,6 +225,8 @@ class Settings:
     """Files that a container's log has at most, the current one too."""
     container_log_monitor_interval: float = 10.0
     """Between two looks at the logs' sizes."""
+    log_spool_size: int = 100 * 2**20
+    """Bytes of logs that stay on disk only because they are not sent yet; over that the oldest go."""
     seccomp_default: bool = False
     """Containers that ask for no seccomp profile get the runtime's instead of none."""
     allowed_unsafe_sysctls: tuple[str, ...] = ()
@@ -234,7 +236,7 @@ class Settings:
     scripts_namespaces: tuple[str, ...] = ()
     scripts_service_accounts: tuple[str, ...] = ()
     """NAME in each of those namespaces, or NAMESPACE/NAME."""
-    policy_default: dict[str, str] = field(default_factory=dict)
+    policy_default: dict[str, str] = field(default_factory=dict, repr=False)
     """Policies of pods that say nothing themselves, by annotation."""
     policy_host_namespaces: tuple[str, ...] = ()
     """Whose pods may have policies that give power over the host; `*`: all."""

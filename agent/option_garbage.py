@@ -23,6 +23,13 @@ def size(value: object) -> int:
     return quantity.ceil_units(value)
 
 
+def room(value: object) -> int:
+    """A quantity of bytes, 0 or more."""
+    if (found := size(value)) < 0:
+        raise ValueError(f"must not be negative: {value!r}")
+    return found
+
+
 def check(settings: Settings) -> None:
     """Raises ConfigError."""
     if settings.image_gc_low_threshold >= settings.image_gc_high_threshold:

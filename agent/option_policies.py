@@ -15,6 +15,7 @@ from agent.option_garbage import age
 def defaults(value: object) -> dict[str, str]:
     """`edgelet.io/keep-for=30m,…`, or a mapping: only there can a value have a comma in it."""
     from agent.policies.defaults import check  # with it come libraries that the command line alone does without
+    from agent.policies.policy import shown
 
     if isinstance(value, Mapping):
         pairs = [(form.text(name), str(word)) for name, word in value.items()]
@@ -24,7 +25,7 @@ def defaults(value: object) -> dict[str, str]:
         try:
             check(name, word)
         except ValueError as error:
-            raise ValueError(f"{name}={word}: {error}") from None
+            raise ValueError(f"{name}={shown(word)}: {error}") from None
     return dict(pairs)
 
 

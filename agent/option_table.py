@@ -329,6 +329,10 @@ OPTIONS: tuple[Option, ...] = (
         "how often the logs' sizes are looked at", default="10s",
     ),
     Option(
+        "log_spool_size", "log-spool-size", option_garbage.room, "QUANTITY",
+        "logs that wait on disk for a sink that is away (edgelet.io/logs); over that the oldest go", default="100Mi",
+    ),
+    Option(
         "seccomp_default", "seccomp-default", form.switch, "BOOL",
         "the runtime's seccomp profile, not none, for containers that ask for no profile",
     ),

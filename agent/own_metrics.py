@@ -84,6 +84,12 @@ API_DURATION = Histogram(
     "edgelet_api_request_duration_seconds", "From a request to the API server until its answer.", _DEFAULT, "method"
 )
 
+LOG_LINES_SENT = Counter("edgelet_log_lines_sent_total", "Lines of containers' logs that sinks took.", "sink")
+LOG_LINES_LOST = Counter(
+    "edgelet_log_lines_lost_total", "Lines of containers' logs that were dropped unsent, because the spool was full."
+)
+LOG_SPOOL_BYTES = Gauge("edgelet_log_spool_bytes", "Logs that are on disk only because they are not sent yet.")
+
 # ------------------------------------------------------------ the process
 
 PROCESS_MEMORY = Gauge("process_resident_memory_bytes", "The agent's resident memory.")
@@ -138,6 +144,9 @@ OWN: Final = (
     DOUBTED_LISTS,
     API_BY_RESOURCE,
     API_DURATION,
+    LOG_LINES_SENT,
+    LOG_LINES_LOST,
+    LOG_SPOOL_BYTES,
     PROCESS_MEMORY,
     PROCESS_CPU,
     PROCESS_START,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +23,20 @@ _LONGEST_NAME = 255
 """Bytes in a file name (ext4 and most others); the kubelet cuts a longer link name before its `.log`."""
 
 
+def _nobody(_: Path) -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class LogFiles:
     pods: Path
     links: Path
+    going: Callable[[Path], None] = _nobody
+    """Called with a pod's folder before files of it go or are renamed."""
 
     @classmethod
-    def of(cls, settings: Settings) -> LogFiles:
-        return cls(settings.pod_logs_dir.absolute(), settings.container_log_links_dir.absolute())
+    def of(cls, settings: Settings, going: Callable[[Path], None] = _nobody) -> LogFiles:
+        return cls(settings.pod_logs_dir.absolute(), settings.container_log_links_dir.absolute(), going)
 
     def pod_folder(self, pod: Pod) -> Path:
         return Path(pod_log_directory(str(self.pods), pod))
@@ -82,6 +88,7 @@ class LogFiles:
 
     def remove_run(self, pod: Pod, container: str, attempt: int, container_id: str) -> None:
         """The link, the file and the rotated files of a container that was removed. No error where there are none."""
+        self.going(self.pod_folder(pod))
         self.link(pod, container, container_id).unlink(missing_ok=True)
         file = self.file(pod, container, attempt)
         for found in (file, *file.parent.glob(f"{attempt}.log.*")):
@@ -90,6 +97,7 @@ class LogFiles:
     def remove_pod(self, pod: Pod) -> None:
         """The pod's folder with all logs, and every link into it. No error where there is none. Raises OSError."""
         folder = self.pod_folder(pod)
+        self.going(folder)
         for link, target in self._our_links(_link_prefix(pod)):
             if target.is_relative_to(folder):
                 link.unlink(missing_ok=True)

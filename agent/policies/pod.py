@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from agent.model.pod import Pod
 from agent.policies.defaults import NO_DEFAULTS, Defaults
 from agent.policies.fixed_ip import FixedIp
+from agent.policies.log_sink import LogSink
 from agent.policies.policy import Fault, Policy
 from agent.policies.table import POLICIES
 
@@ -32,6 +33,8 @@ class Policies:
     """Bits a second that it may send."""
     fixed_ip: FixedIp | None = None
     """The pod's name keeps its address."""
+    logs: LogSink | None = None
+    """Where lines of all its containers go."""
 
 
 NO_POLICIES = Policies()

@@ -5,8 +5,11 @@ A leaf of its package; the policies themselves have a module each and are listed
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+
+_LOGIN = re.compile("//.*@")
 
 
 def never(value: object) -> bool:  # noqa: ARG001
@@ -34,4 +37,9 @@ class Fault:
     why: str
 
     def __str__(self) -> str:
-        return f"annotation {self.annotation}={self.value!r} does not count: {self.why}"
+        return f"annotation {self.annotation}={shown(self.value)!r} does not count: {self.why}"
+
+
+def shown(value: str) -> str:
+    """For messages, which more people read than the annotation: without what a URL has before its host."""
+    return _LOGIN.sub("//", value)

@@ -41,7 +41,8 @@ from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.worker import PodWorker
 from agent.providers.checkpoints import new_archive
 from agent.providers.containerd_evictable import ContainerdEvictable, RuntimeParts
-from agent.providers.containerd_garbage import Garbage
+from agent.providers.containerd_garbage import Garbage, collecting
+from agent.providers.containerd_logs import LogShipping
 from agent.providers.containerd_machine import Csi, WorkerParts, apply_registries, build_machine, credential_sources
 from agent.providers.containerd_named import NamedPods
 from agent.providers.containerd_relist import RECONNECT_S, ContainerdRelist
@@ -67,7 +68,8 @@ class ContainerdProvider:
     def __init__(self, context: ProviderContext) -> None:
         self._context = context
         self._credentials = credential_sources(context.settings)
-        self._log_files = LogFiles.of(context.settings)
+        self._logs = LogShipping(context, lambda: self._workers.values())
+        self._log_files = LogFiles.of(context.settings, self._logs.claim)
         self._statuses = StatusRecord(context.store)
         self._last: dict[str, PodStatus] = {}
         alone = SettledNode(NodeFacts(context.settings.node_name, allocatable=context.facts.allocatable))
@@ -124,6 +126,7 @@ class ContainerdProvider:
             worker.make_way()
             await worker.gone.wait()
             worker = None
+        self._logs.follow(record.pod)
         if worker is None:
             await self._kept.make_way(record.uid, partial(remove_kept, self._machine))
             # Two pods of one name must not run together: the new one waits for the end of the old.
@@ -140,9 +143,11 @@ class ContainerdProvider:
         await self._open.wait()
         if worker := self._workers.get(record.uid):
             worker.update(record)
+            self._logs.follow(record.pod)
 
     async def delete_pod(self, record: PodRecord) -> None:
         await self._open.wait()
+        self._logs.follow(record.pod, ending=True)
         # One that is only to end waits for nobody: a new pod may have its name by now, and run.
         worker = self._workers.get(record.uid) or self._work_on(record, ())
         worker.update(record)
@@ -231,10 +236,11 @@ class ContainerdProvider:
                 tasks.create_task(self._gate.run(), name="record admissions")
                 self._machine = machine = await self._when_up(parts)
                 self._leftovers = Leftovers(self._runtime, machine.volumes, self._log_files, machine.cgroups)
-                self._garbage = self._collecting(machine)
+                self._garbage = collecting(self._context, machine, self._runtime, self._images, self._workers.values)
                 await apply_registries(self._context, self._runtime, tasks)
                 self._open.set()
                 tasks.create_task(self._garbage.run(), name="garbage")
+                tasks.create_task(self._logs.run(), name="log shipping")
                 changed = self._context.health_changed
                 relist = ContainerdRelist(self._workers, machine.observer, self._take_over, changed)
                 tasks.create_task(relist.follow_events(channel, self._runtime), name="runtime events")
@@ -249,14 +255,6 @@ class ContainerdProvider:
             await self._garbage.reclaim()
 
     # ------------------------------------------------------------ its own work
-
-    def _collecting(self, machine: Machine) -> Garbage:
-        context, policies = self._context, self._context.node_policies
-        settings = context.settings if policies is None else policies.settings
-        garbage = Garbage(settings, context.store, machine, self._runtime, self._images, self._workers.values)
-        if policies is not None:
-            policies.notify(lambda: garbage.use(policies.settings))
-        return garbage
 
     def _decided(self) -> tuple[ObservedPod, ...]:
         """Pods that the node took in and that nobody has named yet."""
@@ -291,6 +289,7 @@ class ContainerdProvider:
                 with on_disk("cannot make the pods' cgroups"):
                     await asyncio.to_thread(machine.cgroups.prepare, self._gate.burstable_milli_cpu())
                 await self._users.load()
+                await self._logs.load()
                 self._gate.offers = Offers(machine.translate.allowed_sysctls, app_armor=app_armor())
                 self._offering(await self._health.health())
                 self._take_over(observed)
@@ -335,6 +334,7 @@ class ContainerdProvider:
         await worker.run()
         uid = worker.record.uid
         del self._workers[uid]
+        self._logs.gone(uid)
         if worker.record.pod.is_static:
             # The same manifest put back is the same pod.
             self._ran[uid] = worker.attempts

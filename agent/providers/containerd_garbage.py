@@ -29,6 +29,7 @@ from agent.pods.garbage.traces import remove_kept
 from agent.pods.machine import Machine
 from agent.pods.worker import PodWorker
 from agent.providers.containerd_disk import DiskRestarts
+from agent.providers.contract import ProviderContext
 from agent.store.base import Store
 
 LINKS_S = 60.0
@@ -72,6 +73,7 @@ class Garbage:
                 settings.container_log_max_files,
                 settings.container_log_monitor_interval,
             ),
+            going=machine.log_files.going,
         )
 
     def use(self, settings: Settings) -> None:
@@ -158,6 +160,18 @@ class Garbage:
             except OSError as error:
                 logger.warning("links to logs are not looked through: {}", error)
             await asyncio.sleep(LINKS_S)
+
+
+def collecting(
+    context: ProviderContext, machine: Machine, runtime: RuntimeClient, images: ImageClient, workers: Workers
+) -> Garbage:
+    """By the node's settings, and by what its Node says over them, whenever that changes."""
+    policies = context.node_policies
+    settings = context.settings if policies is None else policies.settings
+    garbage = Garbage(settings, context.store, machine, runtime, images, workers)
+    if policies is not None:
+        policies.notify(lambda: garbage.use(policies.settings))
+    return garbage
 
 
 class _Config(msgspec.Struct):

@@ -21,7 +21,7 @@ from agent.option_table import OPTIONS
 from agent.providers.contract import TellsHealth
 from agent.server.ports import Pods, PodStatuses
 
-_SECRET = frozenset({"store"})
+_SECRET = frozenset({"store", "policy_default"})
 """Settings that may have a password in them."""
 _CHECKS = ("ping", "log", "syncloop")
 _ALONE = ("cluster",)

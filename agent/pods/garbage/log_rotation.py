@@ -63,11 +63,14 @@ class LogRotation:
         running: Callable[[], Iterable[RunningLog]],
         rules: LogRules,
         clock: Callable[[], datetime] = datetime.now,
+        going: Callable[[Path], None] = lambda _: None,
     ) -> None:
+        """`going` is called in a thread, with the pod's folder, before a file of it is renamed or removed."""
         self._runtime = runtime
         self._running = running
         self._rules = rules
         self._clock = clock
+        self._going = going
         self._seen: set[str] = set()
         """Containers whose folder was looked through for what an earlier agent left unfinished."""
         self._troubled: set[str] = set()
@@ -126,7 +129,7 @@ class LogRotation:
 
     async def _rotate(self, log: RunningLog, rules: LogRules) -> tuple[str, ...]:
         """The files that may be compressed now."""
-        plan = await asyncio.to_thread(_begin, log.path, rules.max_files, self._clock())
+        plan = await asyncio.to_thread(self._begin, log.path, rules.max_files, self._clock())
         try:
             await self._runtime.reopen_container_log(log.container_id)
         except EdgeletError:
@@ -142,7 +145,20 @@ class LogRotation:
             await asyncio.get_running_loop().run_in_executor(self._packer, compress, log.path.with_name(name))
 
     async def _trim(self, log: RunningLog, most: int) -> None:
-        await asyncio.to_thread(_trim, log.path, most)
+        await asyncio.to_thread(self._trim_now, log.path, most)
+
+    def _begin(self, path: Path, most: int, now: datetime) -> Rotation:
+        self._going(path.parent.parent)
+        plan = plan_rotation(path.name, os.listdir(path.parent), most, now)
+        for name in plan.remove:
+            path.with_name(name).unlink(missing_ok=True)
+        path.rename(path.with_name(plan.move_to))
+        return plan
+
+    def _trim_now(self, path: Path, most: int) -> None:
+        self._going(path.parent.parent)
+        for name in excess(path.name, os.listdir(path.parent), most):
+            path.with_name(name).unlink(missing_ok=True)
 
 
 def _sizes(logs: Sequence[RunningLog], new: Iterable[RunningLog]) -> list[int | None]:
@@ -163,22 +179,9 @@ def _size(path: Path) -> int | None:
         return 0  # not ours to judge
 
 
-def _begin(path: Path, most: int, now: datetime) -> Rotation:
-    plan = plan_rotation(path.name, os.listdir(path.parent), most, now)
-    for name in plan.remove:
-        path.with_name(name).unlink(missing_ok=True)
-    path.rename(path.with_name(plan.move_to))
-    return plan
-
-
 def _back(moved: Path, path: Path) -> None:
     if not path.exists():
         moved.rename(path)
-
-
-def _trim(path: Path, most: int) -> None:
-    for name in excess(path.name, os.listdir(path.parent), most):
-        path.with_name(name).unlink(missing_ok=True)
 
 
 def _be_nice() -> None:

@@ -130,3 +130,18 @@ def test_a_removal_that_was_broken_off_is_finished_and_found_again(files: LogFil
     assert files.pods_on_disk() == {"u-1.removed": ("shop", "web")}
     files.remove_pod(POD)
     assert list(files.pods.iterdir()) == []
+
+
+def test_whoever_holds_logs_is_told_before_any_of_them_goes(tmp_path: Path) -> None:
+    told: list[tuple[Path, list[str]]] = []
+    files = LogFiles(
+        tmp_path / "pods",
+        tmp_path / "containers",
+        lambda folder: told.append((folder, sorted(one.name for one in folder.rglob("*.log")))),
+    )
+    made(files, attempt=0)
+    made(files, attempt=1)
+    files.remove_run(POD, "main", 0, "c0ffee")
+    files.remove_pod(POD)
+    folder = files.pod_folder(POD)
+    assert told == [(folder, ["0.log", "1.log"]), (folder, ["1.log"])]

@@ -147,6 +147,20 @@ async def test_a_short_disk_makes_files_smaller_and_fewer(tmp_path: Path) -> Non
     assert small.path.read_bytes() == b"y"
 
 
+async def test_whoever_holds_logs_is_told_before_a_file_is_renamed_or_removed(tmp_path: Path) -> None:
+    runtime = Runtime(tmp_path)
+    log = runtime.start("chatty")
+    told: list[tuple[Path, list[str]]] = []
+    looks = LogRotation(runtime, lambda: [log], RULES, Wall(), lambda folder: told.append((folder, files(log))))
+    runtime.write("chatty", LINES)
+    await looks.look(RULES)
+    await looks.reclaim()
+    assert told == [
+        (tmp_path, ["0.log"]),
+        (tmp_path, ["0.log", "0.log.20260301-120100"]),
+    ]
+
+
 async def test_less_than_nothing_switches_it_off(tmp_path: Path) -> None:
     runtime = Runtime(tmp_path)
     log = runtime.start("free")
