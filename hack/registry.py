@@ -30,18 +30,34 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 class Registry:
     """`start` returns when it answers; its address stays the same over restarts."""
 
-    def __init__(self, folder: Path, *, pair: Pair | None = None, password: bool = False) -> None:
-        """`pair`: it speaks HTTPS with this certificate, of 127.0.0.1. `password`: it wants `USER` and `PASSWORD`."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        pair: Pair | None = None,
+        password: bool = False,
+        client: tuple[bytes, Pair] | None = None,
+    ) -> None:
+        """`pair`: it speaks HTTPS with this certificate, of 127.0.0.1. `password`: it wants `USER` and `PASSWORD`.
+
+        `client`: it wants a certificate of this authority, and the second is such a one.
+        """
         folder.mkdir(parents=True)
         self._folder = folder
         self._has_password = password
+        self._context = ssl.create_default_context()
+        self._context.check_hostname, self._context.verify_mode = False, ssl.CERT_NONE  # its own test trusts it
         self.address = f"127.0.0.1:{free_port()}"
         self.url = f"http{'s' if pair else ''}://{self.address}"
         http: dict[str, object] = {"addr": self.address, "secret": "of a test"}
         if pair is not None:
-            (folder / "tls.crt").write_bytes(pair.certificate)
-            (folder / "tls.key").write_bytes(pair.key)
-            http["tls"] = {"certificate": str(folder / "tls.crt"), "key": str(folder / "tls.key")}
+            certificate, key = self.keep(pair, "tls")
+            tls: dict[str, object] = {"certificate": str(certificate), "key": str(key)}
+            http["tls"] = tls
+            if client is not None:
+                (folder / "clients.crt").write_bytes(client[0])
+                tls["clientcas"] = [str(folder / "clients.crt")]
+                self._context.load_cert_chain(*self.keep(client[1], "client"))
         config = {
             "version": 0.1,
             "log": {"level": "warn"},
@@ -53,6 +69,13 @@ class Registry:
             config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
         (folder / "config.yml").write_text(yaml.safe_dump(config))
         self.daemon = Daemon("registry", [_program(), "serve", folder / "config.yml"], folder)
+
+    def keep(self, pair: Pair, name: str) -> tuple[Path, Path]:
+        """The files of a certificate and its key."""
+        files = self._folder / f"{name}.crt", self._folder / f"{name}.key"
+        for file, content in zip(files, (pair.certificate, pair.key), strict=True):
+            file.write_bytes(content)
+        return files
 
     def start(self) -> None:
         """Raises DaemonError."""
@@ -114,9 +137,7 @@ class Registry:
         if self._has_password:
             login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
             request.add_header("Authorization", f"Basic {login}")
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # its own test trusts it
-        with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+        with urllib.request.urlopen(request, timeout=10, context=self._context) as answer:
             answer.read()
             return dict(answer.headers)
 

@@ -50,6 +50,7 @@ class ContainerdRegistries:
         self._events = events
         self._node = ObjectReference(kind="Node", name=settings.node_name, uid=settings.node_name)
         self._applied = False
+        self._said = ""
 
     async def first(self) -> None:
         """Before the first pull."""
@@ -66,15 +67,17 @@ class ContainerdRegistries:
             await self._apply()
             self._applied = True
         except EdgeletError as error:
-            logger.warning("registries are not applied: {}", error)
-            self._events.record(self._node, "Warning", NOT_APPLIED, str(error))
+            if str(error) != self._said:
+                logger.warning("registries are not applied: {}", error)
+                self._events.record(self._node, "Warning", NOT_APPLIED, str(error))
+            self._said = str(error)
 
     async def _apply(self) -> None:
         """Raises Retryable, Permanent."""
         files = hosts_files(self._registries, self._ca_file)
         roots = await self._roots() if files else []
         row = await self._store.get(REGISTRY_FOLDERS)
-        known = [] if row is None else msgspec.json.decode(row.value, type=list[str])
+        known = [] if row is None else _decode(row.value)
         if roots and str(roots[0]) not in known:
             known.append(str(roots[0]))
             # First, so that whatever is written is found again.
@@ -101,6 +104,7 @@ class ContainerdRegistries:
             for path in folder.glob(f"*/{_NAME}"):
                 if path not in wanted and _is_ours(path):
                     path.unlink()
+                    _partial(path).unlink(missing_ok=True)
                     _remove_empty(path.parent)
         self._write_authorities()
         for path, text in wanted.items():
@@ -168,6 +172,14 @@ async def config_path(runtime: RuntimeClient, endpoint: str) -> list[Path]:
     return _split(found)
 
 
+def _decode(row: bytes) -> list[str]:
+    try:
+        return msgspec.json.decode(row, type=list[str])
+    except msgspec.DecodeError as error:
+        logger.warning("record row {} can't be read: {}", REGISTRY_FOLDERS, error)
+        return []
+
+
 def _split(paths: str) -> list[Path]:
     return [Path(one) for one in paths.split(os.pathsep) if one]
 
@@ -198,15 +210,20 @@ def _is_ours(path: Path) -> bool:
 
 
 def _replace(path: Path, text: str) -> None:
-    if path.is_file() and path.read_text() == text:
+    content = text.encode()
+    if path.is_file() and path.read_bytes() == content:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.new")
-    with partial.open("w") as file:
-        file.write(text)
+    partial = _partial(path)
+    with partial.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
 
 
 def _remove_empty(folder: Path) -> None:

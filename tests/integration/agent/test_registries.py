@@ -153,6 +153,51 @@ def test_a_mirror_with_an_authority_and_a_password_is_asked_with_the_nodes_login
     assert "somebody" not in lab.secure.daemon.log.read_text()
 
 
+def test_a_registry_may_want_a_certificate_or_be_believed_and_what_has_no_entry_has_the_mirror_of_all(
+    lab: Lab, agent: AgentFactory, containerd: Containerd, control_plane: ControlPlane, namespace: str
+) -> None:
+    clients = Authority("clients")
+    pair = Authority("unknown").server("registry", ["127.0.0.1"])
+    strict = Registry(lab.folder / "strict", pair=pair, client=(clients.pair.certificate, clients.client("edge")))
+    strict.start()
+    try:
+        strict.push(program("strict"), "strict", "1")
+        lab.secure.push(program("believed"), "believed", "1")
+        lab.plain.push(program("all"), "of/all", "1")
+        auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        logins = lab.folder / "docker.json"
+        logins.touch(mode=0o600)
+        logins.write_text(json.dumps({"auths": {lab.secure.address: {"auth": auth}}}))
+        config = lab.say(
+            registries={
+                strict.address: {
+                    "skipVerify": True,
+                    "clientCert": str(lab.folder / "strict/client.crt"),
+                    "clientKey": str(lab.folder / "strict/client.key"),
+                },
+                lab.secure.address: {"skipVerify": True},
+                "*": {"mirrors": [lab.plain.url], "fallback": False},
+            },
+            registryAuthFile=str(logins),
+        )
+        edge = Edge(agent(flags=[config]), containerd, control_plane, namespace)
+        wanted = {
+            "strict": f"{strict.address}/strict:1",
+            "believed": f"{lab.secure.address}/believed:1",
+            "all": f"{lab.folder.name.replace('_', '-').lower()}.invalid/of/all:1",
+        }
+        edge.run(*(pod(name, {**container(), "image": image}) for name, image in wanted.items()))
+        edge.wait_ready(*wanted)
+        assert [registry.pulled() for registry in (strict, lab.secure, lab.plain)] == [
+            {"strict"},
+            {"believed"},
+            {"of/all"},
+        ]
+        assert {name: status_of(edge.pod(name))["image"] for name in wanted} == wanted
+    finally:
+        strict.stop()
+
+
 def test_a_file_of_somebody_else_is_left_alone_and_the_node_says_so(
     lab: Lab, agent: AgentFactory, one_containerd: Containerd, control_plane: ControlPlane, namespace: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from agent.providers.containerd_machine import REGISTRY_FOLDERS
 from agent.providers.containerd_registries import ContainerdRegistries, check_files, config_path
 from hack.pki import Authority
 from tests.fakes.cri import FakeRuntime, serving
+from tests.fakes.skipped_time import SkippedTime, quiet, with_skipped_time
 from tests.fakes.store import MemoryStore
 from tests.unit.pods.scene import FakeEvents
 
@@ -44,9 +46,12 @@ class Lab:
         self._runtime = runtime
         self.world = world
 
-    async def apply(self, *registries: Registry) -> None:
+    def registries(self, *registries: Registry) -> ContainerdRegistries:
         settings = Settings(node_name="n", root_dir=self.root, registries=registries)
-        await ContainerdRegistries(settings, self.store, self._runtime, self.events).first()
+        return ContainerdRegistries(settings, self.store, self._runtime, self.events)
+
+    async def apply(self, *registries: Registry) -> None:
+        await self.registries(*registries).first()
 
     @property
     def files(self) -> set[str]:
@@ -116,6 +121,26 @@ async def test_a_runtime_without_a_folder_is_an_event_of_the_node(tmp_path: Path
         await node.apply(PLAIN)
         [said] = node.events.messages("RegistriesNotApplied")
         assert said.startswith("containerd has no folder for them: set config_path in its settings")
+
+
+@with_skipped_time
+async def test_it_is_tried_again_and_said_once_until_it_is_done(tmp_path: Path) -> None:
+    async with lab(tmp_path) as node, asyncio.TaskGroup() as tasks:
+        told = node.world.config
+        node.world.config = json.dumps({"registry": {"configPath": ""}})
+        await node.store.put(REGISTRY_FOLDERS, b"{")
+        registries = node.registries(PLAIN)
+        await registries.first()
+        task = tasks.create_task(registries.run())
+        time = SkippedTime()
+        for _ in range(3):
+            time.skip(60)
+            await quiet()
+        assert node.events.reasons == ["RegistriesNotApplied"]
+        node.world.config = told
+        time.skip(60)
+        await task
+        assert node.files == {"r.example:5000/hosts.toml"}
 
 
 async def test_an_authority_in_the_settings_is_a_file_of_the_agents_own(tmp_path: Path) -> None:
