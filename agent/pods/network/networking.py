@@ -77,17 +77,18 @@ class PodNetworking:
             await self._kept.give_up(pod)
         if pod.spec.hostNetwork or not (limited or policies.fixed_ip is not None):
             return
-        network = await self._network()
+        try:
+            network = await self._network()
+        except Permanent as error:
+            self._warn(pod, limited, policies.fixed_ip is not None, str(error), str(error))
+            return
         if network is None:
             return  # no pod gets a network now: the runtime says why
-        if limited and not network.limits_bandwidth:
-            message = f"the pod network {network.name} has no plugin that limits bandwidth: the pod is not limited"
-            self._warn(pod, "BandwidthUnsupported", message)
-        if policies.fixed_ip is None:
-            return
-        if not network.range_sets:
-            message = f"the pod network {network.name} is not this agent's: the pod gets any address of it"
-            self._warn(pod, "FixedIpUnsupported", message)
+        named = f"the pod network {network.name}"
+        unlimited = limited and not network.limits_bandwidth
+        not_kept = policies.fixed_ip is not None and not network.range_sets
+        self._warn(pod, unlimited, not_kept, f"{named} has no plugin that limits it", f"{named} is not this agent's")
+        if policies.fixed_ip is None or not_kept:
             return
         try:
             await (await self._fixed_ips()).keep(pod, policies.fixed_ip, network)
@@ -100,9 +101,13 @@ class PodNetworking:
         await (await self._fixed_ips()).run()
 
     async def _network(self) -> PodNetwork | None:
+        """None while the runtime has none. Raises Permanent where it is not known what it can do."""
         from agent.pods.network.pod_network import pod_network
 
-        return pod_network((await self._runtime.status(verbose=True)).info.get("cniconfig", ""))
+        info = (await self._runtime.status(verbose=True)).info
+        if "cniconfig" not in info:
+            raise Permanent("", "the runtime does not tell what its network can do")
+        return pod_network(info["cniconfig"])
 
     async def _fixed_ips(self) -> FixedIps:
         """Most nodes keep no address, and need not hold the code."""
@@ -118,5 +123,11 @@ class PodNetworking:
                 self._needed.set()
             return self._kept
 
-    def _warn(self, pod: Pod, reason: str, message: str) -> None:
-        self._events.record(ObjectReference.of(pod), "Warning", reason, message)
+    def _warn(self, pod: Pod, unlimited: bool, not_kept: bool, why_unlimited: str, why_not_kept: str) -> None:
+        about = ObjectReference.of(pod)
+        if unlimited:
+            message = f"the pod's bandwidth is not limited: {why_unlimited}"
+            self._events.record(about, "Warning", "BandwidthUnsupported", message)
+        if not_kept:
+            message = f"the pod gets any address: {why_not_kept}"
+            self._events.record(about, "Warning", "FixedIpUnsupported", message)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -32,15 +33,16 @@ class _Range(msgspec.Struct):
 
 
 class _Ipam(msgspec.Struct):
-    type: str = ""
-    ranges: list[list[_Range]] = []
+    """Ours, and so host-local's; another plugin may mean something else by these words."""
+
+    ranges: list[list[_Range]]
     dataDir: str = ""
 
 
 class _Plugin(msgspec.Struct):
     type: str = ""
-    capabilities: dict[str, bool] = {}
-    ipam: _Ipam = msgspec.field(default_factory=_Ipam)
+    capabilities: dict[str, Any] | None = None
+    ipam: Any = None
 
 
 class _Loaded(msgspec.Struct):
@@ -109,16 +111,17 @@ def pod_network(cniconfig: str) -> PodNetwork | None:
             plugins = [msgspec.json.decode(plugin.Source, type=_Plugin) for plugin in network.Config.Plugins]
             if plugins and plugins[0].type != "loopback":
                 return _network(network.Config.Name, plugins)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise Permanent("", f"the runtime's CNI network cannot be read: {error}") from error
     return None
 
 
 def _network(name: str, plugins: list[_Plugin]) -> PodNetwork:
-    limits = any(one.capabilities.get("bandwidth") or one.type in LIMITS_BY_ITSELF for one in plugins)
-    ipam = plugins[0].ipam
-    if ipam.type != OWN_IPAM:
+    limits = any((one.capabilities or {}).get("bandwidth") or one.type in LIMITS_BY_ITSELF for one in plugins)
+    told = plugins[0].ipam
+    if not isinstance(told, dict) or told.get("type") != OWN_IPAM:
         return PodNetwork(name, limits)
+    ipam = msgspec.convert(told, _Ipam)
     sets = tuple(tuple(_range(one) for one in ranges) for ranges in ipam.ranges)
     return PodNetwork(name, limits, sets, (Path(ipam.dataDir) if ipam.dataDir else LEASES) / name)
 

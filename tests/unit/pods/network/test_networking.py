@@ -24,13 +24,13 @@ FIXED_IP = {"edgelet.io/fixed-ip": "true"}
 
 class Runtime:
     def __init__(self) -> None:
-        self.cniconfig = ""
+        self.cniconfig: str | None = "{}"
         self.asked = 0
 
     async def status(self, *, verbose: bool = False) -> api_pb2.StatusResponse:
         assert verbose
         self.asked += 1
-        return api_pb2.StatusResponse(info={"cniconfig": self.cniconfig})
+        return api_pb2.StatusResponse(info={} if self.cniconfig is None else {"cniconfig": self.cniconfig})
 
 
 class Scene:
@@ -94,9 +94,9 @@ async def test_what_a_network_cannot_do_is_said_on_the_pod(scene: Scene) -> None
     assert scene.said == [
         (
             "BandwidthUnsupported",
-            "the pod network edgelet has no plugin that limits bandwidth: the pod is not limited",
+            "the pod's bandwidth is not limited: the pod network edgelet has no plugin that limits it",
         ),
-        ("FixedIpUnsupported", "the pod network edgelet is not this agent's: the pod gets any address of it"),
+        ("FixedIpUnsupported", "the pod gets any address: the pod network edgelet is not this agent's"),
     ]
     assert scene.leased == []
 
@@ -104,6 +104,22 @@ async def test_what_a_network_cannot_do_is_said_on_the_pod(scene: Scene) -> None
 async def test_without_a_network_the_runtime_itself_says_so(scene: Scene) -> None:
     await scene.networking.prepare(pod({**BANDWIDTH, **FIXED_IP}))
     assert (scene.said, scene.leased) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        (None, "the runtime does not tell what its network can do"),
+        ("[]", "the runtime's CNI network cannot be read: Expected `object`, got `array`"),
+    ],
+)
+async def test_a_network_that_nobody_knows_holds_no_pod_up(scene: Scene, told: str | None, why: str) -> None:
+    scene.runtime.cniconfig = told
+    await scene.networking.prepare(pod({**BANDWIDTH, **FIXED_IP}))
+    assert scene.said == [
+        ("BandwidthUnsupported", f"the pod's bandwidth is not limited: {why}"),
+        ("FixedIpUnsupported", f"the pod gets any address: {why}"),
+    ]
 
 
 async def test_an_address_that_cannot_be_had_holds_the_pod_up_and_names_the_annotation(scene: Scene) -> None:

@@ -63,7 +63,14 @@ def test_a_range_of_ipv6_has_no_broadcast() -> None:
     assert next(six.downwards()) == ip_address("fd00::ff")
 
 
-@pytest.mark.parametrize("plugin", [bridge("10.88.0.0/16", ipam="host-local"), {"type": "calico"}])
+@pytest.mark.parametrize(
+    "plugin",
+    [
+        bridge("10.88.0.0/16", ipam="host-local"),
+        {"type": "calico", "ipam": {"type": "whereabouts", "ranges": "10.0.0.0/8"}},
+        {"type": "other", "ipam": None, "capabilities": None},
+    ],
+)
 def test_in_another_network_no_address_can_be_kept(plugin: dict[str, Any]) -> None:
     assert read(plugin).range_sets == ()
 
