@@ -16,7 +16,7 @@ from hack.control_plane import ControlPlane
 from hack.pki import Authority
 from hack.registry import PASSWORD, USER, Registry
 from hack.runtime import Containerd
-from tests.integration.agent.edge import Edge, container, container_ids, pod, restarts, status_of
+from tests.integration.agent.edge import Edge, Object, container, container_ids, pod, restarts, status_of
 from tests.integration.conftest import AgentFactory
 from tests.integration.support.waiting import wait_until
 
@@ -62,6 +62,22 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     yield made
     for registry in (made.plain, made.secure):
         registry.stop()
+
+
+def pull_secret(registry: str, user: str, password: str) -> Object:
+    """`login`, for pods."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "login"},
+        "type": "kubernetes.io/dockerconfigjson",
+        "stringData": {".dockerconfigjson": docker_config(registry, user, password)},
+    }
+
+
+def docker_config(registry: str, user: str, password: str) -> str:
+    auth = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return json.dumps({"auths": {registry: {"auth": auth}}})
 
 
 def hosts_files(runtime: Containerd) -> list[Path]:
@@ -134,23 +150,44 @@ def test_a_mirror_with_an_authority_and_a_password_is_asked_with_the_nodes_login
         }
     )
     edge = Edge(agent(flags=[config]), containerd, control_plane, namespace)
-    login = base64.b64encode(b"somebody:else").decode()
-    docker = {"auths": {NOBODY: {"auth": login}}}
-    edge.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": "login"},
-            "type": "kubernetes.io/dockerconfigjson",
-            "stringData": {".dockerconfigjson": json.dumps(docker)},
-        }
-    )
+    edge.apply(pull_secret(NOBODY, "somebody", "else"))
     image = f"{NOBODY}/other/web:1"
     edge.run(pod("web", {**container(), "image": image}, imagePullSecrets=[{"name": "login"}]))
     edge.wait_ready("web")
     assert lab.secure.pulled() == {"other/web"}
     assert status_of(edge.pod("web"))["image"] == image
     assert "somebody" not in lab.secure.daemon.log.read_text()
+
+
+def test_what_a_mirror_lacks_is_asked_of_the_registry_with_what_the_pod_brings(
+    lab: Lab, agent: AgentFactory, containerd: Containerd, control_plane: ControlPlane, namespace: str
+) -> None:
+    authority = Authority("upstream")
+    ca = authority.pair.certificate.decode()
+    upstream = Registry(lab.folder / "upstream", pair=authority.server("registry", ["127.0.0.1"]), password=True)
+    upstream.start()
+    try:
+        upstream.push(program("upstream"), "web", "1")
+        config = lab.say(
+            registries={
+                upstream.address: {"ca": ca, "mirrors": [lab.secure.url]},
+                lab.secure.address: lab.login,
+            }
+        )
+        edge = Edge(agent(flags=[config]), containerd, control_plane, namespace)
+        edge.apply(pull_secret(upstream.address, USER, PASSWORD))
+        edge.run(
+            pod("web", {**container(), "image": f"{upstream.address}/web:1"}, imagePullSecrets=[{"name": "login"}])
+        )
+        edge.wait_ready("web")
+        assert (upstream.pulled(), lab.secure.pulled()) == ({"web"}, set())
+        # And what the mirror has comes from there alone.
+        lab.secure.push(program("both"), "both", "1")
+        upstream.stop()
+        edge.run(pod("both", {**container(), "image": f"{upstream.address}/both:1"}))
+        edge.wait_ready("both")
+    finally:
+        upstream.stop()
 
 
 def test_a_registry_may_want_a_certificate_or_be_believed_and_what_has_no_entry_has_the_mirror_of_all(
@@ -164,10 +201,9 @@ def test_a_registry_may_want_a_certificate_or_be_believed_and_what_has_no_entry_
         strict.push(program("strict"), "strict", "1")
         lab.secure.push(program("believed"), "believed", "1")
         lab.plain.push(program("all"), "of/all", "1")
-        auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         logins = lab.folder / "docker.json"
         logins.touch(mode=0o600)
-        logins.write_text(json.dumps({"auths": {lab.secure.address: {"auth": auth}}}))
+        logins.write_text(docker_config(lab.secure.address, USER, PASSWORD))
         config = lab.say(
             registries={
                 strict.address: {

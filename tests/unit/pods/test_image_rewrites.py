@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import grpc
 import pytest
 
 from agent.errors import Permanent
@@ -95,6 +96,16 @@ async def test_always_asks_the_registry_where_it_comes_from_and_backs_off_under_
         s.skip(9)
         await s.until(lambda: s.phase == "Running")
         assert {call.image.image for call in s.cri.called("PullImage")} == {f"{HUB}/busybox:1"}
+
+
+@with_skipped_time
+async def test_while_the_other_registry_is_away_what_is_here_under_the_users_name_does(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        s.machine.rewrites = REWRITES
+        s.cri.add_image("busybox:1")
+        s.cri.fail("PullImage", grpc.StatusCode.UNKNOWN, "dial tcp: connection refused")
+        await s.running(container_record(image="busybox:1", imagePullPolicy="Always"))
+        assert "OfflineImage" in s.events.reasons
 
 
 @with_skipped_time
