@@ -31,7 +31,8 @@ HOLDER: Final = "policies/defaults"
 AGAIN_S = 10.0
 """After no answer."""
 FORBIDDEN_S = 300.0
-"""Between two questions to a cluster that lets nodes read no such ConfigMap."""
+FORBIDDEN_MAXIMUM_S = 3600.0
+"""Between two questions to a cluster that lets nodes read no such ConfigMap: twice as long each time."""
 
 _decoder = msgspec.json.Decoder(ConfigMap)
 
@@ -72,7 +73,7 @@ class PolicyDefaults:
 
     async def run(self, objects: Objects) -> None:
         """Follow the ConfigMap for as long as the agent lives."""
-        watched = False
+        watched, forbidden_s = False, FORBIDDEN_S
         while True:
             self._changed.clear()
             again_s: float | None = None
@@ -88,7 +89,7 @@ class PolicyDefaults:
                     continue
             except Forbidden as error:
                 logger.debug("this cluster lets nodes read no defaults of policies: {}", error)
-                again_s = FORBIDDEN_S
+                again_s, forbidden_s = forbidden_s, min(2 * forbidden_s, FORBIDDEN_MAXIMUM_S)
             except (Retryable, Permanent) as error:
                 logger.debug("the defaults of policies stay as they are: {}", error)
                 again_s = AGAIN_S

@@ -244,6 +244,7 @@ class PodWorker:
     async def _step(self) -> bool:
         """One look and what follows from it; whether the pod is gone."""
         machine, state = self._machine, self._state
+        machine.policing.of(self.record.pod)  # what is wrong with its annotations is said at once
         if not self._admitted and not await self._admit():
             return False
         self._observed = observed = await machine.observer.observe(

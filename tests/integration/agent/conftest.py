@@ -15,6 +15,9 @@ from hack.workspace import Workspace
 from tests.integration.agent.edge import Edge
 from tests.integration.conftest import AgentFactory
 
+IMAGES_MIB = 400
+"""The disk of `small_runtime`."""
+
 
 @pytest.fixture(scope="session")
 def one_containerd(runtimes: Callable[[Generation], Containerd]) -> Containerd:
@@ -93,3 +96,16 @@ def manifests(tmp_path: Path) -> Path:
     folder = tmp_path / "manifests"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(params=list(Generation), ids=lambda generation: f"containerd-{generation}")
+def small_runtime(
+    request: pytest.FixtureRequest, workspace: Workspace, small_disk: Callable[..., Path]
+) -> Iterator[Containerd]:
+    """A containerd whose images and containers are on a small disk of their own."""
+    bridge = 5 + sum(1 for _ in workspace.folder.glob("containerd-*-*"))
+    runtime = Containerd(workspace, request.param, bridge, root=small_disk(IMAGES_MIB) / "root")
+    runtime.start()
+    yield runtime
+    runtime.remove_all_pods()
+    runtime.stop()

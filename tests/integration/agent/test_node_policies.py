@@ -11,15 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import pytest
 
 from agent.model import quantity
 from agent.pods.cgroups import CgroupDriver, kubepods_path
 from agent.stats.cgroups import Cgroups
 from hack import oci
 from hack.control_plane import ControlPlane
-from hack.runtime import Containerd, Generation
-from hack.workspace import Workspace
+from hack.runtime import Containerd
+from tests.integration.agent.conftest import IMAGES_MIB
 from tests.integration.agent.edge import Edge, container, pod, restarts
 from tests.integration.agent.test_eviction import GUARANTEED, PODS_MIB, evicted
 from tests.integration.conftest import AgentFactory
@@ -29,8 +28,6 @@ MIB = 2**20
 TRANSITION_S = 3
 HARD = "edgelet.io/eviction-hard"
 EATEN_MIB = 200
-IMAGES_MIB = 400
-"""The disk of images; what fills it is in pieces of a tenth of it, packed and unpacked."""
 
 
 def annotate(edge: Edge, *annotations: str) -> None:
@@ -112,19 +109,6 @@ def pods_working_set(edge: Edge) -> Callable[[], int]:
 # ---------------------------------------------------------------- images that fill their disk
 
 
-@pytest.fixture(params=list(Generation), ids=lambda generation: f"containerd-{generation}")
-def small_runtime(
-    request: pytest.FixtureRequest, workspace: Workspace, small_disk: Callable[..., Path]
-) -> Iterator[Containerd]:
-    """A containerd whose images and containers are on a small disk of their own."""
-    bridge = 5 + sum(1 for _ in workspace.folder.glob("containerd-*-*"))
-    runtime = Containerd(workspace, request.param, bridge, root=small_disk(IMAGES_MIB) / "root")
-    runtime.start()
-    yield runtime
-    runtime.remove_all_pods()
-    runtime.stop()
-
-
 def bulk(index: int) -> str:
     return f"docker.io/bulk/{index}:1"
 
@@ -135,7 +119,7 @@ def bulk_here(runtime: Containerd) -> set[str]:
 
 
 def pull_bulk(runtime: Containerd, folder: Path, count: int) -> None:
-    """Images that nothing compresses, as if they had been pulled for pods of before."""
+    """Each a tenth of the disk, packed and unpacked: nothing compresses them; as if pulled for pods of before."""
     for index in range(count):
         content = oci.layer({"blob": oci.File(0o644, os.urandom(IMAGES_MIB * MIB // 20))})
         oci.pack(folder / "bulk.tar", [oci.Image((bulk(index),), (content,))])

@@ -93,8 +93,12 @@ async def test_where_nodes_may_not_read_it_no_watch_is_begun_and_they_ask_seldom
     async with house.running():
         await eventually(lambda: house.clock.sleepers == 1)
         assert (house.keep_for, house.objects.asked, house.objects.retained) == (60, 1, {})
-        house.objects.error = None
         await house.clock.advance(FORBIDDEN_S)
+        await eventually(lambda: house.objects.asked == 2)
+        house.objects.error = None
+        await house.clock.advance(2 * FORBIDDEN_S - 1)
+        assert house.objects.asked == 2
+        await house.clock.advance(1)
         await eventually(lambda: house.keep_for == 420)
         assert house.objects.retained == {HOLDER: (KEY,)}
 
