@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.policies.log_sink import SinkKind, parse_log_sink, writes_on_the_host
+from agent.policies.log_sink import SinkKind, parse, parse_log_sink, writes_on_the_host
+from agent.policies.policy import Fault
 
 
 def test_an_http_sink_has_its_path_and_query_and_shows_neither_password_nor_query() -> None:
@@ -73,3 +74,13 @@ def test_a_refusal_names_no_password() -> None:
     with pytest.raises(ValueError, match="scheme") as refused:
         parse_log_sink("htp://me:secret@logs")
     assert "secret" not in str(refused.value)
+
+
+def test_what_is_said_of_a_wrong_value_has_no_login_in_it() -> None:
+    said = str(Fault("edgelet.io/logs", "htp://me:p@ss/word@logs/in", "no"))
+    assert said == "annotation edgelet.io/logs='htp://logs/in' does not count: no"
+
+
+def test_none_switches_a_default_off() -> None:
+    assert parse("none") is None
+    assert parse(" http://logs ") == parse_log_sink("http://logs")
