@@ -21,8 +21,8 @@ from agent import own_metrics
 from agent.errors import Permanent, Retryable
 from agent.model.objects import ObjectReference
 from agent.pods.log_shipping import PREFIX
-from agent.pods.log_shipping.sinks import Carrier, carrier
-from agent.pods.log_shipping.spool import Batch, Loss, Move, PodRow, Spool
+from agent.pods.log_shipping.sinks import TOO_LARGE, Carrier, carrier
+from agent.pods.log_shipping.spool import BATCH_BYTES, Batch, Loss, Move, PodRow, Spool
 from agent.pods.ports import Events
 from agent.policies.log_sink import LogSink
 from agent.store.base import BATCH_LIMIT, Delete, Put, Store
@@ -88,7 +88,7 @@ class Shipper:
                         await asyncio.sleep(RECORD_S)
                         continue
                     for loss in looked.lost:
-                        self._say(loss)
+                        self._say_lost(loss, f"the spool has more than {self._limit} bytes")
                     self._set_going(looked.waiting, tasks)
                     if self.spool.has_new or time.monotonic() - recorded_at >= RECORD_S:
                         await self._record()
@@ -101,7 +101,7 @@ class Shipper:
     def _set_going(self, sinks: Iterable[LogSink], tasks: asyncio.TaskGroup) -> None:
         for sink in sinks:
             if sink not in self._sinks:
-                channel = _Channel(sink, self.spool, self._say_trouble)
+                channel = _Channel(sink, self.spool, self._say_trouble, self._say_lost)
                 self._sinks[sink] = channel, tasks.create_task(channel.run(), name=f"logs to {sink.shown}")
             self._sinks[sink][0].news.set()
 
@@ -127,13 +127,10 @@ class Shipper:
             return
         self.spool.recorded(rows)
 
-    def _say(self, loss: Loss) -> None:
+    def _say_lost(self, loss: Loss, why: str) -> None:
         own_metrics.LOG_LINES_LOST.inc(by=loss.lines)
         about = ObjectReference(kind="Pod", apiVersion="v1", namespace=loss.namespace, name=loss.pod, uid=loss.uid)
-        message = (
-            f'{loss.lines} lines of container "{loss.container}" were dropped before they were sent: the spool has'
-            f" more than {self._limit} bytes"
-        )
+        message = f'{loss.lines} lines of container "{loss.container}" were dropped before they were sent: {why}'
         self._events.record(about, "Warning", "LogsLost", message)
         logger.warning("logs of {}/{}: {}", loss.namespace, loss.pod, message)
 
@@ -151,11 +148,15 @@ class Shipper:
 class _Channel:
     """One sink's task: take a batch, send it, go on; while it is away wait, and hold nothing."""
 
-    def __init__(self, sink: LogSink, spool: Spool, say: Callable[..., None]) -> None:
+    def __init__(
+        self, sink: LogSink, spool: Spool, say: Callable[..., None], say_lost: Callable[[Loss, str], None]
+    ) -> None:
         self.news = asyncio.Event()
         self._sink = sink
         self._spool = spool
         self._say = say
+        self._say_lost = say_lost
+        self._limit = BATCH_BYTES
         self._carrier: Carrier = carrier(sink)
         self._unsure: deque[tuple[float, tuple[Move, ...]]] = deque()
         """What was sent, and when (monotonic), of which the sink may have nothing yet; oldest first."""
@@ -169,7 +170,7 @@ class _Channel:
                 await self._wait()
                 if not await self._settle():
                     continue
-                while batch := await asyncio.to_thread(self._spool.batch, self._sink, self._carrier.encode):
+                while batch := await self._next():
                     await self._send(batch)
                     if not await self._settle():
                         break
@@ -199,6 +200,9 @@ class _Channel:
             await asyncio.to_thread(self._spool.confirm, certain)
         return True
 
+    async def _next(self) -> Batch | None:
+        return await asyncio.to_thread(self._spool.batch, self._sink, self._carrier.encode, self._limit)
+
     async def _send(self, batch: Batch) -> None:
         try:
             if batch.messages:
@@ -206,6 +210,9 @@ class _Channel:
         except (Retryable, Permanent) as error:
             self._unsure.clear()
             await asyncio.to_thread(self._spool.back, self._sink)
+            if isinstance(error, Permanent) and error.reason == TOO_LARGE:
+                await self._take_less(batch)
+                return
             del batch
             await asyncio.sleep(self._pause(error))
             return
@@ -215,6 +222,15 @@ class _Channel:
         if self._away_since is not None:
             logger.info("logs are taken by {} again", self._sink.shown)
         self._away_since, self._said, self._pause_s = None, False, FIRST_PAUSE_S
+        self._limit = min(self._limit * 2, BATCH_BYTES)
+
+    async def _take_less(self, refused: Batch) -> None:
+        """Half as much at the next try. A line that is refused alone stands in the way of all others: it goes."""
+        if len(refused.messages) > 1:
+            self._limit = max(1, min(self._limit, sum(map(len, refused.messages))) // 2)
+            return
+        for loss in await asyncio.to_thread(self._spool.skip, refused.moves):
+            self._say_lost(loss, f"{self._sink.shown} takes no line of that length")
 
     def _pause(self, error: Retryable | Permanent) -> float:
         """Seconds until the next try. Says what has to be said, once."""

@@ -37,6 +37,8 @@ UNCERTAIN_S = 5.0
 """A syslog server never says that it has read something. What its machine has acknowledged counts once the connection
 has lived this much longer; when it breaks before, it is sent again."""
 LOOK_S = 0.01
+TOO_LARGE = "TooLarge"
+"""Reason of a refusal that fewer lines at once may escape."""
 FILE_BYTES = 10 * 2**20
 FILES = 5
 """Of a file sink: the file itself and FILE.1 to FILE.4, the newest first."""
@@ -116,6 +118,8 @@ class HttpSink(_Certain):
             raise Retryable(" ".join(str(error).split()) or type(error).__name__) from error
         if status in (408, 429) or status >= 500:
             raise Retryable(f"it answered {status}", retry_after(headers))
+        if status == 413:
+            raise Permanent(TOO_LARGE, "it answered 413")
         if status >= 300:
             raise Permanent("LogsRefused", f"it answered {status}")
 

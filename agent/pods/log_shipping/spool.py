@@ -247,8 +247,8 @@ class Spool:
 
     # ------------------------------------------------------------ batches
 
-    def batch(self, sink: LogSink, encode: Callable[[LogLine], bytes]) -> Batch | None:
-        """What is next for a sink, up to about 256 KiB; None: nothing waits. Nothing counts as sent by it."""
+    def batch(self, sink: LogSink, encode: Callable[[LogLine], bytes], limit_bytes: int = BATCH_BYTES) -> Batch | None:
+        """What is next for a sink, up to about that much; None: nothing waits. Nothing counts as sent by it."""
         with self._lock:
             logs = [(uid, pod, name) for uid, pod in self._pods.items() if pod.sink == sink for name in pod.logs]
             # Each container has its turn to be first: a chatty one must not keep the others waiting.
@@ -256,7 +256,7 @@ class Spool:
             self._turn[sink] = turn + 1
             messages: list[bytes] = []
             moves: list[Move] = []
-            left = BATCH_BYTES
+            left = limit_bytes
             for uid, pod, name in logs[turn:] + logs[:turn]:
                 if left <= 0:
                     break
@@ -276,7 +276,7 @@ class Spool:
         log = pod.logs[name]
         at, lost = log.sent, log.lost
         if lost:
-            text = f"{lost} lines of this log were dropped here: the spool of the node was full"
+            text = f"{lost} lines of this log were dropped here: the spool was full, or they were too long to be taken"
             messages.append(encode(LogLine("", LOST_STREAM, text, pod.namespace, pod.name, uid, name, self._node)))
             left -= len(messages[-1])
         while left > 0:
@@ -314,6 +314,16 @@ class Spool:
         for log, move in self._logs_of(moves):
             if move.cursor.sequence >= log.confirmed.sequence:
                 log.confirmed = move.cursor
+
+    def skip(self, moves: Iterable[Move]) -> tuple[Loss, ...]:
+        """The sink takes this one line never: it is lost."""
+        lost: list[Loss] = []
+        for log, move in self._logs_of(moves):
+            log.sent = log.confirmed = max(log.confirmed, move.cursor)
+            log.lost = 0 if move.lost else 1
+            pod = self._pods[move.uid]
+            lost.append(Loss(move.uid, pod.namespace, pod.name, move.container, log.lost))
+        return tuple(lost)
 
     def back(self, sink: LogSink) -> None:
         """What the sink was given and may not have is sent again."""

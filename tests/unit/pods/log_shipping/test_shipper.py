@@ -50,6 +50,7 @@ class Sink:
             found.bind(("127.0.0.1", 0))
             self.port = found.getsockname()[1]
         self.status = 204
+        self.longest = 10**6
         self.lines: list[str] = []
         self.asked = 0
 
@@ -60,6 +61,8 @@ class Sink:
     async def answer(self, request: web.Request) -> web.Response:
         self.asked += 1
         body = await request.read()
+        if len(body) > self.longest:
+            return web.Response(status=413)
         if self.status == 204:
             self.lines += [msgspec.json.decode(line, type=LogLine).log for line in body.splitlines()]
         return web.Response(status=self.status)
@@ -152,6 +155,19 @@ async def test_a_sink_that_refuses_is_said_once_on_the_pod_without_its_password_
         assert "secret" not in message
         server.status = 204
         await eventually(lambda: server.lines == ["a"])
+
+
+async def test_a_line_that_is_too_long_for_the_sink_does_not_stand_in_the_way_of_the_others(world: World) -> None:
+    server = Sink()
+    server.longest = 1000
+    async with server.up(), world.running(server.sink):
+        world.write(*(f"{number}" for number in range(20)), "x" * 2000, "last")
+        await eventually(lambda: "last" in server.lines)
+        assert [text for text in server.lines if "dropped" not in text] == [*map(str, range(20)), "last"]
+        assert server.lines[20].startswith("1 lines of this log were dropped here")
+        ((_, _, reason, message),) = world.events.recorded
+        assert reason == "LogsLost"
+        assert message.endswith("takes no line of that length")
 
 
 async def test_a_sink_that_is_away_for_long_is_said_on_the_node(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

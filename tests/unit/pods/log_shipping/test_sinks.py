@@ -7,6 +7,8 @@ import base64
 import gzip
 import re
 import socket
+import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ from agent.pods.log_shipping import sinks
 from agent.pods.log_shipping.message import LOST_STREAM, LogLine, as_datagram, as_syslog
 from agent.pods.log_shipping.sinks import carrier, retry_after
 from agent.policies.log_sink import parse_log_sink
+from agent.server.self_signed import self_signed
 from tests.fakes.waiting import eventually
 
 LINE = LogLine("2026-03-01T12:00:00.123456789+01:00", "stdout", "hé", "default", "talks", "1-2", "main", "edge")
@@ -140,6 +143,32 @@ async def test_tcp_counts_octets_and_notices_a_connection_that_breaks_after_the_
     await eventually(lambda: not made.is_well())
     await made.send([made.encode(LINE)])
     await eventually(lambda: len(writers) == 2)
+    assert made.is_well()
+    await made.close()
+    server.close()
+
+
+async def test_tls_counts_octets_too_and_takes_only_a_certificate_that_the_machine_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pem = tmp_path / "server.pem"
+    pem.write_bytes(self_signed("logs", ["127.0.0.1"], time.time()))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pem)
+    got = bytearray()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while block := await reader.read(65536):
+            got.extend(block)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    made = carrier(parse_log_sink(f"syslog+tls://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    with pytest.raises(Retryable, match="certificate"):
+        await made.send([made.encode(LINE)])
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    message = made.encode(LINE)
+    await made.send([message] * 20_000)
+    await eventually(lambda: bytes(got) == message * 20_000)
     assert made.is_well()
     await made.close()
     server.close()
