@@ -27,6 +27,7 @@ from agent.model.pod import Pod
 from agent.model.record import Origin, PodRecord
 from agent.model.status import PodStatus
 from agent.node.allocatable import Allocatable
+from agent.node.annotations import NodeAnnotations
 from agent.node.attached import AttachedVolumes
 from agent.node.controller import NODES, NodeController
 from agent.node.csi_node import CsiNode
@@ -103,6 +104,7 @@ class Agent:
         pressure = NodePressure()
         self._policies = PolicyDefaults(settings, lambda: self._known_node.facts().labels, events, clock)
         self._node_ips = NodeAddresses(node_ips(facts, settings))
+        self._annotations = NodeAnnotations(settings.node_name, clock)
         context = ProviderContext(
             settings=settings,
             store=store,
@@ -123,6 +125,7 @@ class Agent:
             pressure=pressure,
             policing=self._policies.policing,
             node_policies=policies,
+            annotate=self._annotations.annotate,
             config_file=settings.provider_config,
         )
         self._node: NodeController | None = None
@@ -130,12 +133,10 @@ class Agent:
         self._plugins: Plugins | None = None
         self._provider = registry.make(context)
         evictable = self._provider.evictable() if isinstance(self._provider, LetsEvict) else None
-        self._eviction = EvictionManager(
-            settings, SignalReader(facts, settings.root_dir), pressure, events, clock, evictable
-        )
+        signals = SignalReader(facts, settings.root_dir)
+        self._eviction = EvictionManager(settings, signals, pressure, events, clock, evictable)
         if settings.live_capacity:
-            before, pods = self._known_node.told, self._pods_here
-            room.share(settings, evictable, before, pods, events, clock, self._health_changed)
+            room.share(settings, evictable, self._known_node.told, self._pods_here, events, clock, self._health_changed)
         pressure.notify(self._health_changed)
         policies.notify(lambda: self._eviction.use(policies.settings))
         policies.notify(self._health_changed)
@@ -295,6 +296,7 @@ class Agent:
         if self._follower is not None:
             yield "provider's pods", self._follower.run()
         if self._side.api is not None:
+            yield "node's annotations", self._annotations.run(self._side.api)
             yield "kubelet API", self._server.run()
             if wants_issued(self._settings):
                 changed = self._server.certificate_changed
@@ -323,6 +325,7 @@ class Agent:
     def _node_seen(self, node: dict[str, Any]) -> None:
         self._known_node.saw(node)
         self._policies.node_changed()
+        self._annotations.seen(node)
         self._local_api.changed("nodes")
         if isinstance(self._provider, HearsOfNode):
             self._provider.node_changed(node)

@@ -207,6 +207,14 @@ class Settings:
     """A Docker configuration: the node's own logins, for every pod."""
     image_rewrites: tuple[tuple[str, str], ...] = ()
     """(from, to), prefixes of image names in full: pulled from the second, and called what the pod calls it."""
+    prefetch: tuple[str, ...] = ()
+    """Images that are pulled before a pod needs them, and kept."""
+    prefetch_rate: int = 0
+    """Bytes a second for them on the whole; 0: as fast as it goes."""
+    prefetch_window: tuple[tuple[int, int], ...] = ()
+    """Times of day for them, in minutes since midnight; none: always."""
+    image_bundles: Path | None = None
+    """A folder of archives that are imported as images, and kept; None: `images` in the root folder."""
     image_gc_high_threshold: int = 85
     """Percent of the images' file system in use from which unused images are removed; 100: never for that."""
     image_gc_low_threshold: int = 80

@@ -13,6 +13,7 @@ from agent.config import EVICTION_HARD, JOINED_KUBECONFIG
 from agent.option import Option
 from agent.option_node_api import NODE_API
 from agent.option_policies import POLICY_OPTIONS
+from agent.option_prefetch import PREFETCH
 
 DEFAULT_KUBECONFIG = Path("config/config.yaml")
 DEFAULT_MANIFESTS = Path("config/manifests")
@@ -290,6 +291,7 @@ OPTIONS: tuple[Option, ...] = (
         " FROM and TO are a registry, or a registry and the first parts of a repository",
         many=True, default="none",
     ),
+    *PREFETCH,
     Option(
         "image_gc_high_threshold", "image-gc-high-threshold", form.whole(0, 100), "PERCENT",
         "images that nothing uses are removed when so much of their file system is in use; 100: not for that",

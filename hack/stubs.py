@@ -28,6 +28,7 @@ SOURCES = (
     Path("proto/containerd/event_types.proto"),
     Path("proto/containerd/content.proto"),
     Path("proto/containerd/images.proto"),
+    Path("proto/containerd/leases.proto"),
     Path("proto/etcd/etcd.proto"),
     Path("proto/csi/csi.proto"),
     Path("proto/k8s.io/kubelet/pkg/apis/pluginregistration/v1/registration.proto"),

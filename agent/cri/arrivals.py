@@ -17,10 +17,9 @@ import grpc.aio
 
 from agent.cri._generated import content_pb2
 from agent.cri.channel import RuntimeChannel
+from agent.cri.containerd import NAMESPACE
 from agent.cri.faults import fault
 from agent.cri.runtime import CALL_DEADLINE_S
-
-_NAMESPACE: Final = (("containerd-namespace", "k8s.io"),)
 
 _LABEL: Final = "containerd.io/distribution.source."
 _PORT: Final = re.compile(r":[0-9]+$")
@@ -53,7 +52,7 @@ class Arrivals:
         """
         since = self._wall() - seconds
         request = content_pb2.ListContentRequest(filters=[f'labels."{_LABEL}{_without_port(registry)}"'])
-        call = self._list(request, timeout=CALL_DEADLINE_S, metadata=_NAMESPACE)
+        call = self._list(request, timeout=CALL_DEADLINE_S, metadata=NAMESPACE)
         try:
             async for answer in call:
                 for listed in answer.info:
@@ -70,7 +69,7 @@ class Arrivals:
         """containerd 1.6 leaves out of a list when a blob was updated."""
         request = content_pb2.InfoRequest(digest=listed.digest)
         try:
-            answer: content_pb2.InfoResponse = await self._info(request, timeout=CALL_DEADLINE_S, metadata=_NAMESPACE)
+            answer: content_pb2.InfoResponse = await self._info(request, timeout=CALL_DEADLINE_S, metadata=NAMESPACE)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:  # it went meanwhile
                 return listed

@@ -99,12 +99,14 @@ class Unary(Generic[Request, Response]):
     async def __call__(self, request: Request) -> Response:
         return await self.within(self._deadline_s, request)
 
-    async def within(self, deadline_s: float | None, request: Request) -> Response:
+    async def within(
+        self, deadline_s: float | None, request: Request, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> Response:
         """The same with another deadline. None: no deadline, the caller's task is cancelled instead."""
         began = time.monotonic()
         failed = True
         try:
-            answer = await self._call(request, timeout=deadline_s)
+            answer = await self._call(request, timeout=deadline_s, metadata=metadata or None)
             failed = False
             return answer
         except grpc.aio.AioRpcError as error:

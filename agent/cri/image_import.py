@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 import grpc.aio
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -17,11 +16,10 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from agent.cri._generated import content_pb2, images_pb2
 from agent.cri._generated.images_pb2_grpc import ImagesStub
 from agent.cri.channel import RuntimeChannel
+from agent.cri.containerd import NAMESPACE
 from agent.cri.faults import fault
 from agent.cri.runtime import CALL_DEADLINE_S
 from agent.errors import Conflict, Permanent
-
-_NAMESPACE: Final = (("containerd-namespace", "k8s.io"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +32,15 @@ class Blob:
     @property
     def digest(self) -> str:
         return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A manifest, or an index of them, as descriptors name it."""
+
+    media_type: str
+    digest: str
+    size: int
 
 
 class ImageImport:
@@ -58,7 +65,7 @@ class ImageImport:
             data=blob.content,
             labels=blob.labels,
         )
-        call = self._write(request, timeout=CALL_DEADLINE_S, metadata=_NAMESPACE)
+        call = self._write(request, timeout=CALL_DEADLINE_S, metadata=NAMESPACE)
         try:
             async for answer in call:
                 if answer.digest not in ("", blob.digest):
@@ -69,23 +76,46 @@ class ImageImport:
 
     async def name(self, name: str, target: Blob, labels: Mapping[str, str]) -> None:
         """Let the image `name` mean the manifest `target`; said anew where it does already, for CRI to look again."""
-        descriptor = images_pb2.Descriptor(media_type=target.media_type, digest=target.digest, size=len(target.content))
+        await self.name_as(name, Target(target.media_type, target.digest, len(target.content)), labels)
+
+    async def name_as(self, name: str, target: Target, labels: Mapping[str, str]) -> None:
+        """The same with a blob that is there already."""
+        descriptor = images_pb2.Descriptor(media_type=target.media_type, digest=target.digest, size=target.size)
         image = images_pb2.Image(name=name, labels=labels, target=descriptor)
         try:
             await self._create(image)
         except Conflict:
             await self._update(image)
 
+    async def label(self, name: str, labels: Mapping[str, str]) -> bool:
+        """Have these labels on the image `name`, others stay; empty: without it. False: there is no such image.
+
+        Raises Retryable, Permanent.
+        """
+        try:
+            request = images_pb2.GetImageRequest(name=name)
+            found = (await self._images.Get(request, timeout=CALL_DEADLINE_S, metadata=NAMESPACE)).image
+            if any(found.labels.get(key, "") != value for key, value in labels.items()):
+                wanted = images_pb2.Image(name=name, labels=labels, target=found.target)
+                mask = FieldMask(paths=[f"labels.{key}" for key in labels])
+                update = images_pb2.UpdateImageRequest(image=wanted, update_mask=mask)
+                await self._images.Update(update, timeout=CALL_DEADLINE_S, metadata=NAMESPACE)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return False
+            raise fault("Images.Update", self._endpoint, error) from error
+        return True
+
     async def _create(self, image: images_pb2.Image) -> None:
         request = images_pb2.CreateImageRequest(image=image)
         try:
-            await self._images.Create(request, timeout=CALL_DEADLINE_S, metadata=_NAMESPACE)
+            await self._images.Create(request, timeout=CALL_DEADLINE_S, metadata=NAMESPACE)
         except grpc.aio.AioRpcError as error:
             raise fault("Images.Create", self._endpoint, error) from error
 
     async def _update(self, image: images_pb2.Image) -> None:
         request = images_pb2.UpdateImageRequest(image=image, update_mask=FieldMask(paths=["target"]))
         try:
-            await self._images.Update(request, timeout=CALL_DEADLINE_S, metadata=_NAMESPACE)
+            await self._images.Update(request, timeout=CALL_DEADLINE_S, metadata=NAMESPACE)
         except grpc.aio.AioRpcError as error:
             raise fault("Images.Update", self._endpoint, error) from error

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 from agent.cri._generated import api_pb2 as pb
 from agent.cri._generated.api_pb2_grpc import ImageServiceStub
 from agent.cri.channel import RuntimeChannel
+from agent.cri.containerd import under
 from agent.cri.runtime import CALL_DEADLINE_S
 
 
@@ -44,10 +45,14 @@ class ImageClient:
         sandbox_config: pb.PodSandboxConfig | None = None,
         *,
         deadline_s: float | None = None,
+        lease: str = "",
     ) -> str:
-        """Pull it and return its id. Without `deadline_s` it takes what it takes; cancelling the task ends the pull."""
+        """Pull it and return its id. Without `deadline_s` it takes what it takes; cancelling the task ends the pull.
+
+        What a pull under a `lease` (containerd's) brought stays after its end, however it ended.
+        """
         request = pb.PullImageRequest(image=image, auth=auth, sandbox_config=sandbox_config)
-        return (await self._pull_image.within(deadline_s, request)).image_ref
+        return (await self._pull_image.within(deadline_s, request, under(lease) if lease else ())).image_ref
 
     async def remove_image(self, image: pb.ImageSpec) -> None:
         """Remove it with all its tags. An image that is not there is removed already."""

@@ -182,8 +182,12 @@ async def _pull_with_any_credential(
 
 
 async def _credentials(machine: Machine, state: PodState, image: str) -> tuple[Credential, ...]:
-    """The pod's own first, then what the node's plugins say, then the node's own, but for those to mirrors."""
-    found = of_secrets(image, _pull_secrets(state))
+    """The pod's own first, then the node's."""
+    return await node_credentials(machine, image, of_secrets(image, _pull_secrets(state)))
+
+
+async def node_credentials(machine: Machine, image: str, found: tuple[Credential, ...] = ()) -> tuple[Credential, ...]:
+    """After those that were `found` what the node's plugins say, then the node's own, but for those to mirrors."""
     if machine.plugins is not None:
         found = (*found, *await machine.plugins.credentials(image))
     return found if machine.logins is None else await machine.logins.joined(image, found)

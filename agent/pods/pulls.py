@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 
 class Place:
@@ -33,22 +33,38 @@ class PullGate:
         self._qps = qps
         self._burst = max(1, burst)
         self._monotonic = monotonic
+        self.idle = asyncio.Event()
+        """Set while no pod pulls or waits for its turn."""
+        self.idle.set()
+        self._inside = 0
         self._free_at = float("-inf")
         """When the bucket is full again: each pull moves it on by 1 / qps."""
 
     @asynccontextmanager
     async def turn(self, check: Callable[[], None] | None = None) -> AsyncIterator[Place]:
         """Inside, one image may be pulled. `check` raises what is known against it once there is a place."""
-        await self._places.acquire()
-        place = Place(self._places)
+        with self._busy():
+            await self._places.acquire()
+            place = Place(self._places)
+            try:
+                if check is not None:
+                    check()
+                if (wait := self._take()) > 0:
+                    await asyncio.sleep(wait)
+                yield place
+            finally:
+                place.leave()
+
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        self._inside += 1
+        self.idle.clear()
         try:
-            if check is not None:
-                check()
-            if (wait := self._take()) > 0:
-                await asyncio.sleep(wait)
-            yield place
+            yield
         finally:
-            place.leave()
+            self._inside -= 1
+            if not self._inside:
+                self.idle.set()
 
     def _take(self) -> float:
         """Take a token; the seconds until it is there."""

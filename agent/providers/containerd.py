@@ -45,10 +45,11 @@ from agent.providers.containerd_garbage import Garbage, collecting
 from agent.providers.containerd_logs import LogShipping
 from agent.providers.containerd_machine import Csi, WorkerParts, apply_registries, build_machine, credential_sources
 from agent.providers.containerd_named import NamedPods
+from agent.providers.containerd_prefetch import Prefetch
 from agent.providers.containerd_relist import RECONNECT_S, ContainerdRelist
 from agent.providers.containerd_shutdown import ContainerdShutdown
 from agent.providers.contract import PodUpdate, PodUpdates, ProviderContext
-from agent.providers.found import found_record
+from agent.providers.found import found_record, without
 from agent.providers.leftovers import Leftovers
 from agent.providers.pod_cidr import PodCidr
 from agent.providers.runtime_health import HealthReader
@@ -87,6 +88,7 @@ class ContainerdProvider:
         self._open = asyncio.Event()
         self._csi: Csi | None = None
         self._pod_cidr = PodCidr()
+        self._prefetch = Prefetch(context)
         self._stats: ContainerdStats | None = None
         self._tasks: asyncio.TaskGroup
         self._machine: Machine
@@ -236,18 +238,21 @@ class ContainerdProvider:
                 tasks.create_task(self._gate.run(), name="record admissions")
                 self._machine = machine = await self._when_up(parts)
                 self._leftovers = Leftovers(self._runtime, machine.volumes, self._log_files, machine.cgroups)
-                self._garbage = collecting(self._context, machine, self._runtime, self._images, self._workers.values)
+                shared = (machine, self._runtime, self._images, self._workers.values)
+                self._garbage = collecting(self._context, *shared, self._prefetch.kept)
                 await apply_registries(self._context, self._runtime, tasks)
                 self._open.set()
                 tasks.create_task(self._garbage.run(), name="garbage")
                 tasks.create_task(self._logs.run(), name="log shipping")
-                changed = self._context.health_changed
-                relist = ContainerdRelist(self._workers, machine.observer, self._take_over, changed)
+                relist = ContainerdRelist(
+                    self._workers, machine.observer, self._take_over, self._context.health_changed
+                )
                 tasks.create_task(relist.follow_events(channel, self._runtime), name="runtime events")
                 tasks.create_task(relist.run(), name="relist")
                 tasks.create_task(self._kept.run(partial(remove_kept, machine)), name="kept pods")
                 tasks.create_task(self._pod_cidr.run(self._runtime), name="pods' addresses")
                 tasks.create_task(parts.networking.run(), name="kept addresses")
+                tasks.create_task(self._prefetch.run(machine, self._images), name="images ahead")
 
     async def reclaim(self) -> None:
         """The disk is short: free what can be freed."""
@@ -271,25 +276,26 @@ class ContainerdProvider:
             # Many nodes are never asked: they need not hold the code.
             from agent.providers.containerd_stats import ContainerdStats
 
-            settings = self._context.settings
-            self._stats = ContainerdStats(settings, self._machine, self._runtime, self._images, self._workers.values)
+            parts = (self._machine, self._runtime, self._images, self._workers.values)
+            self._stats = ContainerdStats(self._context.settings, *parts)
         return self._stats
 
     async def _when_up(self, parts: WorkerParts) -> Machine:
         """Wait for the runtime, however long it takes."""
-        shared = (self._runtime, self._images, self._log_files, parts, self._gate, self._users, self._kept)
-        make = partial(build_machine, self._context, *shared)
+        users = (self._gate, self._users, self._kept)
+        make = partial(build_machine, self._context, self._runtime, self._images, self._log_files, parts, *users)
         said = ""
         while True:
             try:
                 await self._runtime.version()
                 machine = await make(*self._credentials, self._csi)
-                observed = _without(await machine.observer.observe_all(), self._kept.gone)
+                observed = without(await machine.observer.observe_all(), self._kept.gone)
                 await self._gate.load(observed, (uid for uid, s in self._last.items() if s.phase.is_terminal))
                 with on_disk("cannot make the pods' cgroups"):
                     await asyncio.to_thread(machine.cgroups.prepare, self._gate.burstable_milli_cpu())
                 await self._users.load()
                 await self._logs.load()
+                await self._prefetch.load()
                 self._gate.offers = Offers(machine.translate.allowed_sysctls, app_armor=app_armor())
                 self._offering(await self._health.health())
                 self._take_over(observed)
@@ -305,7 +311,7 @@ class ContainerdProvider:
         """Pods that the runtime has and nobody has named yet: desired ones are named soon, the rest are orphans."""
         self._found = {
             uid: found_record(pod)
-            for uid, pod in _without(observed, self._kept.gone).items()
+            for uid, pod in without(observed, self._kept.gone).items()
             if uid not in self._workers
         }
 
@@ -393,7 +399,3 @@ class ContainerdProvider:
         """Something that this pod refers to changed."""
         if worker := self._workers.get(uid):
             worker.objects_changed()
-
-
-def _without(observed: Mapping[str, ObservedPod], uids: Set[str]) -> dict[str, ObservedPod]:
-    return {uid: pod for uid, pod in observed.items() if uid not in uids}

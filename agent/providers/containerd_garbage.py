@@ -48,8 +48,11 @@ class Garbage:
         runtime: RuntimeClient,
         images: ImageClient,
         workers: Workers,
+        kept: Callable[[], Set[str]] = frozenset,
     ) -> None:
+        """`kept`: names of images that stay though nothing uses them."""
         self._store = store
+        self._kept = kept
         self._machine = machine
         self._runtime = runtime
         self._images = images
@@ -106,12 +109,12 @@ class Garbage:
     # ------------------------------------------------------------ what is used
 
     async def _references(self) -> frozenset[str]:
-        """IDs and names of the images of all containers here, of the record's pods, and of sandboxes."""
+        """IDs and names of the images of all containers here, of the record's pods, of sandboxes, and of those kept."""
         listed = await self._runtime.list_containers()
         of_containers = {name for one in listed for name in (one.image_ref, one.image_id, one.image.image) if name}
         ended = {worker.record.uid for worker in self._workers() if _has_ended(worker)}
         of_pods = await self._wanted(ended)
-        return frozenset(of_containers | of_pods | set(await self._sandbox_image()))
+        return frozenset(of_containers | of_pods | self._kept() | set(await self._sandbox_image()))
 
     async def _wanted(self, ended: Set[str]) -> set[str]:
         names: set[str] = set()
@@ -163,12 +166,17 @@ class Garbage:
 
 
 def collecting(
-    context: ProviderContext, machine: Machine, runtime: RuntimeClient, images: ImageClient, workers: Workers
+    context: ProviderContext,
+    machine: Machine,
+    runtime: RuntimeClient,
+    images: ImageClient,
+    workers: Workers,
+    kept: Callable[[], Set[str]],
 ) -> Garbage:
     """By the node's settings, and by what its Node says over them, whenever that changes."""
     policies = context.node_policies
     settings = context.settings if policies is None else policies.settings
-    garbage = Garbage(settings, context.store, machine, runtime, images, workers)
+    garbage = Garbage(settings, context.store, machine, runtime, images, workers, kept)
     if policies is not None:
         policies.notify(lambda: garbage.use(policies.settings))
     return garbage

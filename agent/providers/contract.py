@@ -88,6 +88,8 @@ class ProviderContext:
     """What annotations and defaults ask of the node for each pod (docs/policies.md)."""
     node_policies: NodePolicing | None = None
     """What annotations of the own Node set, and the settings under that; None: nobody reads them."""
+    annotate: Callable[[str, str | None], None] = lambda _name, _value: None
+    """Have this annotation on the Node, or have it no more (None): told soon, and again where somebody took it off."""
     config_file: Path | None = None
     """`--provider-config`. What is in it is the provider's own matter: it raises ConfigError where that is wrong."""
 

@@ -5,6 +5,8 @@ In: what was observed by our labels, or the name of a folder. Out: a PodRecord w
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
+
 import msgspec
 
 from agent.model.container import Container, ResourceRequirements
@@ -40,3 +42,7 @@ def left_record(uid: str, names: tuple[str, str] | None = None, qos: QosClass | 
     spec = PodSpec() if qos is None else PodSpec(containers=(Container(name="unknown", resources=_OF_CLASS[qos]),))
     pod = Pod(metadata=ObjectMeta(name=name, namespace=namespace, uid=uid), spec=spec)
     return PodRecord(pod, msgspec.json.encode(pod), Origin.FILE)
+
+
+def without(observed: Mapping[str, ObservedPod], uids: Set[str]) -> dict[str, ObservedPod]:
+    return {uid: pod for uid, pod in observed.items() if uid not in uids}

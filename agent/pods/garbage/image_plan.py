@@ -52,14 +52,15 @@ def wanted_images(pod: Pod, rewrites: Rewrites) -> frozenset[str]:
     """Every image that the pod names, its image volumes' too, by all the names that the runtime may have it under."""
     named = [container.image for container in pod.spec.all_containers]
     named += [volume.image.reference for volume in pod.spec.volumes if volume.image is not None]
-    return frozenset(name for image in named for name in (*full_names(image), *_pulled_as(image, rewrites)))
+    return frozenset(name for image in named for name in held_names(image, rewrites))
 
 
-def _pulled_as(image: str, rewrites: Rewrites) -> tuple[str, ...]:
+def held_names(image: str, rewrites: Rewrites) -> tuple[str, ...]:
+    """All names that the runtime may have it under: as it was written, in full, and as it is pulled."""
     try:
-        return full_names(rewrites.name(image))
+        return (*full_names(image), *full_names(rewrites.name(image)))
     except Permanent:
-        return ()  # nothing that could be here under another name
+        return full_names(image)  # nothing that could be here under another name
 
 
 def full_names(image: str) -> tuple[str, ...]:

@@ -12,13 +12,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
 
 from agent.cri._generated import api_pb2
+from agent.cri.containerd import PINNED
 from agent.cri.image_import import Blob
 from agent.errors import Permanent, Retryable
 from agent.pods.scripts.kind import HOST_IMAGE
 
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
-_LABELS: Final = {"io.cri-containerd.pinned": "pinned"}
-"""containerd's word for images that no collection of unused images may take."""
 _LOOKS: Final = 50
 _LOOK_EVERY_S: Final = 0.1
 
@@ -53,7 +52,7 @@ class EmptyImage:
             try:
                 await self._importer.write(config)
                 await self._importer.write(manifest)
-                await self._importer.name(HOST_IMAGE, manifest, _LABELS)
+                await self._importer.name(HOST_IMAGE, manifest, PINNED)
             except Permanent as error:
                 raise Permanent("ErrImagePull", f"cannot make the empty image {HOST_IMAGE}: {error}") from error
             for _ in range(_LOOKS):

@@ -22,12 +22,11 @@ GONE = "800"
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Store(content_pb2_grpc.ContentServicer, images_pb2_grpc.ImagesServicer):
+class Store(content_pb2_grpc.ContentServicer):
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
         self.labels: dict[str, str] = {}
-        self.images: dict[str, images_pb2.Image] = {}
-        self.updates: list[list[str]] = []
+        self.names = Names()
         self.arrived: dict[str, list[int]] = {}
         """When blobs came, in Unix seconds, by the filter that finds them."""
         self.lists_little = False
@@ -62,6 +61,18 @@ class Store(content_pb2_grpc.ContentServicer, images_pb2_grpc.ImagesServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, "content digest: not found")
         return content_pb2.InfoResponse(info=_info(int(request.digest)))
 
+
+class Names(images_pb2_grpc.ImagesServicer):
+    def __init__(self) -> None:
+        self.images: dict[str, images_pb2.Image] = {}
+        self.updates: list[list[str]] = []
+
+    async def Get(self, request: images_pb2.GetImageRequest, context: Context) -> images_pb2.GetImageResponse:
+        await _in_namespace(context)
+        if request.name not in self.images:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "image: not found")
+        return images_pb2.GetImageResponse(image=self.images[request.name])
+
     async def Create(self, request: images_pb2.CreateImageRequest, context: Context) -> images_pb2.CreateImageResponse:
         await _in_namespace(context)
         if request.image.name in self.images:
@@ -91,7 +102,7 @@ async def served() -> AsyncIterator[tuple[Store, RuntimeChannel]]:
     with tempfile.TemporaryDirectory() as folder:
         server = grpc.aio.server()
         content_pb2_grpc.add_ContentServicer_to_server(served, server)
-        images_pb2_grpc.add_ImagesServicer_to_server(served, server)
+        images_pb2_grpc.add_ImagesServicer_to_server(served.names, server)
         endpoint = f"unix://{folder}/c.sock"
         server.add_insecure_port(endpoint)
         await server.start()
@@ -118,9 +129,23 @@ async def test_a_name_that_is_taken_is_told_anew(store: tuple[Store, ImageImport
     served, importer = store
     for _ in range(2):
         await importer.name("edgelet.io/host:latest", BLOB, {"pinned": "yes"})
-    image = served.images["edgelet.io/host:latest"]
+    image = served.names.images["edgelet.io/host:latest"]
     assert (image.target.digest, image.target.size, image.target.media_type) == (BLOB.digest, 2, "application/json")
-    assert served.updates == [["target"]]
+    assert served.names.updates == [["target"]]
+
+
+async def test_an_image_gets_and_loses_a_label_and_is_written_only_where_it_must_be(
+    store: tuple[Store, ImageImport],
+) -> None:
+    served, importer = store
+    assert not await importer.label("r.example/app:1", {"kept": "yes"})
+    await importer.name("r.example/app:1", BLOB, {"other": "stays"})
+    assert await importer.label("r.example/app:1", {"kept": "yes"})
+    assert served.names.updates == [["labels.kept"]]
+    assert served.names.images["r.example/app:1"].target.digest == BLOB.digest
+    assert await importer.label("r.example/app:1", {"kept": "yes"})
+    assert await importer.label("r.example/app:1", {"never": ""})
+    assert served.names.updates == [["labels.kept"]]
 
 
 @pytest.mark.parametrize("lists_little", [False, True])
