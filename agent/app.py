@@ -98,7 +98,7 @@ class Agent:
         check_reserved_cpus(settings)
         api = side.api
         fetch = None if api is None else lambda: api.get(f"{NODES}/{settings.node_name}")
-        policies = NodePolicing(settings, events)
+        policies = NodePolicing(settings, events, facts.sizes)
         self._room = room = Allocatable(facts, policies)
         self._known_node = KnownNode(facts, settings, store, fetch, policies, room)
         pressure = NodePressure()

@@ -56,6 +56,11 @@ class MachineFacts:
     """0: not known."""
 
     @property
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes, by the eviction signal of what is left of them."""
+        return {"memory.available": self.memory_bytes, "nodefs.available": self.ephemeral_storage_bytes}
+
+    @property
     def most_pids(self) -> int:
         """Processes and threads that the kernel has room for."""
         return min(self.pid_max, self.threads_max or self.pid_max)

@@ -19,10 +19,13 @@ from agent.policies.policy import Fault
 
 
 class NodePolicing:
-    def __init__(self, settings: Settings, events: Events | None = None) -> None:
-        """Without events faults are only logged."""
+    def __init__(
+        self, settings: Settings, events: Events | None = None, sizes: Mapping[str, int] | None = None
+    ) -> None:
+        """Without events faults are only logged. `sizes`: what the machine has, in bytes by eviction signal."""
         self._own = settings
         self._events = events
+        self._sizes = sizes
         self._node = ObjectReference(kind="Node", name=settings.node_name, uid=settings.node_name)
         self._heard: list[Callable[[], None]] = []
         self._annotations: Mapping[str, str] = {}
@@ -40,7 +43,7 @@ class NodePolicing:
         if annotations == self._annotations:
             return
         self._annotations = dict(annotations)
-        found, faults = node_policies(annotations, self._own)
+        found, faults = node_policies(annotations, self._own, self._sizes)
         self._tell(frozenset(faults))
         if found == self.now:
             return

@@ -16,6 +16,7 @@ from agent import option_eviction, option_garbage
 from agent import option_values as form
 from agent.config import Settings
 from agent.errors import ConfigError
+from agent.model import quantity
 from agent.policies.policy import Fault, Policy
 
 _IMAGE = re.compile(r"[A-Za-z0-9][\w.:/@+-]*", re.ASCII)
@@ -76,15 +77,21 @@ _TOGETHER: tuple[tuple[Callable[[Settings], None], frozenset[str]], ...] = (
 """Settings that ask something of each other: where that is not so under the policies, none of these policies holds."""
 
 
-def node_policies(annotations: Mapping[str, str], settings: Settings) -> tuple[NodePolicies, tuple[Fault, ...]]:
+def node_policies(
+    annotations: Mapping[str, str], settings: Settings, sizes: Mapping[str, int] | None = None
+) -> tuple[NodePolicies, tuple[Fault, ...]]:
+    """`sizes`: how much the machine has, in bytes by signal: a threshold of as much would end every pod."""
     values: dict[str, object] = {}
     faults = []
     for policy in NODE_POLICIES:
         if (written := annotations.get(policy.annotation)) is None:
             continue
         try:
-            values[policy.field] = policy.parse(written)
+            values[policy.field] = value = policy.parse(written)
+            if policy.field in ("eviction_hard", "eviction_soft"):
+                _check_sizes(value, sizes or {})
         except ValueError as error:
+            values.pop(policy.field, None)
             faults.append(Fault(policy.annotation, written, str(error)))
     for check, names in _TOGETHER:
         given = {name: value for name, value in values.items() if name in names}
@@ -96,3 +103,11 @@ def node_policies(annotations: Mapping[str, str], settings: Settings) -> tuple[N
                     faults.append(Fault(policy.annotation, annotations[policy.annotation], str(error)))
                     del values[policy.field]
     return NodePolicies(**values), tuple(faults)  # type: ignore[arg-type]
+
+
+def _check_sizes(thresholds: Any, sizes: Mapping[str, int]) -> None:
+    """Raises ValueError."""
+    for signal, amount in thresholds.items():
+        size = sizes.get(signal)
+        if size is not None and not amount.endswith("%") and quantity.parse(amount) >= size:
+            raise ValueError(f"{signal}<{amount}: the machine has no more than {size >> 20}Mi")

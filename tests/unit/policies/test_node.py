@@ -71,6 +71,17 @@ def test_a_wrong_value_is_named_and_the_setting_and_the_other_annotations_hold(
     assert found.over(SETTINGS) == replace(SETTINGS, image_gc_low_threshold=10)
 
 
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_a_threshold_of_all_that_the_machine_has_would_end_every_pod_and_is_a_fault(kind: str) -> None:
+    sizes = {"memory.available": 8 * 2**30}
+    graces = replace(SETTINGS, eviction_soft_grace_period={"memory.available": 5.0})
+    written = {f"edgelet.io/eviction-{kind}": "pid.available<5%,memory.available<8Gi"}
+    found, (fault,) = node_policies(written, graces, sizes)
+    assert found == NodePolicies()
+    assert fault.why == "memory.available<8Gi: the machine has no more than 8192Mi"
+    assert node_policies({f"edgelet.io/eviction-{kind}": "memory.available<7Gi"}, graces, sizes)[1] == ()
+
+
 def test_what_does_not_go_together_with_another_setting_is_a_fault() -> None:
     soft = {"edgelet.io/eviction-soft": "memory.available<1Gi", "edgelet.io/image-gc-high-threshold": "90"}
     found, (fault,) = node_policies(soft, SETTINGS)
