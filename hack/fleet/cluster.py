@@ -29,7 +29,8 @@ FIRST_PORT = 21000
 """Below the range of ports from which connections get theirs."""
 NODES_A_PROCESS = 25
 START_APART_S = 0.1
-SETTLE_S = 30
+SETTLE_S = 100
+"""A kubelet tells each pod once more within 90 s of its start."""
 NAMESPACE = "fleet"
 AT_ONCE = 50
 

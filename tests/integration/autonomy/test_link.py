@@ -54,3 +54,14 @@ def test_a_dead_link_is_known_within_15_s_and_after_its_return_the_status_is_tru
     outpost.run(pod("new"))
     wait_until(lambda: is_ready(outpost.pod("new")), 5)
     assert restarts(outpost.pod("steady")) == 0
+
+
+def test_a_link_that_loses_packets_is_known_also_when_nothing_is_to_be_told(outpost: Outpost) -> None:
+    """Watches tell it, long before the lease is renewed."""
+    outpost.run(pod("steady"))
+    outpost.wait_ready("steady")
+    time.sleep(5)  # what follows a start is told by now
+    outpost.cut(Cut.DROPPED)
+    wait_until(lambda: says(outpost, "does not answer"), KNOWN_WITHIN_S)
+    outpost.heal()
+    wait_until(lambda: says(outpost, "answers again"), 5)
