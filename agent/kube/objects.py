@@ -176,7 +176,9 @@ class ReferencedObjects:
             return await self._api.get(path, selectors if entry.key.fields else None, timeout_s=timeout_s)
 
         try:
-            raw = await authorized(request, self._clock.sleep)
+            # The API server learns a little late what a pod refers to; of what no pod does its no is final.
+            late = entry.pods or entry.key.kind in UNWATCHED
+            raw = await (authorized(request, self._clock.sleep) if late else request())
         except NotFound:
             await self._take(entry, None)
         except Retryable as error:

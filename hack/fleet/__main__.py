@@ -57,7 +57,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="agents at the same time; several sizes come one after the other",
     )
     add("--pods", type=int, default=10, metavar="N", help="on each node")
-    add("--seconds", type=int, default=300, metavar="N", help="of idleness that are counted")
+    add("--seconds", type=int, default=600, metavar="N", help="of idleness that are counted")
     add("--no-kubelet", action="store_true", help="leave the kubelet out")
     add("--json", type=Path, metavar="FILE", help="write the figures there as well")
     return parser.parse_args(argv)
