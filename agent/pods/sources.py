@@ -24,8 +24,6 @@ from agent.kube.watch import Listed, RawObject, Removed, Upserted, list_watch
 from agent.model.record import Origin, PodRecord
 from agent.pods.absent import call_roll
 from agent.pods.desired import DesiredPods
-from agent.pods.manifest_url import ManifestUrl, watch_manifest_url
-from agent.pods.manifests import watch_manifests
 
 PODS = "/api/v1/pods"
 DOUBT_INITIAL_S = 1.0
@@ -58,9 +56,8 @@ def sources(
         desired.replace_all(origin, ())
     if settings.pod_manifest_path is not None:
         yield "manifests", follow_manifests(settings.pod_manifest_path, settings.node_name, desired)
-    if url := settings.manifest_url:
-        source = ManifestUrl(url, settings.manifest_url_header, settings.http_check_frequency)
-        yield "manifest URL", follow_manifest_url(source, settings.node_name, desired)
+    if settings.manifest_url:
+        yield "manifest URL", follow_manifest_url(settings, desired)
 
 
 async def follow_api(
@@ -153,16 +150,21 @@ class _ApiPods:
 
 async def follow_manifests(folder: Path, node_name: str, desired: DesiredPods) -> None:
     """The static pods of a folder or file, for as long as the agent lives. Raises ConfigError where it is neither."""
+    from agent.pods.manifests import watch_manifests  # only who has manifests pays for YAML and for their validation
+
     known = [record for record in desired.all() if record.origin is Origin.FILE]
     async with aclosing(watch_manifests(folder, node_name, known)) as sets:
         async for manifests in sets:
             desired.replace_all(Origin.FILE, manifests.pods)
 
 
-async def follow_manifest_url(source: ManifestUrl, node_name: str, desired: DesiredPods) -> None:
-    """The static pods of a URL, for as long as the agent lives."""
+async def follow_manifest_url(settings: Settings, desired: DesiredPods) -> None:
+    """The static pods of the URL, for as long as the agent lives."""
+    from agent.pods.manifest_url import ManifestUrl, watch_manifest_url
+
+    source = ManifestUrl(settings.manifest_url, settings.manifest_url_header, settings.http_check_frequency)
     known = [record for record in desired.all() if record.origin is Origin.HTTP]
-    async with aclosing(watch_manifest_url(source, node_name, known)) as sets:
+    async with aclosing(watch_manifest_url(source, settings.node_name, known)) as sets:
         async for pods in sets:
             desired.replace_all(Origin.HTTP, pods)
 
