@@ -104,3 +104,28 @@ def test_without_the_right_a_node_goes_by_its_own_settings(outpost: Outpost, con
         assert outpost.agent.running
     finally:
         control_plane.kubectl("delete", "configmap", "edgelet-defaults", "--namespace=kube-system")
+
+
+def test_what_is_kept_of_a_gone_pod_outlives_a_power_cut_without_the_network_and_no_longer_than_its_time(
+    outpost: Outpost,
+) -> None:
+    keep_s = 40
+    annotated = {"annotations": {KEEP: f"{keep_s}s"}}
+    outpost.run(pod("job", container("echo said"), restartPolicy="Never", metadata=annotated))
+    outpost.wait_phase("job", "Succeeded")
+    ended = time.monotonic()
+    outpost.delete("pod/job")
+    outpost.wait_gone("job")
+    (left,) = ids(outpost, "job")
+    outpost.cut()
+    outpost.lose_power()
+    outpost.agent.start()
+    assert ids(outpost, "job") == [left]
+    assert outpost.runtime.crictl("logs", left) == "said\n"
+    wait_until(lambda: not ids(outpost, "job"), keep_s + 20, what="collected")
+    stayed = time.monotonic() - ended
+    print(f"kept for {stayed:.1f} s of {keep_s} s, over a power cut")
+    assert keep_s - 3 < stayed
+    assert outpost.sandboxes() == []
+    outpost.heal()
+    wait_until(lambda: "KeptPodCollected" in [reason for reason, _ in outpost.events("job")])
