@@ -10,7 +10,8 @@ provide_images() {
 }
 
 provide_image() { # NAME PACKER WHAT
-  if is_answering && containers images ls -q | grep -qxF "$1"; then
+  # not "grep -q", which ends at the first match: with pipefail the writer's broken pipe would be the answer
+  if is_answering && containers images ls -q | grep -xF "$1" >/dev/null; then
     have "$3: $1"
   elif [ -n "$DRY_RUN" ]; then
     did "pull $1, or pack it from this distribution's binaries"

@@ -32,7 +32,7 @@ refuse_while_pods_exist() {
 }
 
 pods_need_ours() { # the network, containerd itself, or what is below it
-  [ -n "$(made process)$(made unit)$(made package)" ] || made file | grep -qE '10-edgelet\.conflist|/(containerd|runc|bridge)\b'
+  [ -n "$(made process)$(made unit)$(made package)" ] || made file | grep -E '10-edgelet\.conflist|/(containerd|runc|bridge)\b' >/dev/null
 }
 
 undo_images() {
