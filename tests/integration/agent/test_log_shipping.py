@@ -19,7 +19,7 @@ from tests.integration.conftest import AgentFactory
 from tests.integration.support.waiting import wait_until
 
 OUTAGE_S = float(os.environ.get("EDGELET_TEST_SINK_AWAY_S", "60"))
-GROWTH_BYTES = 8 * 2**20
+GROWTH_BYTES = 12 * 2**20
 SPOOL = 100 * 2**20
 ROTATING = ("--container-log-max-size=200Ki", "--container-log-max-files=2", "--container-log-monitor-interval=1s")
 PADDING = "x" * 60
