@@ -244,9 +244,8 @@ class ContainerdProvider:
                 self._open.set()
                 tasks.create_task(self._garbage.run(), name="garbage")
                 tasks.create_task(self._logs.run(), name="log shipping")
-                relist = ContainerdRelist(
-                    self._workers, machine.observer, self._take_over, self._context.health_changed
-                )
+                changed = self._context.health_changed
+                relist = ContainerdRelist(self._workers, machine.observer, self._take_over, changed)
                 tasks.create_task(relist.follow_events(channel, self._runtime), name="runtime events")
                 tasks.create_task(relist.run(), name="relist")
                 tasks.create_task(self._kept.run(partial(remove_kept, machine)), name="kept pods")

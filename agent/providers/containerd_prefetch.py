@@ -58,6 +58,8 @@ class Prefetch:
                 self._begin(tasks, machine, images)
             else:
                 await self._unmark(images)
+                if not self._pins.bundles:
+                    self._tell()  # what an agent before this one told is over
             while True:
                 await self._news.wait()
                 self._news.clear()

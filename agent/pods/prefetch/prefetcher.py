@@ -210,8 +210,9 @@ class Prefetcher:
             )
             return False
         if (wait_s := self._budget.wait_s(self._clock.monotonic())) > 0:
-            await self._clock.sleep(wait_s)
-        return not self._hindrance()
+            await self._sleep(min(wait_s, CLOSED_LOOK_S))
+            return False
+        return True
 
     def _hindrance(self) -> str:
         """Why nothing may be pulled now; empty: it may."""

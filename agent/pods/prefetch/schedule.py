@@ -61,7 +61,8 @@ class Budget:
         if not self.is_limited:
             return 0.0
         self._fill(now)
-        return max(0.0, (self._burst - self._level) / self.rate)
+        missing = self._burst - self._level
+        return missing / self.rate if missing >= 1 else 0.0  # less than a byte is a rounding error
 
     def _fill(self, now: float) -> None:
         self._level = min(self._burst, self._level + (now - self._at) * self.rate)

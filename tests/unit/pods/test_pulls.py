@@ -111,3 +111,15 @@ async def test_a_check_that_fails_takes_neither_place_nor_token() -> None:
             async with gate.turn(known):
                 pass
     assert await _times(gate, 1) == [0]
+
+
+@in_virtual_time
+async def test_who_gives_way_to_pods_hears_when_none_pulls_or_waits() -> None:
+    gate = PullGate(1, 0, 1)
+    assert gate.idle.is_set()
+    async with gate.turn() as place:
+        place.leave()
+        async with gate.turn():
+            assert not gate.idle.is_set()
+        assert not gate.idle.is_set()
+    assert gate.idle.is_set()
