@@ -113,6 +113,8 @@ class Prefetcher:
         self._statuses: dict[str, ImageStatus] = {}
         self._retries: dict[str, _Retry] = {}
         self._announced: set[str] = set()
+        self._credential: Credential | None = None
+        """What the last pull was tried with."""
         self._news = asyncio.Event()
 
     @property
@@ -140,8 +142,9 @@ class Prefetcher:
 
     async def _round(self) -> float:
         """Pull one image; how long to wait for the next look. Raises Retryable, Permanent."""
-        wanted = self._pins.wanted
-        missing = [image for image in wanted if not await self._is_present(image)]
+        wanted, leased = self._pins.wanted, await self._leases.labelled(LEASE_LABEL)
+        # What still has its lease came, but nobody noted for whom: it is pulled to its end.
+        missing = [image for image in wanted if lease_of(image) in leased or not await self._is_present(image)]
         for image in self._statuses.keys() - set(wanted):
             del self._statuses[image]
         self._announced &= set(missing)
@@ -150,7 +153,9 @@ class Prefetcher:
         for image in missing:
             if image not in self._statuses or self._statuses[image].state is State.PRESENT:
                 self._show(image, State.PENDING)
-        await self._drop_leases(missing)
+        # What came of images that nobody wants any more.
+        for lease in leased - {lease_of(image) for image in missing}:
+            await self._leases.delete(lease)
         self._changed()
         now = self._clock.monotonic()
         ready = [image for image in missing if image not in self._retries or self._retries[image].at <= now]
@@ -173,12 +178,6 @@ class Prefetcher:
             self._statuses[image] = ImageStatus(image, State.PRESENT, size or found.size, size or found.size)
         return True
 
-    async def _drop_leases(self, missing: Sequence[str]) -> None:
-        """What came of images that nobody wants any more, and of those that are whole."""
-        keep = {lease_of(image) for image in missing}
-        for lease in await self._leases.labelled(LEASE_LABEL) - keep:
-            await self._leases.delete(lease)
-
     # ------------------------------------------------------------ one image
 
     async def _prefetch(self, image: str) -> None:
@@ -195,8 +194,9 @@ class Prefetcher:
                 while image in self._pins.wanted and not self._news.is_set():
                     if not await self._may_pull(image):
                         continue
-                    if (used := await self._try(image, spec, lease, meter)) is not None:
-                        await self._pulled(image, spec, used.credential, began)
+                    # It may have been whole already when it was ended.
+                    if await self._try(image, spec, lease, meter) or await self._images.image_status(spec):
+                        await self._pulled(image, spec, began)
                         return
         except (NotFound, Permanent, Retryable) as error:
             self._failed(image, error)
@@ -224,8 +224,8 @@ class Prefetcher:
             return "the machine is short of disk"
         return ""
 
-    async def _try(self, image: str, spec: api_pb2.ImageSpec, lease: str, meter: Meter) -> _Used | None:
-        """Pull until it is whole, or until there is a reason to pause: None. Raises what the pull raises."""
+    async def _try(self, image: str, spec: api_pb2.ImageSpec, lease: str, meter: Meter) -> bool:
+        """Pull until it is whole, or until there is a reason to pause: False. Raises what the pull raises."""
         self._show(image, State.PULLING)
         task = asyncio.ensure_future(self._with_any_credential(spec, lease))
         looked_at = last_came_at = self._clock.monotonic()
@@ -233,7 +233,7 @@ class Prefetcher:
         try:
             while not (await asyncio.wait({task}, timeout=tick_s))[0]:
                 if self._hindrance() or image not in self._pins.wanted:
-                    return None
+                    return False
                 now = self._clock.monotonic()
                 if not self._budget.is_limited and now - looked_at < METER_S:
                     continue
@@ -243,11 +243,12 @@ class Prefetcher:
                 if progress.came:
                     last_came_at = now
                 if not self._budget.spend(progress.came, now):
-                    return None
+                    return False
                 silent_s = UNPACK_S if 0 < progress.total <= progress.here else SILENT_S
                 if now - last_came_at >= silent_s:
                     raise Retryable(f"RegistryUnavailable: nothing came for {silent_s:.0f}s")
-            return await task
+            await task
+            return True
         finally:
             if not task.done():
                 task.cancel()
@@ -257,22 +258,24 @@ class Prefetcher:
                 self._show_progress(image, progress)
                 self._budget.spend(progress.came, self._clock.monotonic())
 
-    async def _with_any_credential(self, spec: api_pb2.ImageSpec, lease: str) -> _Used:
+    async def _with_any_credential(self, spec: api_pb2.ImageSpec, lease: str) -> None:
         """The node's own credentials, the most specific first; without any where there are none."""
         said: list[str] = []
         for credential in await node_credentials(self._machine, spec.image) or (None,):
+            self._credential = credential
             try:
                 await self._images.pull_image(spec, credential.auth if credential else None, lease=lease)
-                return _Used(credential)
+                return
             except (NotFound, Permanent) as error:
                 said.append(str(error))
         raise Permanent("", summary(said))
 
-    async def _pulled(self, image: str, spec: api_pb2.ImageSpec, used: Credential | None, began: float) -> None:
+    async def _pulled(self, image: str, spec: api_pb2.ImageSpec, began: float) -> None:
         found = await self._images.image_status(spec)
         if found is None:
             raise Permanent("", f'image "{image}" was pulled and is not there')
-        await self._machine.access.pulled(spec.image, found.id, used)
+        await self._machine.access.pulled(spec.image, found.id, self._credential)
+        await self._leases.delete(lease_of(image))
         self._retries.pop(image, None)
         took = go_duration(self._clock.monotonic() - began)
         self._say("Normal", "Pulled", f'Pulled image "{image}" ahead in {took}. Image size: {found.size} bytes.')
@@ -314,11 +317,6 @@ class Prefetcher:
     async def _sleep(self, seconds: float, event: asyncio.Event | None = None) -> None:
         """At most so long, and until there is news (or until that event)."""
         await sleep_unless(event or self._news, self._clock.sleep(seconds))
-
-
-@dataclass(frozen=True, slots=True)
-class _Used:
-    credential: Credential | None
 
 
 def lease_of(image: str) -> str:

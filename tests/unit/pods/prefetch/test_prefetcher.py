@@ -347,6 +347,27 @@ async def test_the_next_agent_goes_on_with_what_the_last_one_left() -> None:
 
 
 @in_virtual_time
+async def test_one_that_was_whole_when_it_was_paused_is_noted_as_pulled() -> None:
+    async with lab("a:1", runtime=Runtime(speed=1e6)) as it:
+        await asyncio.sleep(3)
+        it.runtime.images.add("a:1")
+        async with it.pulls.turn():
+            await it.until(State.PRESENT)
+        assert it.events.reasons == ["Pulling", "Pulled"]
+        assert not it.runtime.leases
+
+
+@in_virtual_time
+async def test_one_that_the_last_agent_did_not_note_is_pulled_to_its_end() -> None:
+    runtime = Runtime(images={"a:1"}, leases={lease_of("a:1"): set()})
+    async with lab("a:1", runtime=runtime) as it:
+        await it.until(State.PRESENT)
+        await asyncio.sleep(1)
+        assert runtime.pulls == ["a:1"]
+        assert not runtime.leases
+
+
+@in_virtual_time
 async def test_an_image_that_somebody_removes_comes_again() -> None:
     async with lab("a:1") as it:
         await it.until(State.PRESENT)
