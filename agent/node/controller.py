@@ -1,13 +1,14 @@
 """Keep the Node object true: register it, report its status, renew its lease, make it again when somebody deletes it.
 
 In: the machine, word of the runtime, and a watch of the own Node. Out: requests to the API server, with no more rights
-than a node's own identity has. A status is sent when it changes and at the latest every five minutes. Existing labels,
-taints, capacities of others and conditions of others are left alone. Nothing here ever touches a pod.
+than a node's own identity has. A status is sent when it changes and after seven and a half minutes at the latest.
+Existing labels, taints, capacities of others and conditions of others are left alone. Nothing here touches a pod.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -34,7 +35,9 @@ from agent.node.pressure import Pressure
 
 NODES = "/api/v1/nodes"
 LOOK_EVERY_S = 10.0
-REPORT_EVERY_S = 300.0
+REPORT_EVERY_S, REPORT_SPREAD = 300.0, 1.5
+"""Between two reports of a Node to which nothing happens, and how many times that it may be: what was started at once
+must not report at once for ever."""
 READ_IMAGES_EVERY_S = 30.0
 LEAVE_WITHIN_S = 3.0
 PATIENCE_S = 1.5
@@ -94,7 +97,8 @@ class NodeController:
         """The Node as this machine last saw itself, told or not."""
         self._sent: Json | None = None
         """The status that the API server last took from us."""
-        self._sent_at = 0.0
+        self._due_at = 0.0
+        """Monotonic seconds."""
         self._health = RuntimeHealth()
         self._images: tuple[NodeImage, ...] | None = None
         self._images_read_at: float | None = None
@@ -226,7 +230,7 @@ class NodeController:
         known = self._known.get("status") or {}
         before = known.get("conditions") or []
         wanted = (await self._wanted(before))["status"]
-        due = self._clock.monotonic() - self._sent_at >= REPORT_EVERY_S
+        due = self._clock.monotonic() >= self._due_at
         if not (due or status.changed(wanted, self._sent) or status.disturbed(wanted, known)):
             return
         body = msgspec.json.encode(status.status_patch(wanted, known))
@@ -282,7 +286,8 @@ class NodeController:
 
     def _taken(self, sent: Json, before: list[Json]) -> None:
         """The API server took this status: remember it, and tell what turned."""
-        self._sent, self._sent_at = sent, self._clock.monotonic()
+        self._sent = sent
+        self._due_at = self._clock.monotonic() + REPORT_EVERY_S * random.uniform(1, REPORT_SPREAD)  # noqa: S311
         for reason, message in status.turned(before, sent["conditions"]):
             self._events.record(self._reference(), "Normal", reason, f"Node {self._settings.node_name}: {message}")
             if before or reason == "NodeReady":  # a new Node's other conditions are no news

@@ -65,7 +65,7 @@ class LeaseKeeper:
                 logger.info("the node's lease is renewed again")
             backoff.reset()
             # A fleet that was started at once must not renew at once for ever.
-            await self._clock.sleep(self._pause_s() * random.uniform(0.98, 1.02))  # noqa: S311
+            await self._clock.sleep(self._pause_s() * random.uniform(1.0, 1.04))  # noqa: S311
 
     def _doubt(self) -> None:
         self._doubted_at = self._clock.monotonic()

@@ -23,7 +23,7 @@ from tests.fakes.waiting import eventually
 from tests.unit.node.machine import FACTS, HEALTH, SETTINGS, FakeEvents, FakeRuntime
 
 LEASES = "/apis/coordination.k8s.io/v1"
-RENEWED_S = 20.5
+RENEWED_S = 21
 """After so long the lease is renewed."""
 
 
@@ -214,7 +214,7 @@ async def test_without_a_poke_a_change_is_seen_within_ten_seconds(lab: Lab) -> N
         await lab.until(lambda: "NodeHasDiskPressure" in lab.events.reasons)  # told once the answer has come
 
 
-async def test_an_unchanged_status_is_sent_every_five_minutes_only(lab: Lab) -> None:
+async def test_an_unchanged_status_is_sent_after_five_minutes_to_seven_and_a_half_only(lab: Lab) -> None:
     async with lab.running():
         await lab.until(lambda: lab.lease)
         before = lab.reports
@@ -222,10 +222,12 @@ async def test_an_unchanged_status_is_sent_every_five_minutes_only(lab: Lab) -> 
             await lab.clock.advance(10)
             await lab.quiet()
         assert lab.reports == before
-        await lab.clock.advance(10)
+        for _ in range(16):
+            await lab.clock.advance(10)
+            await lab.quiet()
         await lab.until(lambda: lab.reports == before + 1)
-        heartbeats = {one["lastHeartbeatTime"] for one in lab.node["status"]["conditions"]}
-        assert heartbeats == {"2023-11-14T22:18:20Z"}
+        [heartbeat] = {one["lastHeartbeatTime"] for one in lab.node["status"]["conditions"]}
+        assert "2023-11-14T22:18:20Z" <= heartbeat <= "2023-11-14T22:21:00Z"
 
 
 async def test_a_deleted_node_is_made_again_at_once(lab: Lab) -> None:
@@ -313,7 +315,7 @@ async def test_a_lease_of_another_duration_is_renewed_when_half_of_that_is_over(
     async with lab.running():
         await lab.until(lambda: lab.lease)
         assert lab.lease["spec"]["leaseDurationSeconds"] == 12
-        await lab.clock.advance(6.2)
+        await lab.clock.advance(6.3)
         await lab.until(lambda: lab.lease["spec"]["renewTime"] > "2023-11-14T22:13:25")
 
 
