@@ -98,6 +98,10 @@ def test_images_come_slowly_and_over_a_cut_and_stay_though_all_else_must_go(
         assert any(reason == "Failed" and "ahead" in message for reason, message in edge.node_events())
         registry.start()
 
+        # And the agent is killed in the middle of another one.
+        wait_until(lambda: line.sent > 2.4 * LAYER_BYTES, 60, interval=0.01)
+        edge.agent.kill9()
+        edge.agent.start()
         wait_until(lambda: states(edge) == ["Present"] * COUNT, 90)
         took, sent = time.monotonic() - began, line.sent
         print(f"{runtime.generation}: {sent} bytes for {COUNT * LAYER_BYTES} of layers, {took:.1f} s")
@@ -130,6 +134,19 @@ def test_images_come_slowly_and_over_a_cut_and_stay_though_all_else_must_go(
     edge.agent.start()
     wait_until(lambda: not set(wanted[:3]) & names(runtime).keys())
     assert set(wanted[3:]) <= names(runtime).keys()
+
+
+def test_outside_of_its_time_nothing_is_asked_of_the_registry(
+    one_containerd: Containerd, registry: Registry, agent: AgentFactory, control_plane: ControlPlane, namespace: str
+) -> None:
+    registry.push(image(), "ahead/later", "1")
+    hour = time.localtime().tm_hour
+    window = f"{(hour + 2) % 24:02}:00-{(hour + 3) % 24:02}:00"
+    flags = [f"--prefetch={registry.address}/ahead/later:1", f"--prefetch-window={window}"]
+    edge = Edge(agent(flags=flags), one_containerd, control_plane, namespace)
+    wait_until(lambda: states(edge) == ["Paused"])
+    assert told(edge)["images"][0]["message"] == f"waits for {window}"
+    assert registry.pulled() == set()
 
 
 def test_bundles_are_imported_while_the_node_runs_and_one_that_is_no_good_holds_up_no_other(
