@@ -32,6 +32,8 @@ SETTLE_S = 1.0
 """A file that nobody writes is taken once it was the same for so long."""
 SETTLE_UNKNOWN_S = 5.0
 """The same on a file system that does not say who writes."""
+QUIET_S = 0.5
+"""At least between two looks."""
 LOOK_S = 300.0
 """How often it is seen whether the images are still there."""
 RETRY_S = 15.0
@@ -100,6 +102,7 @@ class Bundles:
                     said = ""
                     while self._folder.is_dir():
                         await watch.changes(await self.look())
+                        await asyncio.sleep(QUIET_S)  # one that is being copied changes all the time
             except OSError as error:
                 if str(error) != said:
                     logger.warning("--image-bundles {}: {}", self._folder, error.strerror or error)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,12 @@ import pytest
 from agent.cri._generated import api_pb2
 from agent.errors import EdgeletError, Permanent, Retryable
 from agent.model.objects import ObjectReference
+from agent.pods.prefetch import bundles
 from agent.pods.prefetch.bundles import LOOK_S, RETRY_S, SETTLE_S, Bundles
 from agent.pods.prefetch.pins import Pins
 from agent.pods.prefetch.told import State
 from tests.fakes.store import MemoryStore
+from tests.fakes.waiting import eventually
 from tests.unit.pods.scene import FakeEvents
 
 
@@ -62,7 +66,8 @@ class Lab:
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
-    return Lab(tmp_path, MemoryStore(), Importer())
+    (tmp_path / "images").mkdir()
+    return Lab(tmp_path / "images", MemoryStore(), Importer())
 
 
 async def test_a_bundle_is_taken_once_and_its_images_are_kept(lab: Lab) -> None:
@@ -146,3 +151,33 @@ async def test_a_bundle_that_is_taken_away_keeps_nothing(lab: Lab) -> None:
     await lab.look()
     assert not lab.pins.names
     assert lab.states() == {}
+
+
+async def test_a_folder_is_made_and_one_that_goes_and_comes_again_is_followed(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("QUIET_S", "SETTLE_S", "MISSING_S"):
+        monkeypatch.setattr(bundles, name, 0.01)
+    lab.folder.rmdir()
+    running = asyncio.ensure_future(lab.bundles.run())
+    try:
+        await eventually(lab.folder.is_dir)
+        lab.now += 1
+        for image in ("a", "b"):
+            (lab.folder.parent / "made").write_text(f"docker.io/bundled/{image}:1")
+            (lab.folder.parent / "made").rename(lab.folder / f"{image}.tar")
+            lab.now += 1
+            await eventually(partial(_imported, lab, f"docker.io/bundled/{image}:1"))
+            (lab.folder / f"{image}.tar").unlink()
+            lab.folder.rmdir()
+            await eventually(lab.folder.is_dir)
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def _imported(lab: Lab, image: str) -> bool:
+    """Time goes on while it is asked."""
+    lab.now += 0.01
+    return image in lab.importer.here
