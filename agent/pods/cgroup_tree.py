@@ -97,14 +97,16 @@ class CgroupTree:
             self.weigh(burstable_milli_cpu)
         self._write(self._path(pod), pod_cgroup_limits(pod, self._rules), strict=True, growing=True)
 
-    def memory_used(self, pod: Pod) -> int:
-        """Bytes in the pod's cgroup; 0 where there is none."""
+    def memory(self, pod: Pod) -> tuple[int, float]:
+        """Bytes in the pod's cgroup and its limit, infinite where it has none; 0 and infinite where there is none."""
         v2 = self._version is CgroupVersion.V2
-        top, name = (self._mount, "memory.current") if v2 else (self._mount / "memory", "memory.usage_in_bytes")
+        folder = (self._mount if v2 else self._mount / "memory") / self._path(pod)
+        used, limit = ("memory.current", "memory.max") if v2 else ("memory.usage_in_bytes", "memory.limit_in_bytes")
         try:
-            return int((top / self._path(pod) / name).read_text())
+            most = (folder / limit).read_text().strip()
+            return int((folder / used).read_text()), math.inf if most == "max" else int(most)
         except OSError:
-            return 0
+            return 0, math.inf
 
     def remove_pod(self, pod: Pod, burstable_milli_cpu: int) -> None:
         """Raises Retryable while a process is in it, or OSError."""

@@ -102,6 +102,8 @@ class Knowledge:
     """The node did not take the pod: no container of it was ever to be made."""
     sizes: Mapping[str, ResourceRequirements] = field(default_factory=dict)
     """By container ID: the resources that it really has."""
+    whole: ResourceRequirements | None = None
+    """Those of the pod itself that its cgroup really has."""
     outgrown: frozenset[str] = frozenset()
     """IDs of containers that have to be started anew for a resize."""
     resize: Resize = NO_RESIZE

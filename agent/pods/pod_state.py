@@ -56,6 +56,8 @@ class PodState:
     """By ID, containers that are to be started anew on an empty file system: why."""
     sizes: dict[str, ResourceRequirements] = field(default_factory=dict)
     """By container ID: the resources that it really has."""
+    whole: ResourceRequirements | None = None
+    """Those of the pod itself that its cgroup and containers really have."""
     outgrown: set[str] = field(default_factory=set)
     """IDs of containers that have to be started anew for a resize."""
     resize: Resize = NO_RESIZE
@@ -134,6 +136,7 @@ class PodState:
             refused_reason=self.refused_reason,
             rejected=self.rejected,
             sizes=dict(self.sizes),
+            whole=self.whole,
             outgrown=frozenset(self.outgrown),
             resize=self.resize,
             retention=self.retention,

@@ -77,6 +77,11 @@ def with_size(pod: Pod, of: Pod) -> Pod:
     return msgspec.structs.replace(pod, spec=spec)
 
 
+def with_whole(pod: Pod, whole: ResourceRequirements | None) -> Pod:
+    """The pod with these resources of its own, its containers with theirs."""
+    return msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, resources=whole))
+
+
 def differ(container: Container, has: ResourceRequirements) -> frozenset[str]:
     """Which of cpu and memory the container has not as its spec says."""
     wanted, now = _of(container.resources), _of(has)

@@ -49,8 +49,7 @@ class Resizer:
         self._machine = machine
         self._state = state
         self._wanted: Pod = state.pod
-        self._whole = state.pod.spec.resources
-        """Those of the pod itself that its cgroups and containers really have."""
+        state.whole = state.pod.spec.resources
         self._said: tuple[str, int] = ("", 0)
         self.retry_at: float | None = None
         """Monotonic: when to look again; None: nothing waits."""
@@ -93,6 +92,7 @@ class Resizer:
         state = self._state
         if same_size(self._wanted, state.pod):
             state.resize = replace(state.resize, pending="", pending_message="")
+            self._machine.gate.keep_size(state.pod.uid)
             return
         if state.pod.is_static:
             against: tuple[str, str] | None = (INFEASIBLE, _STATIC)
@@ -129,7 +129,7 @@ class Resizer:
             self.retry_at = self._machine.monotonic() + RETRY_S
             self._say("Warning", "ResizeError", "Pod resize error", str(error))
             return
-        self._whole = before.spec.resources
+        state.whole = before.spec.resources
         if state.outgrown or not same_size(state.pod, before):
             return
         state.resize = replace(state.resize, in_progress=False, error="")
@@ -139,7 +139,7 @@ class Resizer:
         """Who runs with other resources than the pod has now; who is to start anew for it is noted apart."""
         state = self._state
         state.outgrown &= {running.id for running in observed.running}
-        inherited = whole_changes(state.pod, self._whole)
+        inherited = whole_changes(state.pod, state.whole)
         changes: list[tuple[ObservedContainer, frozenset[str]]] = []
         for running in observed.running:
             spec, has = state.container(running.name), state.sizes.get(running.id)
@@ -178,8 +178,8 @@ class Resizer:
         state, machine = self._state, self._machine
         faults = []
         limit = ceil(pod_limits(state.pod).get("memory", 0))
-        used = await asyncio.to_thread(machine.cgroups.memory_used, state.pod)
-        if limit and used >= limit:
+        used, has = await asyncio.to_thread(machine.cgroups.memory, state.pod)
+        if limit and used >= limit < has:
             faults.append(f"attempting to set pod memory limit ({limit}) below current usage ({used})")
         for running, changed in changes:
             spec = state.container(running.name)
@@ -192,7 +192,9 @@ class Resizer:
             stats = await machine.runtime.container_stats(running.id)
             uses = stats.memory.usage_bytes.value
             if uses >= own:
-                faults.append(f'attempting to set container "{spec.name}" memory limit ({own}) below usage ({uses})')
+                faults.append(
+                    f'attempting to set container "{spec.name}" memory limit ({own}) below current usage ({uses})'
+                )
         if faults:
             raise Permanent("", f"[{', '.join(faults)}]" if len(faults) > 1 else faults[0])
 

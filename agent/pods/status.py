@@ -20,6 +20,7 @@ from agent.pods.conditions import conditions
 from agent.pods.container_status import container_statuses
 from agent.pods.knowledge import Knowledge, StopCause
 from agent.pods.qos import qos_class
+from agent.pods.resize import with_whole
 from agent.pods.restart import causes_of_restart, runs_again
 from agent.pods.status_details import with_devices
 from agent.pods.status_resources import pod_resources
@@ -68,7 +69,8 @@ def pod_status(
     reason, message = _why(pod, phase, knows, previous)
     ips = _pod_ips(pod, observed, knows, previous, context)
     start_time = (previous.startTime if previous else None) or pod.status.startTime or timestamp(context.wall)
-    resources, allocated = pod_resources(pod, (*inits, *mains))
+    resizing = with_whole(pod, knows.whole) if knows.resize.in_progress else None
+    resources, allocated = pod_resources(pod, (*inits, *mains), resizing)
     return PodStatus(
         phase=phase,
         conditions=made,

@@ -25,21 +25,26 @@ _Amounts = Callable[[Container], Mapping[str, Quantity]]
 
 
 def pod_resources(
-    pod: Pod, statuses: Iterable[ContainerStatus]
+    pod: Pod, statuses: Iterable[ContainerStatus], now: Pod | None = None
 ) -> tuple[ResourceRequirements, dict[str, Quantity] | None]:
-    """`resources` and `allocatedResources`. Raises ValueError where a quantity cannot be read."""
+    """`resources` and `allocatedResources`. Raises ValueError where a quantity cannot be read.
+
+    `now`: the pod with the resources that it has as a whole, while a resize of it goes on.
+    """
     made = {status.name: status.resources for status in statuses if status.resources is not None}
     given = {c.name: made.get(c.name, c.resources) for c in (*pod.spec.containers, *pod.spec.initContainers)}
     requests = _totals(pod, lambda container: effective_requests(given[container.name]), everywhere=False)
     limits = _totals(pod, lambda container: given[container.name].limits or {}, everywhere=True)
     overheads = pod.spec.overhead or {}
-    for name, amount in whole_requests(pod).items():
-        whole = quantity.parse(amount) + quantity.parse(overheads.get(name, 0))
-        requests[name] = _written(whole, (amount, overheads.get(name, 0)))
-    for name, amount in whole_limits(pod).items():
-        whole = quantity.parse(amount) + quantity.parse(overheads.get(name, 0))
-        limits[name] = _written(whole, (amount, overheads.get(name, 0)))
-    shown = {name: requests[name] for name in _COUNTED if name in requests}
+
+    def whole(amounts: Mapping[str, Quantity]) -> dict[str, Quantity]:
+        parts = {name: (amount, overheads.get(name, 0)) for name, amount in amounts.items()}
+        return {name: _written(quantity.parse(a) + quantity.parse(b), (a, b)) for name, (a, b) in parts.items()}
+
+    has = {**requests, **whole(whole_requests(now or pod))}
+    requests |= whole(whole_requests(pod))
+    limits |= whole(whole_limits(now or pod))
+    shown = {name: has[name] for name in _COUNTED if name in has}
     if "cpu" in shown and quantity.parse(shown["cpu"]) <= _LEAST_CPU:
         del shown["cpu"]
     counted = {name: limits[name] for name in _COUNTED if name in limits}

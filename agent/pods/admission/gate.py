@@ -20,6 +20,7 @@ from agent.model.node import NodeFacts
 from agent.model.observed import ObservedPod
 from agent.model.pod import Pod
 from agent.pods.admission.claim import Claim, claim
+from agent.pods.admission.deferred import Deferred
 from agent.pods.admission.preemption import victims
 from agent.pods.admission.pressure import under_pressure
 from agent.pods.admission.rules import NODE_AFFINITY, Offers, Rejection, judge, resources, too_much
@@ -111,6 +112,7 @@ class Gate:
         self._decided: dict[str, _Row] = {}
         self._was_here: frozenset[str] = frozenset()
         self._ended: set[str] = set()
+        self._deferred = Deferred()
         self._pending: set[str] = set()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
@@ -172,22 +174,35 @@ class Gate:
         return None
 
     def resize(self, pod: Pod) -> tuple[str, str] | None:
-        """Whether a pod that is here may have other resources, which it then has; else the reason and a message."""
+        """Whether a pod that is here may have other resources, which it then has; else the reason and a message.
+
+        One that is deferred has its turn by rank among those that wait, whenever it asks again.
+        """
         try:
             wanted = claim(pod)
         except ValueError as error:
             return INFEASIBLE, str(error)
         node = self._node.facts()
         if none_ever := next(too_much(wanted, node), ""):
+            self.keep_size(pod.uid)
             return INFEASIBLE, none_ever
         node = self._without_devices(node)
-        others = [one for uid, one in self._held().items() if uid != pod.uid]
-        if lacking := next(resources(wanted, node, tuple(others)), None):
+        held = self._held()
+        for uid, first in self._deferred.ahead_of(pod.uid, wanted, held):
+            if not any(resources(first, node, _others(held, uid))):
+                held[uid] = first
+        if lacking := next(resources(wanted, node, _others(held, pod.uid)), None):
+            self._deferred.wait(pod.uid, wanted)
             return DEFERRED, lacking.message
+        self.keep_size(pod.uid)
         if (row := self._decided.get(pod.uid)) is not None:
             self._decided[pod.uid] = msgspec.structs.replace(row, claim=wanted)
             self._write_soon(pod.uid)
         return None
+
+    def keep_size(self, uid: str) -> None:
+        """The pod waits for no resize (any more)."""
+        self._deferred.withdraw(uid)
 
     def evict(self, uid: str, verdict: Verdict) -> None:
         """End a pod that is here, for good."""
@@ -209,6 +224,7 @@ class Gate:
         """The pod has ended: it holds nothing any more, and stays decided."""
         if self.devices is not None:
             self.devices.free(uid)
+        self.keep_size(uid)
         if uid not in self._ended:
             self._ended.add(uid)
             self._room.set()
@@ -338,3 +354,7 @@ class Gate:
             self._news.set()
             return False
         return True
+
+
+def _others(held: Mapping[str, Claim], than: str) -> tuple[Claim, ...]:
+    return tuple(claim for uid, claim in held.items() if uid != than)

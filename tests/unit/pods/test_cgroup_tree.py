@@ -1,3 +1,5 @@
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,29 @@ def test_a_pods_cgroup_is_limited_and_its_class_weighs_more(tmp_path: Path) -> N
     assert (tmp_path / "cpu/kubepods/burstable/podu/cpu.cfs_quota_us").read_text() == "20000"
     assert (tmp_path / "memory/kubepods/burstable/podu/memory.limit_in_bytes").read_text() == str(64 * MIB)
     assert (tmp_path / "pids/kubepods/burstable/podu/pids.max").read_text() == "50"
+
+
+@pytest.mark.parametrize(
+    ("made", "top", "used", "limit", "unlimited"),
+    [
+        (v1, "memory/", "memory.usage_in_bytes", "memory.limit_in_bytes", str((1 << 63) - 4096)),
+        (v2, "", "memory.current", "memory.max", "max"),
+    ],
+)
+def test_what_a_pod_has_of_memory_and_may_have(
+    tmp_path: Path, made: Callable[[Path], Path], top: str, used: str, limit: str, unlimited: str
+) -> None:
+    tree = CgroupTree(CgroupDriver.CGROUPFS, mount=made(tmp_path))
+    assert tree.memory(pod(BURSTABLE)) == (0, math.inf)
+    folder = tmp_path / f"{top}kubepods/burstable/podu"
+    folder.mkdir(parents=True)
+    (folder / used).write_text("4096\n")
+    (folder / limit).write_text(f"{unlimited}\n")
+    in_use, most = tree.memory(pod(BURSTABLE))
+    assert in_use == 4096
+    assert most >= (1 << 63) - 4096
+    (folder / limit).write_text("8192\n")
+    assert tree.memory(pod(BURSTABLE)) == (4096, 8192)
 
 
 def test_one_that_goes_takes_its_weight_along(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from agent.model.record import PodRecord
 from agent.model.status import PodStatus
+from agent.pods.cgroup_tree import CgroupTree
 from agent.pods.worker import PodWorker
 from tests.fakes.skipped_time import quiet, with_skipped_time
 from tests.unit.pods.scene import Scene, container_record, record, scene
@@ -135,6 +137,45 @@ async def test_limits_of_the_pod_as_a_whole_reach_who_has_none(tmp_path: Path) -
         resources = s.cri.container("main").resources
         assert resources is not None
         assert resources.cpu_quota == 200_000
+
+
+@with_skipped_time
+async def test_what_is_told_of_the_pod_as_a_whole_is_what_it_has_not_what_it_was_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def whole(memory: str, generation: int) -> PodRecord:
+        return record({"generation": generation}, resources={"limits": {"cpu": "1", "memory": memory}})
+
+    def memory(worker: PodWorker) -> object:
+        assert worker.status is not None
+        assert worker.status.resources is not None
+        return (worker.status.resources.limits or {})["memory"]
+
+    used = [50 * MIB]
+    monkeypatch.setattr(CgroupTree, "memory", lambda *_: (used[0], 64 * MIB))
+    async with scene(tmp_path) as s:
+        worker = await s.running(whole("64Mi", 1))
+        worker.update(whole("32Mi", 2))
+        await s.until(lambda: told(worker).get("PodResizeInProgress", ("", ""))[0] == "Error")
+        assert "pod memory limit (33554432) below current usage" in str(told(worker)["PodResizeInProgress"][1])
+        assert memory(worker) == "64Mi"
+        assert worker.status is not None
+        assert (worker.status.allocatedResources or {})["memory"] == "32Mi"
+        used[0] = 10 * MIB
+        s.skip(3)
+        await s.until(lambda: not told(worker))
+        assert memory(worker) == "32Mi"
+
+
+@with_skipped_time
+async def test_a_pod_whose_page_cache_fills_its_limit_gets_more_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CgroupTree, "memory", lambda *_: (64 * MIB, 64 * MIB))
+    async with scene(tmp_path) as s:
+        worker = await s.running(sized("1", "64Mi"))
+        worker.update(sized("2", "64Mi", 2))
+        await done(s, worker, "2")
 
 
 @with_skipped_time

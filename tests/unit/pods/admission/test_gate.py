@@ -99,6 +99,45 @@ async def test_a_resize_that_only_what_others_use_stands_against_waits() -> None
         assert await reason(gate, pod("b", "600m")) == "OutOfcpu"
 
 
+async def test_resizes_that_wait_get_room_by_rank_and_not_by_who_asks_first() -> None:
+    async with Lab().agent() as gate:
+        sizes = {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}}
+        guaranteed = make_pod({"uid": "safe", "name": "safe"}, containers=[{"name": "c", "resources": sizes}])
+        first = {"big": pod("big", "600m"), "late": pod("late", "100m"), "dear": pod("dear", "100m", priority=9)}
+        for one in (*first.values(), guaranteed):
+            assert await reason(gate, one) == ""
+        more = {"requests": {"cpu": "600m", "memory": "64Mi"}, "limits": {"cpu": "600m", "memory": "64Mi"}}
+        wanted = {
+            "late": pod("late", "600m"),
+            "safe": make_pod({"uid": "safe", "name": "safe"}, containers=[{"name": "c", "resources": more}]),
+            "dear": pod("dear", "600m", priority=9),
+        }
+
+        def got() -> set[str]:
+            return {uid for uid, one in wanted.items() if gate.resize(one) is None}
+
+        assert got() == set()
+        gate.left("big")
+        assert got() == {"dear"}
+        gate.left("dear")
+        del wanted["dear"]
+        assert got() == {"safe"}
+        gate.forget("safe")
+        del wanted["safe"]
+        assert got() == {"late"}
+
+
+async def test_a_resize_that_is_called_off_holds_nobody_up() -> None:
+    async with Lab().agent() as gate:
+        for one in (pod("big", "600m"), pod("dear", "100m", priority=9), pod("late", "100m")):
+            assert await reason(gate, one) == ""
+        assert gate.resize(pod("dear", "500m", priority=9)) is not None
+        gate.left("big")
+        assert gate.resize(pod("late", "600m")) is not None
+        gate.keep_size("dear")
+        assert gate.resize(pod("late", "600m")) is None
+
+
 async def test_a_rejection_is_final_and_durable_before_it_is_told() -> None:
     lab = Lab()
     async with lab.agent() as gate:
