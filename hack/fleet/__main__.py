@@ -14,6 +14,7 @@ from hack import binaries, images
 from hack.control_plane import ControlPlane
 from hack.fleet.cluster import Fleet, Window, fill, open_watches, watch_idleness
 from hack.kubelet import kubelet
+from hack.paths import REPOSITORY
 from hack.processes import DaemonError
 from hack.runtime import Containerd, Generation
 from hack.workspace import Workspace
@@ -69,6 +70,7 @@ def _fleet(nodes: int, pods: int, seconds: float) -> Row:
     plane = ControlPlane(workspace.folder / "control-plane")
     try:
         plane.start()
+        plane.kubectl("apply", "--filename", str(REPOSITORY / "config" / "cluster" / "policies.yaml"))
         before = open_watches(plane)
         fleet = Fleet(workspace.folder / "fleet", plane, nodes)
         with fleet.running() as ready_s:
