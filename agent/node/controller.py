@@ -107,6 +107,8 @@ class NodeController:
         self._leaving = ""
         self._look = asyncio.Event()
         self._registered = asyncio.Event()
+        self._owned_anew = asyncio.Event()
+        """The Node was made (again): the lease is another's."""
 
     async def run(self) -> None:
         """Until cancelled. Never ends because of the API server: the node's pods run without it."""
@@ -175,7 +177,7 @@ class NodeController:
     async def _keep_lease(self) -> None:
         await self._registered.wait()
         name, duration_s = self._settings.node_name, self._settings.node_lease_duration
-        await LeaseKeeper(self._api, name, lambda: self.uid, duration_s, self._clock).run()
+        await LeaseKeeper(self._api, name, lambda: self.uid, duration_s, self._clock, self._owned_anew).run()
 
     async def _keep_status(self) -> None:
         backoff = Backoff()
@@ -220,6 +222,7 @@ class NodeController:
             self._tell_of_reboot(known, node)
             logger.info("found node {} in the API server", self._settings.node_name)
         self._registered.set()
+        self._owned_anew.set()
         if self._on_registered is not None:
             self._on_registered()
 

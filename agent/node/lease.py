@@ -9,6 +9,7 @@ Source: the Kubernetes page "Nodes" (heartbeats: 40 s) and the Lease API.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import msgspec
 from loguru import logger
 
-from agent.clock import Clock, rfc3339_micro
+from agent.clock import Clock, rfc3339_micro, sleep_unless
 from agent.errors import EdgeletError, NotFound, Retryable
 from agent.kube.answers import MAGIC, decode_object
 from agent.kube.rest import CALL_TIMEOUT_S, MERGE_PATCH, PROTOBUF, Api
@@ -33,12 +34,22 @@ LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 
 class LeaseKeeper:
-    def __init__(self, api: Api, node_name: str, node_uid: Callable[[], str], duration_s: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        api: Api,
+        node_name: str,
+        node_uid: Callable[[], str],
+        duration_s: int,
+        clock: Clock,
+        owned_anew: asyncio.Event,
+    ) -> None:
+        """`owned_anew` is set when `node_uid` gives another: that Node is alive from its first moment."""
         self._api = api
         self._name = node_name
         self._node_uid = node_uid
         self._duration_s = duration_s
         self._clock = clock
+        self._owned_anew = owned_anew
         self._owner: str | None = None
         """UID of the Node that owns the lease; None: whether there is a lease is not known."""
         self._fresh = True
@@ -51,6 +62,7 @@ class LeaseKeeper:
         backoff = Backoff()
         said = ""
         while True:
+            self._owned_anew.clear()  # before the UID is read
             try:
                 await self.renew()
             except EdgeletError as error:
@@ -65,7 +77,8 @@ class LeaseKeeper:
                 logger.info("the node's lease is renewed again")
             backoff.reset()
             # A fleet that was started at once must not renew at once for ever.
-            await self._clock.sleep(self._pause_s() * random.uniform(1.0, 1.04))  # noqa: S311
+            pause_s = self._pause_s() * random.uniform(1.0, 1.04)  # noqa: S311
+            await sleep_unless(self._owned_anew, self._clock.sleep(pause_s))
 
     def _doubt(self) -> None:
         self._doubted_at = self._clock.monotonic()
