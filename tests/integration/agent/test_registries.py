@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hack.control_plane import ControlPlane
 from hack.pki import Authority
 from hack.registry import PASSWORD, USER, Registry
 from hack.runtime import Containerd
+from hack.workspace import Workspace
 from tests.integration.agent.edge import Edge, Object, container, container_ids, pod, restarts, status_of
 from tests.integration.conftest import AgentFactory
 from tests.integration.support.waiting import wait_until
@@ -52,6 +54,14 @@ class Lab:
 def program(word: str) -> oci.Image:
     """busybox and a file of its own: another image than any other."""
     return oci.Image((), (oci.layer(images.busybox_files()), oci.layer({"word": oci.File(0o644, word.encode())})))
+
+
+@pytest.fixture(autouse=True)
+def own_hosts(workspace: Workspace) -> Iterator[None]:
+    """The runtimes are other tests' too: what an agent has left, a mirror of all say, must not send them elsewhere."""
+    yield
+    for folder in workspace.folder.glob("containerd-*/certs.d"):
+        shutil.rmtree(folder)
 
 
 @pytest.fixture
