@@ -112,6 +112,7 @@ class Gate:
         self._decided: dict[str, _Row] = {}
         self._was_here: frozenset[str] = frozenset()
         self._ended: set[str] = set()
+        self._leaving: set[str] = set()
         self._deferred = Deferred()
         self._pending: set[str] = set()
         self._news = asyncio.Event()
@@ -220,11 +221,19 @@ class Gate:
         self._closed = None
         self._opened.set()
 
+    def leaves(self, uid: str) -> None:
+        """Its object is gone and it still ends, as after a deletion by force: the scheduler gives its room away now.
+
+        To reject the pod that gets it would be for good. Devices are the pod's until it has ended.
+        """
+        self._leaving.add(uid)
+
     def left(self, uid: str) -> None:
         """The pod has ended: it holds nothing any more, and stays decided."""
         if self.devices is not None:
             self.devices.free(uid)
         self.keep_size(uid)
+        self._leaving.discard(uid)
         if uid not in self._ended:
             self._ended.add(uid)
             self._room.set()
@@ -291,7 +300,8 @@ class Gate:
         return replace(node, allocatable=rest)
 
     def _held(self) -> dict[str, Claim]:
-        return {u: row.claim for u, row in self._decided.items() if row.claim is not None and u not in self._ended}
+        over = self._ended | self._leaving
+        return {uid: row.claim for uid, row in self._decided.items() if row.claim is not None and uid not in over}
 
     def _take(self, pod: Pod, wanted: Claim) -> None:
         self._ended.discard(pod.uid)

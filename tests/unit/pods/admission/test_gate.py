@@ -90,6 +90,15 @@ async def test_the_pods_that_came_first_have_the_room() -> None:
         assert await reason(gate, pod("c", "400m")) == ""
 
 
+async def test_who_was_deleted_by_force_has_no_room_any_more_though_it_still_ends() -> None:
+    async with Lab().agent() as gate:
+        assert await reason(gate, pod("a", "600m")) == ""
+        gate.leaves("a")
+        assert await reason(gate, pod("b", "600m")) == ""
+        gate.left("a")
+        assert await reason(gate, pod("c", "600m")) == "OutOfcpu"
+
+
 async def test_a_resize_that_only_what_others_use_stands_against_waits() -> None:
     less = NodeFacts("node-1", allocatable={**ROOM, "cpu": "500m"}, usual=ROOM)
     async with Lab(node=Node(less)).agent() as gate:
