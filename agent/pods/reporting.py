@@ -22,7 +22,9 @@ from agent.pods.status import StatusContext, differs_beyond_generation, pod_stat
 from agent.providers.contract import PodUpdate
 
 SETTLE_S = 2.0
-"""While actions are under way a better status is expected within this time: what a start takes in a burst of pods."""
+"""While actions are under way a better status is expected within this time."""
+RUSH_SETTLE_S = 8.0
+"""The same while pods queue for their start."""
 
 
 class Reporter:
@@ -62,7 +64,9 @@ class Reporter:
         killing = any(isinstance(a, KillContainer) for a in decided.actions)
         # Deleting a pod makes a new generation of it: where nothing else is new, its end is told soon enough.
         news = not told or before is None or differs_beyond_generation(before, status)
-        settle = SETTLE_S if busy and not (killing and news) else 0.0
+        settle = 0.0
+        if busy and not (killing and news):
+            settle = RUSH_SETTLE_S if self._machine.starts.rush else SETTLE_S
         self._updated(PodUpdate(self._state.record, status, gone=gone, settle_s=settle))
 
     @contextmanager

@@ -11,6 +11,7 @@ import pytest
 from agent.cri._generated import api_pb2 as pb
 from agent.model.status import Phase
 from agent.pods.knowledge import StopCause
+from agent.pods.reporting import RUSH_SETTLE_S
 from tests.fakes.skipped_time import quiet, with_skipped_time
 from tests.unit.pods.scene import container_record, record, scene
 
@@ -37,6 +38,15 @@ async def test_a_fast_start_asks_for_time_until_it_is_running(tmp_path: Path) ->
     async with scene(tmp_path) as s:
         await s.running()
         assert all(update.settle_s > 0 for update in s.updates[:-1])
+        assert s.updates[-1].settle_s == 0
+
+
+@with_skipped_time
+async def test_a_start_in_a_rush_asks_for_more_time(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        async with s.machine.starts:
+            await s.running()
+        assert {update.settle_s for update in s.updates[:-1]} == {RUSH_SETTLE_S}
         assert s.updates[-1].settle_s == 0
 
 
