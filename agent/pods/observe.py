@@ -22,6 +22,7 @@ _STATES = {
     api_pb2.CONTAINER_UNKNOWN: ContainerState.UNKNOWN,
 }
 
+REMEMBERED_ENDS = 256
 _CALLER_WENT = ("context canceled", "start failed: : signal: killed")
 
 LastWords = Callable[[api_pb2.ContainerStatus], Awaitable[str]]
@@ -38,6 +39,8 @@ class Observer:
         self._sandboxes: dict[str, ObservedSandbox] = {}
         self._containers: dict[str, ObservedContainer] = {}
         self._owners: dict[str, str] = {}
+        self._ended_unseen: dict[str, None] = {}
+        """Containers that nobody had seen when the runtime told their end."""
 
     async def observe(self, uid: str, namespace: str, name: str) -> ObservedPod:
         """One pod, read afresh. Raises Retryable while the runtime is away."""
@@ -76,6 +79,12 @@ class Observer:
     def owner(self, object_id: str) -> str | None:
         """The UID of the pod that a sandbox or container belongs to, None where it was never seen."""
         return self._owners.get(object_id)
+
+    def hear_end(self, container_id: str) -> None:
+        """The runtime told the end of what `owner` does not know: an answer of before that may still be on its way."""
+        self._ended_unseen[container_id] = None
+        if len(self._ended_unseen) > REMEMBERED_ENDS:
+            del self._ended_unseen[next(iter(self._ended_unseen))]
 
     def forget(self, pod: ObservedPod) -> None:
         """The pod's objects were removed from the runtime."""
@@ -130,8 +139,11 @@ class Observer:
             return known
         try:
             status = (await self._runtime.container_status(listed.id)).status
+            if _STATES[status.state] is ContainerState.RUNNING and listed.id in self._ended_unseen:
+                status = (await self._runtime.container_status(listed.id)).status
         except NotFound:
             return None
+        self._ended_unseen.pop(listed.id, None)
         # The status is younger than the list, and the only one that counts.
         state = _STATES[status.state]
         message = status.message

@@ -69,6 +69,8 @@ class ContainerdRelist:
                             uid = event.pod_uid or self._observer.owner(event.container_id)
                             if uid is not None and (worker := self._workers.get(uid)):
                                 worker.wake()
+                            elif uid is None and event.kind is Kind.STOPPED:
+                                self._observer.hear_end(event.container_id)
             except (Retryable, Permanent) as error:
                 if isinstance(error, Permanent) and error.reason == UNIMPLEMENTED:
                     logger.warning("{}: looking at all containers every {:g} s instead", error, RELIST_BLIND_S)

@@ -211,3 +211,21 @@ async def test_the_image_is_what_the_pod_named_where_the_runtime_tells_any_tag_o
         container_id = await s.container(await s.sandbox())
         s.world.containers[container_id].config.annotations[labels.CONTAINER_IMAGE] = "written:1"
         assert (await s.look()).containers[0].image == "written:1"
+
+
+async def test_an_end_that_was_told_while_the_first_answer_was_on_its_way_is_seen() -> None:
+    async with a_scene() as scene:
+        container_id = await scene.container(await scene.sandbox())
+        await scene.runtime.start_container(container_id)
+        ask = scene.runtime.container_status
+
+        async def answer_of_before(container: str) -> pb.ContainerStatusResponse:
+            answer = await ask(container)
+            if scene.observer.owner(container) is None and not scene.world.containers[container].finished_at:
+                scene.world.record_exit(container, 3)
+                scene.observer.hear_end(container)
+            return answer
+
+        scene.runtime.container_status = answer_of_before  # type: ignore[method-assign,assignment]
+        (found,) = (await scene.look()).containers
+        assert (found.state, found.exit_code) == (ContainerState.EXITED, 3)
