@@ -108,6 +108,8 @@ class Knowledge:
     """IDs of containers that have to be started anew for a resize."""
     resize: Resize = NO_RESIZE
     retention: Retention = USUAL_RETENTION
+    taken_down: frozenset[str] = frozenset()
+    """IDs of dead sandboxes whose network is known to be gone."""
     rush: bool = False
     """Other pods start right now: what costs the runtime as much as a start and can wait, waits."""
     last_sandbox_attempt: int = -1

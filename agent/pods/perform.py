@@ -30,6 +30,7 @@ from agent.model.objects import ObjectReference
 from agent.model.observed import ObservedPod
 from agent.model.pod import Pod
 from agent.model.storage import CSIDriver
+from agent.pods.admission.claim import host_ports
 from agent.pods.cgroups import pod_cgroup_parent
 from agent.pods.ending import ContainerEnder
 from agent.pods.garbage.traces import remove_traces, unless_gone
@@ -80,7 +81,7 @@ class Performer:
             case CreateSandbox():
                 await self._create_sandbox(action)
             case StopSandbox():
-                await unless_gone(self._machine.runtime.stop_pod_sandbox(action.sandbox_id))
+                await self._take_down(action.sandbox_id)
             case RemoveSandbox():
                 await unless_gone(self._machine.runtime.remove_pod_sandbox(action.sandbox_id))
             case SetUpVolumes():
@@ -138,7 +139,8 @@ class Performer:
         try:
             if action.replaces is not None:
                 self._event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
-                await unless_gone(machine.runtime.stop_pod_sandbox(action.replaces))
+                if self._is_in_the_way():
+                    await self._take_down(action.replaces)
             handler = await runtime_handler(state.pod, machine.objects)
             await machine.users.take(state.pod, handler)
             await machine.look_at_resolver()
@@ -160,6 +162,20 @@ class Performer:
             return
         state.pod_failure = None
         state.retries.pop("sandbox", None)
+
+    async def _take_down(self, sandbox_id: str) -> None:
+        await unless_gone(self._machine.runtime.stop_pod_sandbox(sandbox_id))
+        self._state.taken_down.add(sandbox_id)
+
+    def _is_in_the_way(self) -> bool:
+        """Whether the network of the pod's dead sandbox must go before the next one comes.
+
+        It has the pod's address or ports of the host, or there was no room beside it. Else it goes when nothing starts,
+        for that costs nearly as much as a start.
+        """
+        pod, machine = self._state.pod, self._machine
+        keeps_address = machine.policing.of(pod).fixed_ip is not None
+        return keeps_address or any(host_ports(pod)) or self._state.pod_failure is not None
 
     def _make_place(self, burstable_milli_cpu: int) -> None:
         """What must be there before the sandbox; blocks for moments."""

@@ -226,8 +226,8 @@ def _kills(pod: Pod, observed: ObservedPod, sandbox: ObservedSandbox, knows: Kno
 
 
 def _dead_weight(observed: ObservedPod, knows: Knowledge, now: float, wakes: _Wakes) -> list[Action]:
-    """Per container the newest stays, and as many before it as are kept (for the status and for `kubectl logs
-    --previous`), with their sandboxes.
+    """What is left of dead sandboxes. Per container the newest stays, and as many before it as are kept (for the status
+    and for `kubectl logs --previous`), with their sandboxes.
     """
     keep = math.inf if knows.retention.dead < 0 else knows.retention.dead
     seen: dict[str, int] = {}
@@ -246,7 +246,9 @@ def _dead_weight(observed: ObservedPod, knows: Knowledge, now: float, wakes: _Wa
             else:
                 wakes.add(due)
     used = {c.sandbox_id for c in observed.containers}
-    removals += [RemoveSandbox(s.id) for s in observed.sandboxes[1:] if not s.ready and s.id not in used]
+    dead = [s.id for s in observed.sandboxes[1:] if not s.ready]
+    removals += [RemoveSandbox(one) for one in dead if one not in used]
+    removals += [StopSandbox(one) for one in dead if one in used and one not in knows.taken_down]
     if removals and knows.rush:
         wakes.add(now + AFTER_RUSH_S)
         return []

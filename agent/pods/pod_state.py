@@ -62,6 +62,8 @@ class PodState:
     """IDs of containers that have to be started anew for a resize."""
     resize: Resize = NO_RESIZE
     retention: Retention = USUAL_RETENTION
+    taken_down: set[str] = field(default_factory=set)
+    """IDs of dead sandboxes whose network is known to be gone."""
     last_sandbox_attempt: int = -1
     missed: set[str] = field(default_factory=set)
     """Absent objects that an event told of."""
@@ -140,6 +142,7 @@ class PodState:
             outgrown=frozenset(self.outgrown),
             resize=self.resize,
             retention=self.retention,
+            taken_down=frozenset(self.taken_down),
             rush=rush,
             last_sandbox_attempt=self.last_sandbox_attempt,
         )

@@ -315,7 +315,7 @@ def test_a_container_that_never_ran_goes_when_there_is_a_newer_one() -> None:
         container("main", CREATED, attempt=1),
         exited(code=1),
     )
-    assert look(make_pod(), seen, healthy("main-2")).actions == (RemoveContainer("main-1"),)
+    assert look(make_pod(), seen, healthy("main-2")).actions == (RemoveContainer("main-1"), StopSandbox("s0"))
 
 
 def test_what_a_reboot_left_goes_only_when_nothing_waits_to_start() -> None:
@@ -325,7 +325,7 @@ def test_what_a_reboot_left_goes_only_when_nothing_waits_to_start() -> None:
     seen = observed(*left, container(attempt=1, sandbox_id="s2"))
     rush = look(make_pod(), seen, replace(healthy("main-1"), rush=True))
     assert (rush.actions, rush.wake_at) == ((), NOW + AFTER_RUSH_S), "other pods still start"
-    assert look(make_pod(), seen, healthy("main-1")).actions == (RemoveSandbox("s0"),)
+    assert look(make_pod(), seen, healthy("main-1")).actions == (RemoveSandbox("s0"), StopSandbox("s1"))
 
 
 def test_a_dead_sandbox_without_containers_goes_and_one_with_the_last_end_stays() -> None:
@@ -336,7 +336,8 @@ def test_a_dead_sandbox_without_containers_goes_and_one_with_the_last_end_stays(
         exited(code=1, sandbox_id="s1"),
         container(attempt=1, sandbox_id="s2"),
     )
-    assert look(make_pod(), seen, healthy("main-1")).actions == (RemoveSandbox("s0"),)
+    taken_down = replace(healthy("main-1"), taken_down=frozenset({"s1"}))
+    assert look(make_pod(), seen, taken_down).actions == (RemoveSandbox("s0"),)
 
 
 # ---------------------------------------------------------------- the end

@@ -64,6 +64,7 @@ class World:
     agents: int = 1
     """How many there were, one after the other."""
     runs: dict[str, int] = field(default_factory=dict)
+    taken_down: set[str] = field(default_factory=set)
     sick: set[str] = field(default_factory=set)
     """Containers whose liveness probe fails."""
     next_starts: list[str] = field(default_factory=list)
@@ -86,6 +87,7 @@ class World:
             health={i: self._health(c) for i, c in self.containers.items()},
             stop=self.stop,
             ended=self.status is not None and self.status.phase.is_terminal,
+            taken_down=frozenset(self.taken_down),
             last_sandbox_attempt=self.last_attempt,
         )
 
@@ -135,6 +137,7 @@ class World:
             case StopSandbox():
                 assert not self._running_in(action.sandbox_id), "what runs in a sandbox ends before it"
                 self._put_sandbox(replace(self.sandboxes[action.sandbox_id], ready=False))
+                self.taken_down.add(action.sandbox_id)
             case RemoveSandbox():
                 assert not [c for c in self.containers.values() if c.sandbox_id == action.sandbox_id]
                 del self.sandboxes[action.sandbox_id]

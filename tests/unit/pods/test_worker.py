@@ -11,6 +11,7 @@ import pytest
 from agent.cri._generated import api_pb2 as pb
 from agent.model.status import Phase
 from agent.pods.knowledge import StopCause
+from agent.pods.plan import AFTER_RUSH_S
 from agent.pods.reporting import RUSH_SETTLE_S
 from tests.fakes.skipped_time import quiet, with_skipped_time
 from tests.unit.pods.scene import container_record, record, scene
@@ -244,6 +245,30 @@ async def test_readiness_follows_its_probe(tmp_path: Path) -> None:
         s.skip(5)
         await s.until(lambda: not s.main().ready)
         assert s.moves.count("StopContainer") == 0
+
+
+@pytest.mark.parametrize(
+    ("ports", "moves"),
+    [
+        ([], ["RunPodSandbox", "StopPodSandbox"]),
+        ([{"containerPort": 80, "hostPort": 8080}], ["StopPodSandbox", "RunPodSandbox"]),
+    ],
+)
+@with_skipped_time
+async def test_the_network_of_a_dead_sandbox_goes_after_the_start_but_for_ports_of_the_host(
+    tmp_path: Path, ports: list[dict[str, Any]], moves: list[str]
+) -> None:
+    async with scene(tmp_path) as s:
+        worker = await s.running(container_record(ports=ports))
+        before = len(s.moves)
+        (old,) = s.cri.sandboxes
+        s.cri.lose_sandbox(old)
+        async with s.machine.starts:
+            worker.wake()
+            await s.until(lambda: s.main().ready and s.main().restartCount == 1)
+        s.skip(AFTER_RUSH_S)
+        await s.until(lambda: "StopPodSandbox" in s.moves)
+        assert [move for move in s.moves[before:] if move in moves] == moves
 
 
 @with_skipped_time
