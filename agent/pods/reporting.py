@@ -6,10 +6,10 @@ under way a status waits for a better one, but for what probes find meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 
-from agent.model.action import KillContainer, RemoveContainer, RemoveSandbox
+from agent.model.action import Action, KillContainer, RemoveContainer, RemoveSandbox, StopSandbox
 from agent.model.objects import ObjectReference
 from agent.model.observed import ObservedPod
 from agent.model.status import PodStatus
@@ -59,8 +59,8 @@ class Reporter:
         self._say_backoffs(status)
         self._last = status
         told, self._told = self._told, True
-        minor = (RemoveContainer, RemoveSandbox)
-        busy = any(not isinstance(a, minor) for a in decided.actions)
+        dead = {sandbox.id for sandbox in observed.sandboxes if not sandbox.ready}
+        busy = not all(_clears_away(action, dead) for action in decided.actions)
         killing = any(isinstance(a, KillContainer) for a in decided.actions)
         # Deleting a pod makes a new generation of it: where nothing else is new, its end is told soon enough.
         news = not told or before is None or differs_beyond_generation(before, status)
@@ -109,3 +109,10 @@ class Reporter:
             about = ObjectReference.of(pod, f"spec.{pod.spec.part_of(name)}{{{name}}}")
             message = f"Back-off restarting failed container {name} in pod {meta.name}_{meta.namespace}({meta.uid})"
             self._machine.events.record(about, "Warning", "BackOff", message)
+
+
+def _clears_away(action: Action, dead: Set[str]) -> bool:
+    """Nothing that a status tells of comes of it."""
+    return isinstance(action, RemoveContainer | RemoveSandbox) or (
+        isinstance(action, StopSandbox) and action.sandbox_id in dead
+    )

@@ -137,5 +137,6 @@ def survive(edge: Edge, disaster: Callable[[Edge], None], folder: Path) -> None:
     addresses = [one["status"]["podIP"] for one in edge.pods()]
     assert len(set(addresses)) == len(addresses)
     leases = edge.runtime.folder / "addresses" / edge.runtime.bridge
-    assert sorted(path.name for path in leases.glob("10.*")) == sorted(addresses)
+    # The networks of before are taken down once nothing starts any more.
+    wait_until(lambda: sorted(path.name for path in leases.glob("10.*")) == sorted(addresses), 30)
     assert "Traceback" not in edge.agent_log()

@@ -269,6 +269,7 @@ async def test_the_network_of_a_dead_sandbox_goes_after_the_start_but_for_ports_
         s.skip(AFTER_RUSH_S)
         await s.until(lambda: "StopPodSandbox" in s.moves)
         assert [move for move in s.moves[before:] if move in moves] == moves
+        assert s.updates[-1].settle_s == 0, "that it runs is told at once"
 
 
 @with_skipped_time
