@@ -14,6 +14,7 @@ from loguru import logger
 from agent.errors import Retryable
 from agent.model.status import PodStatus
 from agent.store.base import Delete, Put, Store
+from agent.store.rows import read_rows
 
 PREFIX = "status/"
 GATHER_S = 0.5
@@ -27,13 +28,7 @@ class StatusRecord:
 
     async def load(self) -> dict[str, PodStatus]:
         """By UID, as it was when the agent last ran."""
-        found: dict[str, PodStatus] = {}
-        for row in await self._store.list(PREFIX):
-            try:
-                found[row.key.removeprefix(PREFIX)] = msgspec.json.decode(row.value, type=PodStatus)
-            except msgspec.DecodeError as error:
-                logger.warning("record row {} is not a status and is left alone: {}", row.key, error)
-        return found
+        return await read_rows(self._store, PREFIX, PodStatus, "status")
 
     def put(self, uid: str, status: PodStatus) -> None:
         self._pending[uid] = status

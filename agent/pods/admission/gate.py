@@ -29,6 +29,7 @@ from agent.pods.devices.devices import Devices
 from agent.pods.qos import QosClass
 from agent.pods.resize import DEFERRED, INFEASIBLE
 from agent.store.base import Delete, Put, Store
+from agent.store.rows import read_rows
 
 PREFIX = "admission/"
 RETRY_S = 1.0
@@ -91,9 +92,6 @@ class _Row(msgspec.Struct, frozen=True, omit_defaults=True):
     verdict: Verdict | None = None
 
 
-_rows = msgspec.json.Decoder(_Row)
-
-
 class Gate:
     """One for a node. `load` comes first, `run` must be running."""
 
@@ -130,11 +128,7 @@ class Gate:
         Raises Retryable.
         """
         self._was_here, self._ended = frozenset(running), set(ended)
-        for row in await self._store.list(PREFIX):
-            try:
-                self._decided[row.key.removeprefix(PREFIX)] = _rows.decode(row.value)
-            except msgspec.DecodeError as error:
-                logger.warning("record row {} is no admission and is left alone: {}", row.key, error)
+        self._decided |= await read_rows(self._store, PREFIX, _Row, "admission")
         if self.devices is not None:
             await self.devices.load((self._decided.keys() | self._was_here) - self._ended)
 

@@ -22,6 +22,7 @@ from agent.model.status import timestamp
 from agent.pods.go_duration import go_duration
 from agent.pods.ports import Events
 from agent.store.base import Store
+from agent.store.rows import read_rows
 
 PREFIX = "kept/"
 LOOK_S = 60.0
@@ -60,11 +61,7 @@ class KeptPods:
 
     async def load(self) -> None:
         """Raises Retryable."""
-        for row in await self._store.list(PREFIX):
-            try:
-                self._rows[row.key.removeprefix(PREFIX)] = msgspec.json.decode(row.value, type=Kept)
-            except msgspec.DecodeError as error:
-                logger.warning("record row {} is no kept pod and is left alone: {}", row.key, error)
+        self._rows = await read_rows(self._store, PREFIX, Kept, "kept pod")
 
     @property
     def gone(self) -> Set[str]:

@@ -26,6 +26,7 @@ from agent.pods.log_shipping.spool import BATCH_BYTES, Batch, Loss, Move, PodRow
 from agent.pods.ports import Events
 from agent.policies.log_sink import LogSink
 from agent.store.base import BATCH_LIMIT, Delete, Put, Store
+from agent.store.rows import read_rows
 
 LOOK_S = 1.0
 RECORD_S = 5.0
@@ -54,12 +55,7 @@ class Shipper:
 
     async def load(self) -> None:
         """What the record has of an earlier agent's work. Raises Retryable."""
-        rows: dict[str, PodRow] = {}
-        for row in await self._store.list(PREFIX):
-            try:
-                rows[row.key.removeprefix(PREFIX)] = msgspec.json.decode(row.value, type=PodRow)
-            except msgspec.DecodeError as error:
-                logger.warning("record row {} is not of a log and is left alone: {}", row.key, error)
+        rows = await read_rows(self._store, PREFIX, PodRow, "cursor of logs")
         try:
             await asyncio.to_thread(self.spool.load, rows)
         except OSError as error:

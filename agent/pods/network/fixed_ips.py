@@ -24,6 +24,7 @@ from agent.pods.network.pod_network import PodNetwork
 from agent.pods.on_disk import on_disk
 from agent.policies.fixed_ip import FixedIp
 from agent.store.base import Store
+from agent.store.rows import read_rows
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -62,11 +63,7 @@ class FixedIps:
 
     async def load(self) -> None:
         """Raises Retryable."""
-        for row in await self._store.list(KEPT):
-            try:
-                self._kept[row.key.removeprefix(KEPT)] = msgspec.json.decode(row.value, type=Kept)
-            except msgspec.DecodeError:
-                logger.warning("record row {} is no kept address and is left alone", row.key)
+        self._kept = await read_rows(self._store, KEPT, Kept, "kept address")
         await asyncio.to_thread(self._hold_all)
 
     def _hold_all(self) -> None:

@@ -18,6 +18,7 @@ from agent.pods.garbage.image_plan import full_names, held_names
 from agent.pods.image_rewrites import NO_REWRITES, Rewrites
 from agent.pods.images import parse_image
 from agent.store.base import Store
+from agent.store.rows import read_rows
 
 KEY = "prefetch/images"
 BUNDLES = "prefetch/bundles/"
@@ -62,11 +63,7 @@ class Pins:
                 self._marked = set(recorded.marked)
             except msgspec.DecodeError as error:
                 logger.warning("record row {} can't be read: {}", row.key, error)
-        for row in await self._store.list(BUNDLES):
-            try:
-                self._bundles[row.key.removeprefix(BUNDLES)] = msgspec.json.decode(row.value, type=Bundle)
-            except msgspec.DecodeError as error:
-                logger.warning("record row {} can't be read: {}", row.key, error)
+        self._bundles = await read_rows(self._store, BUNDLES, Bundle, "bundle")
         self._changed()
 
     @property
