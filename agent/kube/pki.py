@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from agent.config import Settings
+from agent.durable_files import replace_file
 
 CLIENT = "kubelet-client"
 SERVING = "kubelet-server"
@@ -83,14 +84,7 @@ class IssuedPair:
 
 def write_private(file: Path, content: bytes) -> None:
     """Whole or not at all, durable, and never readable by others. Raises OSError."""
-    fresh = file.with_name(f".{file.name}.new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.replace(file)
+    replace_file(file, content, 0o600)
     _sync(file.parent)
 
 

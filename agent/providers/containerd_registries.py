@@ -21,6 +21,7 @@ from loguru import logger
 from agent.config import Registry, Settings
 from agent.cri.daemon_config import effective_config
 from agent.cri.runtime import RuntimeClient
+from agent.durable_files import fresh_name, replace_file
 from agent.errors import ConfigError, EdgeletError, Permanent
 from agent.model.objects import ObjectReference
 from agent.pods.on_disk import on_disk
@@ -104,7 +105,7 @@ class ContainerdRegistries:
             for path in folder.glob(f"*/{_NAME}"):
                 if path not in wanted and _is_ours(path):
                     path.unlink()
-                    _partial(path).unlink(missing_ok=True)
+                    fresh_name(path).unlink(missing_ok=True)
                     _remove_empty(path.parent)
         self._write_authorities()
         for path, text in wanted.items():
@@ -214,16 +215,7 @@ def _replace(path: Path, text: str) -> None:
     if path.is_file() and path.read_bytes() == content:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.new")
+    replace_file(path, content)
 
 
 def _remove_empty(folder: Path) -> None:

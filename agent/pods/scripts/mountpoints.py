@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from agent.durable_files import replace_file
 from agent.pods.volumes.layout import pod_dir, pods_dir
 
 _NOTE = "host-mountpoints"
@@ -67,13 +68,7 @@ class Mountpoints:
         return frozenset(path for note in notes for path in _lines(note))
 
     def _note(self, uid: str, paths: Iterable[str]) -> None:
-        file = self._file(uid)
-        partial = file.with_suffix(".new")
-        with partial.open("wb") as stream:
-            stream.write(b"".join(os.fsencode(path) + b"\0" for path in paths))
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
+        replace_file(self._file(uid), b"".join(os.fsencode(path) + b"\0" for path in paths))
 
 
 def _lines(note: Path) -> list[str]:

@@ -9,7 +9,6 @@ A file is there before the driver is asked for the mount and goes after it is un
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from agent.durable_files import replace_file
 from agent.errors import Retryable
 from agent.model.storage import EPHEMERAL, PERSISTENT
 from agent.pods.volumes.empty_dir import make_private
@@ -122,12 +122,7 @@ def _write(folder: Path, data: Mapping[str, str]) -> bool:
     if before == text:
         return False
     # On the disk before the driver is asked: after a power cut it is the only word of what is mounted.
-    partial = folder / f".{DATA_FILE}.new"
-    with partial.open("wb") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(target)
+    replace_file(target, text)
     return not before
 
 
