@@ -209,8 +209,8 @@ class Agent:
         if isinstance(store, HeldStore):
             store.notify(self._health_changed)
         ca = side.api.access.cluster_ca if side.api else None
-        parts_read = (settings, store, lambda: list(self.with_status()), self._controller, self._publisher)
-        wire(sources_of(*parts_read, side.events, side.api, self._foreign_now))
+        pods, changes, statuses, foreign = self.with_status, self._controller, self._publisher, self._foreign_now
+        wire(sources_of(settings, store, pods, changes, statuses, side.events, side.api, foreign))
         self._server = KubeletServer(
             settings,
             self._provider,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.config import Settings
@@ -48,7 +49,9 @@ class FakeRuntime:
 class FakeEvents:
     recorded: list[tuple[ObjectReference, str, str, str]] = field(default_factory=list)
 
-    def record(self, about: ObjectReference, kind: str, reason: str, message: str) -> None:
+    def record(
+        self, about: ObjectReference, kind: str, reason: str, message: str, annotations: Mapping[str, str] | None = None
+    ) -> None:
         self.recorded.append((about, kind, reason, message))
 
     @property

@@ -7,7 +7,7 @@ import fcntl
 import socket
 import struct
 import termios
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -15,7 +15,6 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from agent.model.objects import ObjectReference
 from agent.pods.log_shipping import PREFIX, shipper
 from agent.pods.log_shipping.message import LogLine
 from agent.pods.log_shipping.shipper import Shipper
@@ -23,23 +22,9 @@ from agent.pods.log_shipping.spool import PodRow, Spool
 from agent.policies.log_sink import LogSink, parse_log_sink
 from tests.fakes.store import MemoryStore
 from tests.fakes.waiting import eventually
+from tests.unit.node.machine import FakeEvents
 
 UID = "1-2-3"
-
-
-class Events:
-    def __init__(self) -> None:
-        self.recorded: list[tuple[ObjectReference, str, str, str]] = []
-
-    def record(
-        self,
-        about: ObjectReference,
-        kind: str,
-        reason: str,
-        message: str,
-        annotations: Mapping[str, str] | None = None,
-    ) -> None:
-        self.recorded.append((about, kind, reason, message))
 
 
 class Sink:
@@ -82,7 +67,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.store = MemoryStore()
-        self.events = Events()
+        self.events = FakeEvents()
 
     def write(self, *texts: str) -> None:
         path = self.folder / f"default_talks_{UID}" / "main" / "0.log"
