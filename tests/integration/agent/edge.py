@@ -106,9 +106,10 @@ class Edge:
         wait_until(lambda: not missing(), timeout, what=f"Ready: {', '.join(names)}")
 
     def wait_phase(self, name: str, phase: str, timeout: float = 30) -> Object:
-        def reached() -> Object | None:
+        def reached() -> Object:
             found = self.pod(name)
-            return found if found["status"].get("phase") == phase else None
+            assert found["status"].get("phase") == phase, found["status"]
+            return found
 
         return wait_until(reached, timeout, what=f"{name} {phase}")
 

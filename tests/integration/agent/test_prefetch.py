@@ -23,6 +23,8 @@ from tests.integration.support.waiting import wait_until
 
 STATUS = "edgelet.io/prefetch-status"
 RATE = 2_000_000
+LINE = 12_000_000
+"""Bytes a second of the way to the registry: one that gives a whole image at once has no middle to be cut in."""
 COUNT, LAYER_BYTES = 5, 6_000_000
 UNUSED = "docker.io/ahead/unused:1"
 
@@ -80,7 +82,7 @@ def test_images_come_slowly_and_over_a_cut_and_stay_though_all_else_must_go(
     oci.pack(tmp_path / "unused.tar", [image(UNUSED)])
     runtime.ctr("images", "import", str(tmp_path / "unused.tar"))
     settings = tmp_path / "settings.yaml"
-    with Counted(registry.address) as line:
+    with Counted(registry.address, LINE) as line:
         wanted = [f"{line.address}/ahead/{number}:1" for number in range(COUNT)]
         settings.write_text(json.dumps({"prefetch": wanted[:3], "prefetchRate": "2MB"}))
         edge = Edge(agent(flags=[f"--config={settings}"]), runtime, control_plane, namespace)

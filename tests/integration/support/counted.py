@@ -1,9 +1,10 @@
-"""A TCP relay on loopback that counts what comes back through it: how many bytes a server really sent."""
+"""A TCP relay on loopback that counts what comes back through it, how many bytes a server really sent, and may be slow."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from threading import Thread
 from types import TracebackType
 
@@ -11,10 +12,11 @@ from types import TracebackType
 class Counted:
     """Listens from construction to the end of the `with` block, in threads of its own."""
 
-    def __init__(self, target: str) -> None:
-        """`target`: HOST:PORT, which need not listen yet."""
+    def __init__(self, target: str, rate: int = 0) -> None:
+        """`target`: HOST:PORT, which need not listen yet. `rate`: bytes a second on each connection; 0: no limit."""
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
+        self._rate = rate
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.sent = 0
@@ -40,6 +42,8 @@ class Counted:
             while piece := server.recv(1 << 16):
                 client.sendall(piece)
                 self.sent += len(piece)
+                if self._rate:
+                    time.sleep(len(piece) / self._rate)
             with contextlib.suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
 
