@@ -1,4 +1,4 @@
-"""A TCP relay on loopback that counts what comes back through it, how many bytes a server really sent, and may be slow."""
+"""A TCP relay on loopback that counts what a server really sent through it, and may be slow."""
 
 from __future__ import annotations
 
