@@ -20,7 +20,6 @@ from agent.cri.runtime import RuntimeClient
 from agent.errors import NotFound, Permanent, Retryable
 from agent.model.logs import LogOptions
 from agent.model.node import NodeFacts
-from agent.model.observed import ObservedPod
 from agent.model.record import PodRecord
 from agent.model.status import PodStatus
 from agent.node.ports import NodeImage, RuntimeHealth
@@ -49,7 +48,7 @@ from agent.providers.containerd_prefetch import Prefetch
 from agent.providers.containerd_relist import RECONNECT_S, ContainerdRelist
 from agent.providers.containerd_shutdown import ContainerdShutdown
 from agent.providers.contract import PodUpdate, PodUpdates, ProviderContext
-from agent.providers.found import found_record, without
+from agent.providers.found import FoundPods
 from agent.providers.leftovers import Leftovers
 from agent.providers.pod_cidr import PodCidr
 from agent.providers.runtime_health import HealthReader
@@ -81,7 +80,7 @@ class ContainerdProvider:
         self._gate = Gate(context.store, context.node or alone, self._preempt, lambda: pressure.now.conditions)
         self._workers: dict[str, PodWorker] = {}
         self._named = NamedPods(self._workers, self._log_files)
-        self._found: dict[str, PodRecord] = {}
+        self._found = FoundPods(self._workers, self._gate, self._kept)
         self._ran: dict[str, Mapping[str, int]] = {}
         """Attempts of static pods that are gone, by UID."""
         self._updates: PodUpdates = lambda _: None
@@ -133,7 +132,7 @@ class ContainerdProvider:
             await self._kept.make_way(record.uid, partial(remove_kept, self._machine))
             # Two pods of one name must not run together: the new one waits for the end of the old.
             meta = record.pod.metadata
-            for lost in self._found_as(record):
+            for lost in self._found.of_name(record):
                 await self.delete_pod(lost)
             older = self._named.all_of(meta.namespace, meta.name)
             # A manifest and a pod of the API server are two that only happen to have one name.
@@ -169,13 +168,8 @@ class ContainerdProvider:
 
     async def get_pods(self) -> tuple[PodRecord, ...]:
         await self._open.wait()
-        left = await self._leftovers.records(self._known)
-        return (
-            *(worker.record for worker in self._workers.values()),
-            *self._found.values(),
-            *(found_record(pod) for pod in self._decided()),
-            *left,
-        )
+        left = await self._leftovers.records(self._found.known)
+        return (*(worker.record for worker in self._workers.values()), *self._found.records(), *left)
 
     def get_container_logs(self, namespace: str, pod: str, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         return self._named.log(namespace, pod, container, options)
@@ -247,7 +241,7 @@ class ContainerdProvider:
                 tasks.create_task(self._garbage.run(), name="garbage")
                 tasks.create_task(self._logs.run(), name="log shipping")
                 changed = self._context.health_changed
-                relist = ContainerdRelist(self._workers, machine.observer, self._take_over, changed)
+                relist = ContainerdRelist(self._workers, machine.observer, self._found.take_over, changed)
                 tasks.create_task(relist.follow_events(channel, self._runtime), name="runtime events")
                 tasks.create_task(relist.run(), name="relist")
                 tasks.create_task(self._kept.run(partial(remove_kept, machine)), name="kept pods")
@@ -261,13 +255,6 @@ class ContainerdProvider:
             await self._garbage.reclaim()
 
     # ------------------------------------------------------------ its own work
-
-    def _decided(self) -> tuple[ObservedPod, ...]:
-        """Pods that the node took in and that nobody has named yet."""
-        return tuple(self._gate.unnamed({**self._workers, **self._found}))
-
-    def _known(self) -> set[str]:
-        return {*self._workers, *self._found, *self._kept.gone, *(pod.uid for pod in self._decided())}
 
     def _figures(self) -> ContainerdStats:
         """Raises Retryable until the runtime has answered once."""
@@ -290,7 +277,7 @@ class ContainerdProvider:
             try:
                 await self._runtime.version()
                 machine = await make(*self._credentials, self._csi)
-                observed = without(await machine.observer.observe_all(), self._kept.gone)
+                observed = self._found.of_ours(await machine.observer.observe_all())
                 await self._gate.load(observed, (uid for uid, s in self._last.items() if s.phase.is_terminal))
                 with on_disk("cannot make the pods' cgroups"):
                     await asyncio.to_thread(machine.cgroups.prepare, self._gate.burstable_milli_cpu())
@@ -299,7 +286,7 @@ class ContainerdProvider:
                 await self._prefetch.load()
                 self._gate.offers = Offers(machine.translate.allowed_sysctls, app_armor=app_armor())
                 self._offering(await self._health.health())
-                self._take_over(observed)
+                self._found.take_over(observed)
                 self._context.health_changed()
                 return machine
             except (Retryable, Permanent) as error:
@@ -308,27 +295,13 @@ class ContainerdProvider:
                 said = str(error)
                 await asyncio.sleep(RECONNECT_S)
 
-    def _take_over(self, observed: Mapping[str, ObservedPod]) -> None:
-        """Pods that the runtime has and nobody has named yet: desired ones are named soon, the rest are orphans."""
-        self._found = {
-            uid: found_record(pod)
-            for uid, pod in without(observed, self._kept.gone).items()
-            if uid not in self._workers
-        }
-
-    def _found_as(self, record: PodRecord) -> list[PodRecord]:
-        """What the runtime has under this pod's name from before, and no source knows any more."""
-        meta = record.pod.metadata
-        found = [(other, other.pod.metadata) for uid, other in self._found.items() if uid != record.uid]
-        return [other for other, was in found if (was.namespace, was.name) == (meta.namespace, meta.name)]
-
     def _work_on(self, record: PodRecord, older: Sequence[PodWorker]) -> PodWorker:
         last = self._last.get(record.uid)
         if last is None and record.is_terminating:
             # Its end may have been told long ago, and somebody's finalizer holds it since: what was said stands.
             last = record.told_status
         worker = PodWorker(record, self._machine, self._context.settings.root_dir, self._updated, last)
-        self._found.pop(record.uid, None)
+        self._found.named(record.uid)
         worker.recall(self._ran.pop(record.uid, {}))
         self._workers[record.uid] = worker
         self._tasks.create_task(self._live(worker, older), name=f"pod {record.pod.full_name}")

@@ -1,11 +1,12 @@
-"""A pod that is only in the runtime, or only on disk: enough of a record to end it well.
+"""Pods that nobody has named yet, and those that are only in the runtime or on disk.
 
-In: what was observed by our labels, or the name of a folder. Out: a PodRecord with names and UID, containers by name.
+In: what was observed by our labels, or the name of a folder. Out: of each pod enough of a record to end it well: names
+and UID, containers by name. A desired pod is named soon after the start; one that stays here is an orphan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 
 import msgspec
 
@@ -14,6 +15,8 @@ from agent.model.meta import ObjectMeta, Quantity
 from agent.model.observed import ObservedPod
 from agent.model.pod import Pod, PodSpec
 from agent.model.record import Origin, PodRecord
+from agent.pods.admission.gate import Gate
+from agent.pods.garbage.kept import KeptPods
 from agent.pods.qos import QosClass
 
 _SOME: dict[str, Quantity] = {"cpu": "1m", "memory": "1"}
@@ -44,5 +47,43 @@ def left_record(uid: str, names: tuple[str, str] | None = None, qos: QosClass | 
     return PodRecord(pod, msgspec.json.encode(pod), Origin.FILE)
 
 
-def without(observed: Mapping[str, ObservedPod], uids: Set[str]) -> dict[str, ObservedPod]:
-    return {uid: pod for uid, pod in observed.items() if uid not in uids}
+class FoundPods:
+    """None of them has a worker, and none is kept for people to look at."""
+
+    def __init__(self, workers: Mapping[str, object], gate: Gate, kept: KeptPods) -> None:
+        """`workers`: by UID, as they are whenever something is asked here."""
+        self._workers = workers
+        self._gate = gate
+        self._kept = kept
+        self._found: dict[str, PodRecord] = {}
+
+    def of_ours(self, observed: Mapping[str, ObservedPod]) -> dict[str, ObservedPod]:
+        """What was observed, without the kept pods whose object is gone."""
+        gone = self._kept.gone
+        return {uid: pod for uid, pod in observed.items() if uid not in gone}
+
+    def take_over(self, observed: Mapping[str, ObservedPod]) -> None:
+        """This is what the runtime has now."""
+        ours = self.of_ours(observed)
+        self._found = {uid: found_record(pod) for uid, pod in ours.items() if uid not in self._workers}
+
+    def named(self, uid: str) -> None:
+        """The pod has a worker from now on."""
+        self._found.pop(uid, None)
+
+    def of_name(self, record: PodRecord) -> list[PodRecord]:
+        """What the runtime has under this pod's name from before, and no source knows any more."""
+        meta = record.pod.metadata
+        found = [(other, other.pod.metadata) for uid, other in self._found.items() if uid != record.uid]
+        return [other for other, was in found if (was.namespace, was.name) == (meta.namespace, meta.name)]
+
+    def records(self) -> tuple[PodRecord, ...]:
+        """Also of pods that the node took in and of which the runtime has nothing."""
+        return (*self._found.values(), *(found_record(pod) for pod in self._decided()))
+
+    def known(self) -> set[str]:
+        """UIDs of all pods that somebody answers for: traces of any other are leftovers."""
+        return {*self._workers, *self._found, *self._kept.gone, *(pod.uid for pod in self._decided())}
+
+    def _decided(self) -> tuple[ObservedPod, ...]:
+        return tuple(self._gate.unnamed({**self._workers, **self._found}))

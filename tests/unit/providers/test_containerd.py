@@ -459,7 +459,7 @@ async def test_a_kept_pod_is_nobodys_orphan_also_after_a_restart_and_goes_when_t
             await n.running(provider, record({"uid": "u-2"}))  # its name is free
         async with n.agent() as provider:
             await n.running(provider, record({"uid": "u-2"}))
-            provider._take_over(await provider._machine.observer.observe_all())
+            provider._found.take_over(await provider._machine.observer.observe_all())
             assert [found.uid for found in await provider.get_pods()] == ["u-2"]
             assert sorted(box.config.metadata.uid for box in n.cri.sandboxes.values()) == ["u-1", "u-2"]
             await provider.reclaim()
