@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from agent.config import Settings
 from agent.kube.cluster import ClusterGuard, OwnNode
@@ -28,14 +29,13 @@ from agent.store.base import Store
 Job = tuple[str, Coroutine[Any, Any, None]]
 
 
-@dataclass(slots=True)
-class ApiSide:
+class ApiSide(msgspec.Struct):
     objects: Objects
     tokens: Tokens
     events: Events
     api: Api | None = None
     guard: ClusterGuard | None = None
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[Job] = msgspec.field(default_factory=list)
     drain: Callable[[], Coroutine[Any, Any, None]] | None = None
     forget_unreferenced: Callable[[], Coroutine[Any, Any, None]] | None = None
 

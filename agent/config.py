@@ -5,12 +5,15 @@ A leaf: imports nothing of agent. `agent.options` makes it from flags, environme
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+
+from agent.discreet import Discreet
 
 
-@dataclass(frozen=True, slots=True)
-class Taint:
+class Taint(msgspec.Struct, frozen=True):
     key: str
     value: str
     effect: str
@@ -22,8 +25,7 @@ JOINED_KUBECONFIG = Path("/etc/edgelet/kubeconfig")
 EVERY_REGISTRY = "*"
 
 
-@dataclass(frozen=True, slots=True)
-class Mirror:
+class Mirror(msgspec.Struct, frozen=True):
     """Asked before the registry itself."""
 
     url: str
@@ -31,8 +33,7 @@ class Mirror:
     """The URL's path is where the API begins, without a /v2 after it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Registry:
+class Registry(msgspec.Struct, frozen=True):
     """How one host is asked for images, be it a registry or a mirror of one."""
 
     host: str
@@ -61,10 +62,10 @@ EVICTION_HARD = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Discreet, frozen=True):
     """Every setting with its default. Paths are absolute or relative to the working folder; times are seconds."""
 
+    hidden: ClassVar = frozenset({"store", "manifest_url", "manifest_url_header", "policy_default"})
     node_name: str
     kubeconfig: Path | None = None
     """None: standalone, static manifests only."""
@@ -90,14 +91,14 @@ class Settings:
     root_dir: Path = Path("/var/lib/edgelet")
     device_plugin_dir: Path | None = None
     """Where device plugins register; None: `device-plugins` in the root folder."""
-    store: str = field(default="", repr=False)
+    store: str = ""
     """URL of the record; empty: a SQLite file in the root folder. It may have a password in it."""
     store_key_file: Path | None = None
     """Key of what is sealed in the record; None: beside the root folder, never in it."""
     pod_manifest_path: Path | None = None
-    manifest_url: str = field(default="", repr=False)
+    manifest_url: str = ""
     """Where static pods are asked for; empty: nowhere. It may have a password in it."""
-    manifest_url_header: dict[str, str] = field(default_factory=dict, repr=False)
+    manifest_url_header: dict[str, str] = {}
     http_check_frequency: float = 20.0
     shutdown_grace_period: float = 0.0
     """What pods have when the machine goes down; 0: nobody waits for them."""
@@ -110,7 +111,7 @@ class Settings:
     max_pods: int = 110
     node_lease_duration: int = 40
     """Seconds that a renewal of the Node's lease is good for; it is renewed when half of them are over."""
-    node_labels: dict[str, str] = field(default_factory=dict)
+    node_labels: dict[str, str] = {}
     register_with_taints: tuple[Taint, ...] = ()
     disable_taint: bool = False
     """No provider taint on the Node, whatever `provider_taint` says (virtual-kubelet's flag)."""
@@ -165,9 +166,9 @@ class Settings:
     """LimitedSwap: Burstable pods may swap in proportion to what they request (version 2)."""
     reserved_cpus: str = ""
     """CPUs, as a list, that are the system's: as many are taken off the allocatable ones."""
-    system_reserved: dict[str, str] = field(default_factory=dict)
+    system_reserved: dict[str, str] = {}
     """Resources that the system keeps from pods, as quantities by name: cpu, memory, ephemeral-storage, pid."""
-    kube_reserved: dict[str, str] = field(default_factory=dict)
+    kube_reserved: dict[str, str] = {}
     """The same for the agent and the runtime."""
     enforce_node_allocatable: tuple[str, ...] = ("pods",)
     """Whom a cgroup keeps in bounds: pods, system-reserved, kube-reserved, and the two with -compressible."""
@@ -175,12 +176,12 @@ class Settings:
     """Allocatable follows what programs beside the pods use."""
     system_reserved_cgroup: str = ""
     kube_reserved_cgroup: str = ""
-    eviction_hard: dict[str, str] = field(default_factory=lambda: dict(EVICTION_HARD))
+    eviction_hard: dict[str, str] = msgspec.field(default_factory=lambda: dict(EVICTION_HARD))
     """By signal, a quantity or a share (`10%`): with less than that available a pod goes at once."""
-    eviction_soft: dict[str, str] = field(default_factory=dict)
+    eviction_soft: dict[str, str] = {}
     """The same, after `eviction_soft_grace_period` (seconds by signal) of it."""
-    eviction_soft_grace_period: dict[str, float] = field(default_factory=dict)
-    eviction_minimum_reclaim: dict[str, str] = field(default_factory=dict)
+    eviction_soft_grace_period: dict[str, float] = {}
+    eviction_minimum_reclaim: dict[str, str] = {}
     """How much more than the threshold must be available before it counts as over, by signal."""
     eviction_max_pod_grace_period: int = 0
     """Seconds that a pod has at most to end at a soft threshold; negative: its own grace period."""
@@ -244,7 +245,7 @@ class Settings:
     scripts_namespaces: tuple[str, ...] = ()
     scripts_service_accounts: tuple[str, ...] = ()
     """NAME in each of those namespaces, or NAMESPACE/NAME."""
-    policy_default: dict[str, str] = field(default_factory=dict, repr=False)
+    policy_default: dict[str, str] = {}
     """Policies of pods that say nothing themselves, by annotation."""
     policy_host_namespaces: tuple[str, ...] = ()
     """Whose pods may have policies that give power over the host; `*`: all."""

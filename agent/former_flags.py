@@ -7,13 +7,13 @@ asks for what the agent does anyway is taken.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from agent.errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True)
-class FormerFlag:
+class FormerFlag(msgspec.Struct, frozen=True):
     """`flag` has no dashes in front; `taken` are values, in lower case, that change nothing."""
 
     flag: str

@@ -6,14 +6,18 @@ The settings themselves are in `agent.option_table`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+
+import msgspec
 
 from agent import option_values as form
 from agent.config import Settings
 
+_DEFAULTS = dict(zip(reversed(Settings.__struct_fields__), reversed(Settings.__struct_defaults__), strict=False))
+"""By field; the first ones have none."""
 
-@dataclass(frozen=True, slots=True)
-class Option:
+
+class Option(msgspec.Struct, frozen=True):
     """One setting. `flag` has no dashes in front; `key` is its name in the settings file, beside the flag's own."""
 
     field: str
@@ -43,5 +47,7 @@ class Option:
         """What holds where nothing is given; empty: nothing does."""
         if self.default:
             return self.default
-        found = next(field for field in fields(Settings) if field.name == self.field).default
-        return str(found).lower() if isinstance(found, bool) else "" if found in (None, (), MISSING) else str(found)
+        found = _DEFAULTS.get(self.field)
+        if isinstance(found, bool):
+            return str(found).lower()
+        return str(found) if isinstance(found, str | int | float | Path) else ""

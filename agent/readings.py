@@ -6,9 +6,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import psutil
 
 from agent import __version__, own_metrics
@@ -25,8 +25,7 @@ from agent.store.held import HeldStore
 from agent.store.opening import local_path, store_address
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(msgspec.Struct, frozen=True):
     node_name: str
     pods: Callable[[], Iterable[tuple[PodRecord, PodStatus | None]]]
     queues: Mapping[str, Callable[[], int]]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Mapping
-from dataclasses import dataclass
 
 import grpc.aio
+import msgspec
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from agent.cri._generated import content_pb2
@@ -21,8 +21,7 @@ from agent.cri.runtime import CALL_DEADLINE_S
 from agent.errors import NotFound, Permanent
 
 
-@dataclass(frozen=True, slots=True)
-class BlobInfo:
+class BlobInfo(msgspec.Struct, frozen=True):
     digest: str
     size: int
     """Bytes."""
@@ -31,8 +30,7 @@ class BlobInfo:
     labels: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Ingest:
+class Ingest(msgspec.Struct, frozen=True):
     """A write that is not finished."""
 
     offset: int

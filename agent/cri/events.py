@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, TypeVar
 
 import grpc.aio
+import msgspec
 from loguru import logger
+from msgspec.structs import replace
 
 from agent.cri._generated import api_pb2 as pb
 from agent.cri._generated import event_service_pb2, event_types_pb2
@@ -45,8 +46,7 @@ class Source(StrEnum):
     CONTAINERD = "containerd's event service"
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeEvent:
+class RuntimeEvent(msgspec.Struct, frozen=True):
     """`container_id` is the sandbox's own id where the event tells of a sandbox."""
 
     kind: Kind

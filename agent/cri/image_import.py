@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import grpc.aio
+import msgspec
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from agent.cri._generated import content_pb2, images_pb2
@@ -22,11 +22,10 @@ from agent.cri.runtime import CALL_DEADLINE_S
 from agent.errors import Conflict, Permanent
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(msgspec.Struct, frozen=True):
     media_type: str
     content: bytes
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     """`containerd.io/gc.ref.content.*` keep the blobs that they name from being collected."""
 
     @property
@@ -34,8 +33,7 @@ class Blob:
         return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """A manifest, or an index of them, as descriptors name it."""
 
     media_type: str

@@ -8,9 +8,9 @@ containerd, every call here is Permanent("Unimplemented").
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import grpc.aio
+import msgspec
 
 from agent.cri._generated import leases_pb2
 from agent.cri._generated.leases_pb2_grpc import LeasesStub
@@ -21,8 +21,7 @@ from agent.cri.runtime import CALL_DEADLINE_S
 from agent.errors import Conflict, EdgeletError, NotFound
 
 
-@dataclass(frozen=True, slots=True)
-class Leased:
+class Leased(msgspec.Struct, frozen=True):
     content: tuple[str, ...]
     """Digests of whole blobs."""
     ingests: tuple[str, ...]

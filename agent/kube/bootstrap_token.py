@@ -13,15 +13,17 @@ import hashlib
 import hmac
 import json
 import re
-from dataclasses import dataclass, field
+from typing import ClassVar
+
+from agent.discreet import Discreet
 
 _FORM = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})")
 
 
-@dataclass(frozen=True, slots=True)
-class BootstrapToken:
+class BootstrapToken(Discreet, frozen=True):
+    hidden: ClassVar = frozenset({"secret"})
     id: str
-    secret: str = field(repr=False)
+    secret: str
 
     @classmethod
     def parse(cls, text: str) -> BootstrapToken:

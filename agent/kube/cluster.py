@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -65,8 +64,7 @@ def judge(recorded: Identity, seen: Identity) -> Verdict:
     return Verdict.OTHER if any(one and other for one, other in pairs) else Verdict.UNKNOWN
 
 
-@dataclass(frozen=True, slots=True)
-class OwnNode:
+class OwnNode(msgspec.Struct, frozen=True):
     path: str
     uid: Callable[[], str]
     """As last seen in the cluster, by this agent or one before; empty: never."""

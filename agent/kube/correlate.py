@@ -8,8 +8,9 @@ once and then one every five minutes. No I/O: the caller posts.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import TypeVar
+
+import msgspec
 
 from agent.model.objects import ObjectReference
 
@@ -27,8 +28,7 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
-@dataclass(slots=True, eq=False)
-class Event:
+class Event(msgspec.Struct, eq=False):
     """One event of the API, perhaps of many occurrences. Only the correlator and the recorder change it."""
 
     about: ObjectReference
@@ -43,19 +43,17 @@ class Event:
     """In the API; kept when a POST must be tried again, so that it can't be there twice."""
     posted: bool = False
     queued: bool = False
-    folded: dict[str, int] = field(default_factory=dict)
+    folded: dict[str, int] = msgspec.field(default_factory=dict)
     """Of a summary: how often which reason."""
-    annotations: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Similar:
-    messages: set[str] = field(default_factory=set)
+class _Similar(msgspec.Struct):
+    messages: set[str] = msgspec.field(default_factory=set)
     last_at: float = 0.0
 
 
-@dataclass(slots=True)
-class _Bucket:
+class _Bucket(msgspec.Struct):
     tokens: float
     filled_at: float
 

@@ -14,12 +14,13 @@ import ssl
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from loguru import logger
 
+from agent.discreet import Discreet
 from agent.errors import ConfigError, Retryable
 from agent.kube.kubeconfig import Fingerprint, Reading, fingerprint, read_kubeconfig
 from agent.kube.x509_facts import Validity, validity
@@ -31,15 +32,15 @@ RENEWAL_MARGIN_S = 290.0
 """Under five minutes: only then does the official loader refresh an OIDC token."""
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(Discreet, frozen=True):
     """What a request to the API server needs."""
 
+    hidden: ClassVar = frozenset({"headers"})
     server: str
     """Base URL, without a slash at the end; may carry a path."""
     user: str
     """The user's name in the kubeconfig, for the log."""
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = {}
     tls: ssl.SSLContext | None = None
     server_hostname: str | None = None
     proxy: str | None = None

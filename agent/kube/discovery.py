@@ -14,11 +14,11 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import yaml
 
 from agent.errors import ConfigError, Permanent, Retryable
@@ -32,8 +32,7 @@ UNTRUSTED = "Untrusted"
 _OTHER_WAYS = "use --ca-file with the cluster's CA, or --discovery-file"
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
+class Cluster(msgspec.Struct, frozen=True):
     server: str
     """Base URL."""
     ca: bytes

@@ -11,7 +11,8 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+import msgspec
 
 from agent.clock import sleep_unless
 
@@ -22,8 +23,7 @@ HURRY_S = 3.0
 HURRIED_S = 0.3
 
 
-@dataclass(slots=True, eq=False)
-class Wait:
+class Wait(msgspec.Struct, eq=False):
     """Of one call, or of a stream's next piece."""
 
     stream: bool = False

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Final, get_args
 
 import msgspec
@@ -59,21 +58,20 @@ _heads = msgspec.json.Decoder(_Head)
 _selections = msgspec.json.Decoder(_Selected)
 
 
-@dataclass(slots=True, eq=False)
-class _Entry:
+class _Entry(msgspec.Struct, eq=False):
     key: ObjectKey
-    pods: set[str] = field(default_factory=set)
+    pods: set[str] = msgspec.field(default_factory=set)
     raw: bytes | None = None
     version: str | None = None
     """resourceVersion of what is recorded; "" where the API server said that there is none; None: not known yet."""
     live: bool = False
     """Memory is as new as the watch can make it."""
-    tried: asyncio.Event = field(default_factory=asyncio.Event)
+    tried: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     """The watch had its first answer, whatever it was."""
-    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    changing: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
     watcher: asyncio.Task[None] | None = None
     leaving: bool = False
-    selected: dict[str, RawObject] = field(default_factory=dict)
+    selected: dict[str, RawObject] = msgspec.field(default_factory=dict)
     """By name, where the key is a selection."""
 
 

@@ -15,13 +15,13 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from errno import EHOSTUNREACH, ETIMEDOUT
 from typing import Final, Protocol
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import msgspec
 from loguru import logger
 from yarl import URL
 
@@ -56,8 +56,7 @@ NO_ANSWER: Final = "<error>"
 Params = Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A request but for who sends it."""
 
     method: str

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import quote
 
@@ -61,9 +60,8 @@ class _Recorded(msgspec.Struct, frozen=True):
     life_s: float
 
 
-@dataclass(slots=True)
-class _Held:
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+class _Held(msgspec.Struct):
+    lock: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
     last: _Recorded | None = None
     renew_at: float = 0.0
     """Monotonic: a clock that jumps moves neither this nor the token's end."""

@@ -11,7 +11,6 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 
 import msgspec
 from loguru import logger
@@ -45,42 +44,36 @@ class Meta(msgspec.Struct, frozen=True):
     resourceVersion: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RawObject:
+class RawObject(msgspec.Struct, frozen=True):
     """An object as the API server sent it, with `kind` and `apiVersion`."""
 
     meta: Meta
     raw: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(msgspec.Struct, frozen=True):
     """All there is, read from the API server now: what is not in it does not exist."""
 
     items: tuple[RawObject, ...]
     resource_version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Upserted:
+class Upserted(msgspec.Struct, frozen=True):
     object: RawObject
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
+class Removed(msgspec.Struct, frozen=True):
     object: RawObject
     """Its last state."""
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(msgspec.Struct, frozen=True):
     """Changes are not seen now. Said once; `Resumed` or `Listed` follows."""
 
     error: EdgeletError
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(msgspec.Struct, frozen=True):
     """Watching on from where it stopped; nothing was missed."""
 
 

@@ -6,42 +6,36 @@ the next plan, made after the runtime was read again. Only kills may wait for ea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class CreateSandbox:
+class CreateSandbox(msgspec.Struct, frozen=True):
     attempt: int
     replaces: str | None = None
     """A dead sandbox whose network must be down first: it may still hold an address and host ports."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopSandbox:
+class StopSandbox(msgspec.Struct, frozen=True):
     """End what still runs in it and take its network down."""
 
     sandbox_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveSandbox:
+class RemoveSandbox(msgspec.Struct, frozen=True):
     """Remove it with its containers."""
 
     sandbox_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class SetUpVolumes:
+class SetUpVolumes(msgspec.Struct, frozen=True):
     """Fetch what the pod refers to and mount its volumes."""
 
 
-@dataclass(frozen=True, slots=True)
-class TearDownVolumes:
+class TearDownVolumes(msgspec.Struct, frozen=True):
     """Unmount the pod's volumes and remove its folder."""
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerStart:
+class ContainerStart(msgspec.Struct, frozen=True):
     """One container to create and start."""
 
     name: str
@@ -50,15 +44,13 @@ class ContainerStart:
     """A container that was created and never started (the agent died between): start that one."""
 
 
-@dataclass(frozen=True, slots=True)
-class StartContainers:
+class StartContainers(msgspec.Struct, frozen=True):
     """Start these in the order given; one that fails does not hold the others back."""
 
     starts: tuple[ContainerStart, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class KillContainer:
+class KillContainer(msgspec.Struct, frozen=True):
     """Stop signal, then SIGKILL after `grace_s` seconds."""
 
     container_id: str
@@ -72,8 +64,7 @@ class KillContainer:
     """Containers killed at the same time that must have ended before this one is stopped, while the grace lasts."""
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveContainer:
+class RemoveContainer(msgspec.Struct, frozen=True):
     """Remove a dead container that no status needs any more."""
 
     container_id: str

@@ -6,9 +6,12 @@ Values only: `agent.csi` puts them on the wire. Source of names and meaning: the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
+import msgspec
+
+from agent.discreet import Discreet
 from agent.errors import Retryable
 
 CSI_PLUGIN = "kubernetes.io/csi"
@@ -23,8 +26,7 @@ class Capability(StrEnum):
     SINGLE_NODE_MULTI_WRITER = "SINGLE_NODE_MULTI_WRITER"
 
 
-@dataclass(frozen=True, slots=True)
-class PluginInfo:
+class PluginInfo(msgspec.Struct, frozen=True):
     """What a plugin says on its registration socket."""
 
     type: str
@@ -34,18 +36,16 @@ class PluginInfo:
     versions: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DriverNode:
+class DriverNode(msgspec.Struct, frozen=True):
     """This machine, as a driver knows it."""
 
     node_id: str
     max_volumes: int = 0
     """0: the driver names no limit."""
-    topology: Mapping[str, str] = field(default_factory=dict)
+    topology: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class MountCapability:
+class MountCapability(msgspec.Struct, frozen=True):
     access_mode: str = "ReadWriteOnce"
     """In Kubernetes' words."""
     fs_type: str = ""
@@ -54,28 +54,28 @@ class MountCapability:
     """The group that the driver is to give the volume to."""
 
 
-@dataclass(frozen=True, slots=True)
-class StageVolume:
+class StageVolume(Discreet, frozen=True):
+    hidden: ClassVar = frozenset({"secrets"})
     volume_id: str
     staging_path: str
     capability: MountCapability
-    publish_context: Mapping[str, str] = field(default_factory=dict)
-    volume_context: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    publish_context: Mapping[str, str] = {}
+    volume_context: Mapping[str, str] = {}
+    secrets: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class PublishVolume:
+class PublishVolume(Discreet, frozen=True):
+    hidden: ClassVar = frozenset({"volume_context", "secrets"})
     volume_id: str
     target_path: str
     capability: MountCapability
     read_only: bool = False
     staging_path: str = ""
     """Empty: the driver stages nothing."""
-    publish_context: Mapping[str, str] = field(default_factory=dict)
-    volume_context: Mapping[str, str] = field(default_factory=dict, repr=False)
+    publish_context: Mapping[str, str] = {}
+    volume_context: Mapping[str, str] = {}
     """May hold service-account tokens."""
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: Mapping[str, str] = {}
 
 
 class DriverError(Retryable):

@@ -6,7 +6,6 @@ Source of names and meaning: the device plugin API, v1beta1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -15,16 +14,14 @@ UNEXPECTED = "UnexpectedAdmissionError"
 """The reason of a pod that a plugin has nothing (or nothing more) for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(msgspec.Struct, frozen=True):
     id: str
     healthy: bool = True
     numa: tuple[int, ...] = ()
     """The NUMA nodes that it is near to; none: the plugin doesn't say."""
 
 
-@dataclass(frozen=True, slots=True)
-class PluginOptions:
+class PluginOptions(msgspec.Struct, frozen=True):
     pre_start: bool = False
     """It wants to be called before each start of a container."""
     preferred: bool = False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class LogStream(StrEnum):
@@ -14,8 +15,7 @@ class LogStream(StrEnum):
     STDERR = "Stderr"
 
 
-@dataclass(frozen=True, slots=True)
-class LogOptions:
+class LogOptions(msgspec.Struct, frozen=True):
     """PodLogOptions with sinceSeconds and sinceTime resolved to one moment."""
 
     follow: bool = False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from agent.model.meta import K8sStruct, Quantity
 
@@ -17,12 +18,11 @@ class NodeTaint(K8sStruct, frozen=True):
     value: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
+class NodeFacts(msgspec.Struct, frozen=True):
     name: str
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     taints: tuple[NodeTaint, ...] = ()
-    allocatable: Mapping[str, Quantity] = field(default_factory=dict)
+    allocatable: Mapping[str, Quantity] = msgspec.field(default_factory=dict)
     usual: Mapping[str, Quantity] | None = None
     """Allocatable while nothing of it is withheld for others; None: nothing ever is."""
     """By resource name, `pods` among them; also what others (device plugins) have put there."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
@@ -35,8 +34,7 @@ CLUSTER_WIDE: Final[frozenset[ObjectKind]] = frozenset(
 """Kinds that belong to no namespace."""
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectKey:
+class ObjectKey(msgspec.Struct, frozen=True):
     """An object that a pod refers to; `namespace` is empty for kinds that are the cluster's."""
 
     kind: ObjectKind
@@ -48,8 +46,7 @@ class ObjectKey:
     """A label selector beside it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """A bound service-account token. `expires_at` is in Unix seconds."""
 
     token: str

@@ -6,8 +6,9 @@ runtime's clock; 0 means "not yet".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class ContainerState(StrEnum):
@@ -19,8 +20,7 @@ class ContainerState(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class ObservedContainer:
+class ObservedContainer(msgspec.Struct, frozen=True):
     id: str
     name: str
     sandbox_id: str
@@ -44,8 +44,7 @@ class ObservedContainer:
     """uid, gid, supplemental groups of the first process, where the runtime reports them."""
 
 
-@dataclass(frozen=True, slots=True)
-class ObservedSandbox:
+class ObservedSandbox(msgspec.Struct, frozen=True):
     id: str
     attempt: int
     ready: bool
@@ -54,8 +53,7 @@ class ObservedSandbox:
     """Primary address first; empty for pods on the host's network."""
 
 
-@dataclass(frozen=True, slots=True)
-class ObservedPod:
+class ObservedPod(msgspec.Struct, frozen=True):
     uid: str
     namespace: str
     name: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
@@ -25,8 +24,7 @@ class _WithStatus(msgspec.Struct, frozen=True):
     status: PodStatus | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PodRecord:
+class PodRecord(msgspec.Struct, frozen=True):
     pod: Pod
     raw: bytes
     """The v1.Pod as it came, JSON."""

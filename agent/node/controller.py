@@ -11,12 +11,12 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from loguru import logger
+from msgspec.structs import replace
 
 from agent.clock import Clock
 from agent.config import Settings

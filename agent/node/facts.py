@@ -10,10 +10,10 @@ import platform
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
+import msgspec
 import psutil
 
 _GO_ARCH = {
@@ -32,8 +32,7 @@ _UNUSED = {4: "203.0.113.1", 6: "2001:db8::1"}
 """Documentation addresses: the route to them is the default one."""
 
 
-@dataclass(frozen=True, slots=True)
-class MachineFacts:
+class MachineFacts(msgspec.Struct, frozen=True):
     cpus: int
     memory_bytes: int
     ephemeral_storage_bytes: int
@@ -49,7 +48,7 @@ class MachineFacts:
     boot_id: str = ""
     kernel_version: str = ""
     os_image: str = ""
-    hugepages_bytes: Mapping[str, int] = field(default_factory=dict)
+    hugepages_bytes: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Reserved huge pages by the suffix of their resource, as "2Mi"."""
     swap_bytes: int = 0
     threads_max: int = 0

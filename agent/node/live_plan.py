@@ -8,7 +8,8 @@ at least a minute. It is never so much that pods which are here would lack what 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 RESOURCES = ("cpu", "memory")
 BAND = 20
@@ -24,17 +25,15 @@ Amounts = Mapping[str, int]
 NOTHING: Amounts = dict.fromkeys(RESOURCES, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(msgspec.Struct, frozen=True):
     at: float
     """Monotonic seconds."""
     over: Amounts
     """What others use beyond what is reserved for them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Withheld:
-    amounts: Amounts = field(default_factory=lambda: NOTHING)
+class Withheld(msgspec.Struct, frozen=True):
+    amounts: Amounts = msgspec.field(default_factory=lambda: NOTHING)
     changed_at: float | None = None
     """None: not in this life of the agent."""
     looks: tuple[Look, ...] = ()

@@ -12,10 +12,10 @@ import asyncio
 import re
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from loguru import logger
 
 from agent.errors import EdgeletError, Permanent
@@ -40,8 +40,7 @@ _NOT_YET: Final = {
 _VERSION: Final = re.compile(r"v?(\d+)(\.\d+)*")
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(msgspec.Struct):
     """One socket: another file at the same path is another plugin."""
 
     identity: tuple[int, int]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from agent.model.objects import ObjectReference
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeCondition:
+class RuntimeCondition(msgspec.Struct, frozen=True):
     """RuntimeReady or NetworkReady, as the CRI's Status tells it."""
 
     ready: bool = True
@@ -17,8 +17,7 @@ class RuntimeCondition:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeHandler:
+class RuntimeHandler(msgspec.Struct, frozen=True):
     """A way to run containers (a RuntimeClass' handler); "" is the default one."""
 
     name: str = ""
@@ -26,8 +25,7 @@ class RuntimeHandler:
     user_namespaces: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeHealth:
+class RuntimeHealth(msgspec.Struct, frozen=True):
     """The container runtime now. `down` is why it does not answer, empty where it does."""
 
     runtime: RuntimeCondition = RuntimeCondition()
@@ -43,8 +41,7 @@ class RuntimeHealth:
     """status.declaredFeatures, sorted: what the scheduler asks for before it sends a pod that needs it."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeImage:
+class NodeImage(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
     """Digests before tags."""
     size_bytes: int

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 from loguru import logger
 
 from agent.clock import Clock
@@ -26,16 +26,14 @@ TOLD_WITHIN_S = 3.0
 """For the API server to take the last statuses."""
 
 
-@dataclass(frozen=True, slots=True)
-class Period:
+class Period(msgspec.Struct, frozen=True):
     """Pods of this priority, up to the next one's, have so many seconds."""
 
     priority: int
     grace_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(msgspec.Struct, frozen=True):
     period: Period
     pods: tuple[Pod, ...]
 

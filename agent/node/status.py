@@ -8,10 +8,11 @@ Field names, condition types and reasons are the kubelet's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
 from typing import Any
+
+import msgspec
 
 from agent import __version__
 from agent.config import Settings, Taint
@@ -48,8 +49,7 @@ _EVENTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(msgspec.Struct, frozen=True):
     """What changes while the agent runs."""
 
     facts: MachineFacts
@@ -67,7 +67,7 @@ class Observed:
     """None: not known yet, and left as the Node has it."""
     allocatable: Mapping[str, str] | None = None
     """None: what the settings leave of the machine."""
-    devices: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    devices: Mapping[str, tuple[int, int]] = msgspec.field(default_factory=dict)
     """Of device plugins, by resource: how many there are, and how many of them are healthy."""
 
 

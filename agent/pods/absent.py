@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 from loguru import logger
 
 from agent.errors import EdgeletError, Retryable
@@ -28,8 +28,7 @@ class AsksForPods(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class RollCall:
+class RollCall(msgspec.Struct, frozen=True):
     gone: frozenset[str]
     """UIDs."""
     there: tuple[bytes, ...] = ()

@@ -6,14 +6,13 @@ twice the maximum, which gives the "reset after ten minutes" that users know.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 INITIAL_S = 10.0
 MAXIMUM_S = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(msgspec.Struct, frozen=True):
     delay_s: float
     updated_at: float
     """When it was last raised."""

@@ -8,8 +8,9 @@ Source: the kernel's cgroup documentation (v1 controllers, cgroup-v2), and the k
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from math import ceil
+
+import msgspec
 
 from agent.model.pod import Pod
 from agent.pods.cgroups import CgroupVersion
@@ -21,14 +22,13 @@ UNBOUNDED = 1 << 62
 _MIN_SHARES, _MAX_SHARES = 2, 262_144
 
 
-@dataclass(frozen=True, slots=True)
-class CgroupLimits:
+class CgroupLimits(msgspec.Struct, frozen=True):
     cpu_shares: int | None = None
     cpu_quota_us: int | None = None
     """In each 100 ms; -1: none, said aloud."""
     memory_bytes: int | None = None
     pids: int | None = None
-    hugepages: Mapping[str, int] = field(default_factory=dict)
+    hugepages: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Bytes by size, named as the hugetlb cgroup does."""
     memory_min: int | None = None
     """Version 2: never reclaimed."""
@@ -36,8 +36,7 @@ class CgroupLimits:
     """Version 2: reclaimed last."""
 
 
-@dataclass(frozen=True, slots=True)
-class CgroupRules:
+class CgroupRules(msgspec.Struct, frozen=True):
     """What the node's owner decided for all pods."""
 
     cpu_quota: bool = True
@@ -49,8 +48,7 @@ class CgroupRules:
     """Those that the kernel has."""
 
 
-@dataclass(frozen=True, slots=True)
-class CgroupFile:
+class CgroupFile(msgspec.Struct, frozen=True):
     controller: str
     name: str
     value: str

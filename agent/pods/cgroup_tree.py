@@ -11,10 +11,10 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from loguru import logger
+from msgspec.structs import replace
 
 from agent.model.pod import Pod
 from agent.pods import cgroup_slices

@@ -6,7 +6,7 @@ mounts by the kind of that volume's source. Pure. What is not (yet) so is ValueE
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from agent.model.node import NodeFacts
 from agent.model.persistent import (
@@ -22,8 +22,7 @@ from agent.pods.admission.selectors import selects
 from agent.pods.references import Referenced
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True):
     """A claim and the volume that it is bound to."""
 
     claim: PersistentVolumeClaim

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 from loguru import logger
 
 from agent.errors import NotFound, Permanent, Retryable
@@ -251,8 +251,7 @@ def _asks(pod: Pod) -> tuple[object, ...]:
     return pod.spec, pod.metadata.labels, pod.metadata.annotations
 
 
-@dataclass(frozen=True, slots=True)
-class _News:
+class _News(msgspec.Struct, frozen=True):
     """What the provider does not say itself: that it failed, or that it does not know a pod."""
 
     record: PodRecord

@@ -8,7 +8,6 @@ Source: the Kubernetes page "Configure a kubelet image credential provider"; API
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,7 @@ PLUGIN_VERSIONS = tuple(f"credentialprovider.kubelet.k8s.io/{version}" for versi
 _SUFFIXES = (".json", ".yaml", ".yml")
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialProvider:
+class CredentialProvider(msgspec.Struct, frozen=True):
     name: str
     program: Path
     match_images: tuple[str, ...]

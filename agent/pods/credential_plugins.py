@@ -13,7 +13,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakValueDictionary
 
@@ -47,8 +46,7 @@ class _Response(msgspec.Struct):
     auth: dict[str, _Auth] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Cached:
+class _Cached(msgspec.Struct, frozen=True):
     entries: Entries
     ends_at: float
 

@@ -12,10 +12,11 @@ import binascii
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 from agent.cri._generated import api_pb2
 from agent.errors import Permanent
@@ -28,8 +29,7 @@ _SECRET_KEYS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SecretSource:
+class SecretSource(msgspec.Struct, frozen=True):
     """Whose word it is. `digest` tells that two secrets say the same, without saying what."""
 
     uid: str
@@ -38,8 +38,7 @@ class SecretSource:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(msgspec.Struct, frozen=True):
     """`source` None: it is the node's own, any pod may use what was pulled with it."""
 
     auth: api_pb2.AuthConfig

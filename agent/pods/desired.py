@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 import msgspec
 from loguru import logger
@@ -24,18 +23,16 @@ from agent.store.base import Delete, Put, Store
 PREFIX = "pods/"
 
 
-@dataclass(frozen=True, slots=True)
-class DesiredChange:
+class DesiredChange(msgspec.Struct, frozen=True):
     """A durable change. `record` is None when the pod is desired no more; `was` is what stood before."""
 
     record: PodRecord | None
     was: PodRecord | None
-    recalled: bool = field(default=False, compare=False)
+    recalled: bool = False
     """It was in the record when the agent started: whatever it says of the pod's status is old."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
+class _Order(msgspec.Struct, frozen=True):
     upsert: PodRecord | None = None
     remove: str | None = None
     replace: tuple[Origin, dict[str, PodRecord]] | None = None

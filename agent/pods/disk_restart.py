@@ -8,7 +8,8 @@ alone, any other by the whole disk, of which only the one goes that takes most o
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from agent.pods.garbage.image_collector import Room
 
@@ -16,8 +17,7 @@ LEAST_SHARE = 0.01
 """Of the disk: a container that has less in its file system would give too little back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(msgspec.Struct, frozen=True):
     """The file system of one running container of a pod with the policy."""
 
     uid: str

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from agent.model.container import Container
 from agent.model.meta import Quantity
@@ -22,8 +23,7 @@ from agent.pods.injected_api import InjectedApi
 from agent.pods.pod_totals import whole_limits
 
 
-@dataclass(frozen=True, slots=True)
-class NodeContext:
+class NodeContext(msgspec.Struct, frozen=True):
     """What a pod's values depend on besides the pod itself."""
 
     node_name: str
@@ -31,7 +31,7 @@ class NodeContext:
     """The node's internal addresses, primary first."""
     pod_ips: tuple[str, ...] = ()
     """The pod's addresses, primary first; those of the host for a pod on the host's network. Env only."""
-    allocatable: Mapping[str, Quantity] = field(default_factory=dict)
+    allocatable: Mapping[str, Quantity] = msgspec.field(default_factory=dict)
     """The node's allocatable resources: what an absent limit reads as."""
     api: InjectedApi | None = None
     """What programs in pods take for the API server; None: the cluster's own."""

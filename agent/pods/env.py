@@ -9,8 +9,9 @@ Source: the Kubernetes pages "Define Environment Variables for a Container" and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+
+import msgspec
 
 from agent.errors import Permanent
 from agent.model.container import Container, EnvFromSource, EnvVar, EnvVarSource, FileKeySelector
@@ -27,8 +28,7 @@ _REASON = "CreateContainerConfigError"
 _API_SERVICE = ("default", "kubernetes")
 
 
-@dataclass(frozen=True, slots=True)
-class EnvResult:
+class EnvResult(msgspec.Struct, frozen=True):
     env: tuple[tuple[str, str], ...]
     """Values that are not UTF-8 hold their bytes as surrogates (`surrogateescape`)."""
     notices: tuple[Notice, ...] = ()

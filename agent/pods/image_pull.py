@@ -7,7 +7,8 @@ which something came makes no progress is the runtime's (containerd's `image_pul
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import msgspec
+from msgspec.structs import replace
 
 from agent.cri._generated import api_pb2
 from agent.errors import NotFound, Permanent, Retryable
@@ -27,8 +28,7 @@ from agent.pods.translate.container import Image
 from agent.pods.translate.security import ImageUser
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(msgspec.Struct, frozen=True):
     """`name` is what is pulled; `held` is the name that `present`, what is here of it, was found under."""
 
     name: api_pb2.ImageSpec

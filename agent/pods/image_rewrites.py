@@ -7,14 +7,14 @@ and the way back. Nothing but the runtime hears of it: hash, events and status k
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from agent.errors import Permanent
 from agent.pods.images import parse_image, with_default_tag
 
 
-@dataclass(frozen=True, slots=True)
-class Rewrites:
+class Rewrites(msgspec.Struct, frozen=True):
     """(from, to): a registry, or the first parts of a repository after it. Of several that fit, the longest counts."""
 
     pairs: tuple[tuple[str, str], ...] = ()

@@ -7,7 +7,8 @@ Source: the reference grammar of the OCI distribution project.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from agent.errors import Permanent
 
@@ -29,8 +30,7 @@ _LOWER_HEX = re.compile(r"[a-f0-9]+")
 _BARE_ID = re.compile(r"[a-f0-9]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class ImageName:
+class ImageName(msgspec.Struct, frozen=True):
     """`busybox` is docker.io, library/busybox, tag latest; with a digest and no tag the tag stays empty."""
 
     domain: str

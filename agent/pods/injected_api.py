@@ -7,9 +7,10 @@ and the cluster's CA bundle with that certificate added. A listener on loopback 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+
+import msgspec
 
 from agent.model.pod import Pod
 
@@ -18,8 +19,7 @@ ROOT_CA = "kube-root-ca.crt"
 ROOT_CA_KEY = "ca.crt"
 
 
-@dataclass(frozen=True, slots=True)
-class InjectedApi:
+class InjectedApi(msgspec.Struct, frozen=True):
     address: str
     port: int
     certificate: Path

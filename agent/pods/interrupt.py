@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(slots=True)
-class Scope:
+class Scope(msgspec.Struct):
     interrupted: bool = False
 
 

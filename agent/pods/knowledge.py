@@ -6,8 +6,9 @@ Frozen values made anew by the worker for each decision. Times are monotonic sec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+import msgspec
 
 from agent.model.container import ResourceRequirements
 from agent.pods.backoff import Backoff
@@ -23,8 +24,7 @@ class StopCause(StrEnum):
     """The node goes down, and nobody but this node can run the pod: it runs again when the node is up again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True):
     cause: StopCause
     deadline: float
     """When the grace period is over."""
@@ -34,8 +34,7 @@ class Stop:
     """Not empty: the node had it go for others' sake; the text of the condition DisruptionTarget."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """A step that did not work, and when it may be tried again."""
 
     reason: str
@@ -43,8 +42,7 @@ class Failure:
     retry_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(msgspec.Struct, frozen=True):
     """What probes and hooks say of one running container."""
 
     started: bool = True
@@ -58,8 +56,7 @@ class Health:
     """It failed a probe, and is to run again whatever its exit code will be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
+class Retention(msgspec.Struct, frozen=True):
     """What is kept of containers that have ended."""
 
     dead: int = 1
@@ -71,26 +68,25 @@ class Retention:
 USUAL_RETENTION = Retention()
 
 
-@dataclass(frozen=True, slots=True)
-class Knowledge:
+class Knowledge(msgspec.Struct, frozen=True):
     volumes_ready: bool = False
     volumes_mounted: bool = False
     """Something of the pod is on disk and must be taken down in the end."""
-    failures: Mapping[str, Failure] = field(default_factory=dict)
+    failures: Mapping[str, Failure] = msgspec.field(default_factory=dict)
     """By container name: why it could not be started."""
     pod_failure: Failure | None = None
     """Why the sandbox could not be made."""
     volume_failure: Failure | None = None
-    backoffs: Mapping[str, Backoff] = field(default_factory=dict)
-    ended_at: Mapping[str, float] = field(default_factory=dict)
+    backoffs: Mapping[str, Backoff] = msgspec.field(default_factory=dict)
+    ended_at: Mapping[str, float] = msgspec.field(default_factory=dict)
     """By container ID, for containers that have ended."""
-    attempts: Mapping[str, int] = field(default_factory=dict)
+    attempts: Mapping[str, int] = msgspec.field(default_factory=dict)
     """By container name: the highest attempt that was ever made, also where the runtime has that container no more."""
     replaced: frozenset[str] = frozenset()
     """IDs of containers that were ended in order to be started anew."""
-    renewed: Mapping[str, str] = field(default_factory=dict)
+    renewed: Mapping[str, str] = msgspec.field(default_factory=dict)
     """By container ID, of those that are ended for what they wrote: why. They go before they are started anew."""
-    health: Mapping[str, Health] = field(default_factory=dict)
+    health: Mapping[str, Health] = msgspec.field(default_factory=dict)
     """By container ID."""
     stop: Stop | None = None
     ended: bool = False
@@ -100,7 +96,7 @@ class Knowledge:
     refused_reason: str = "UnsupportedField"
     rejected: bool = False
     """The node did not take the pod: no container of it was ever to be made."""
-    sizes: Mapping[str, ResourceRequirements] = field(default_factory=dict)
+    sizes: Mapping[str, ResourceRequirements] = msgspec.field(default_factory=dict)
     """By container ID: the resources that it really has."""
     whole: ResourceRequirements | None = None
     """Those of the pod itself that its cgroup really has."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from agent.config import Settings
 from agent.model.pod import Pod
@@ -27,8 +28,7 @@ def _nobody(_: Path) -> None:
     return
 
 
-@dataclass(frozen=True, slots=True)
-class LogFiles:
+class LogFiles(msgspec.Struct, frozen=True):
     pods: Path
     links: Path
     going: Callable[[Path], None] = _nobody

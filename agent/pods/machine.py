@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from agent.clock import SystemClock, age_by_wall
 from agent.pods.admission.gate import Gate
@@ -37,8 +39,7 @@ from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.volumes.pod_volumes import PodVolumes
 
 
-@dataclass(slots=True)
-class Machine:
+class Machine(msgspec.Struct):
     runtime: Runtime
     images: Images
     observer: Observer
@@ -69,7 +70,7 @@ class Machine:
     offline_images: bool = True
     """A present image does for the policy Always while the registry is away."""
     retention: Retention = USUAL_RETENTION
-    policing: Policing = field(default_factory=Policing)
+    policing: Policing = msgspec.field(default_factory=Policing)
     """What each pod's annotations, and the defaults, ask of the node."""
     logins: Logins | None = None
     """The node's own to registries; None: it has none."""

@@ -8,8 +8,8 @@ ones stay, also over a restart of the agent.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 
+import msgspec
 from loguru import logger
 
 from agent.clock import Clock, SystemClock
@@ -22,8 +22,7 @@ ANSWER_WITHIN_S = 10.0
 Fetch = Callable[[str, Mapping[str, str]], Awaitable[bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestUrl:
+class ManifestUrl(msgspec.Struct, frozen=True):
     url: str
     """It may have a password in it: `shown` is what others see."""
     headers: Mapping[str, str]

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import stat
 from collections.abc import AsyncGenerator, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from loguru import logger
 
 from agent.clock import Clock, SystemClock
@@ -30,8 +30,7 @@ WRITING_S = 0.5
 """A file that is being written is waited for this long."""
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestSet:
+class ManifestSet(msgspec.Struct, frozen=True):
     """All static pods of a folder at one moment; a pod's annotation `io.edgelet.manifest` names its file."""
 
     pods: tuple[PodRecord, ...]
@@ -76,8 +75,7 @@ async def watch_manifests(
                 changed = await _changed(watch)
 
 
-@dataclass(frozen=True, slots=True)
-class _Changed:
+class _Changed(msgspec.Struct, frozen=True):
     deleted: frozenset[str] = frozenset()
     """Names of files that were deleted, whether or not they are there again."""
 
@@ -106,8 +104,7 @@ async def _changed(watch: FolderWatch) -> _Changed | None:
     return _Changed(frozenset(deleted))
 
 
-@dataclass(slots=True)
-class _File:
+class _File(msgspec.Struct):
     content: bytes | None = None
     """As last read; None: it could not be."""
     pods: tuple[PodRecord, ...] = ()

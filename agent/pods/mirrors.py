@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -43,8 +42,7 @@ class Step(StrEnum):
     NOTHING = "nothing"
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorUpdate:
+class MirrorUpdate(msgspec.Struct, frozen=True):
     """A static pod's status, for its mirror: `record` is the mirror's."""
 
     record: PodRecord
@@ -82,13 +80,12 @@ def mirror_manifest(pod: PodRecord, node_name: str, node_uid: str) -> bytes:
     return msgspec.json.encode({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": raw["spec"]})
 
 
-@dataclass(slots=True)
-class _Name:
+class _Name(msgspec.Struct):
     """What there is of one namespace/name."""
 
-    pods: dict[str, PodRecord] = field(default_factory=dict)
+    pods: dict[str, PodRecord] = msgspec.field(default_factory=dict)
     """Static pods by UID, the eldest first: a new one waits for the end of the one before."""
-    ending: set[str] = field(default_factory=set)
+    ending: set[str] = msgspec.field(default_factory=set)
     mirror: PodRecord | None = None
 
     @property

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Container as Collection
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from agent.model.container import Container
 from agent.model.objects import ObjectKey, ObjectKind
@@ -18,8 +19,7 @@ from agent.model.volume import Volume
 _KINDS = {"configmaps": "ConfigMap", "secrets": "Secret"}
 
 
-@dataclass(frozen=True, slots=True)
-class MissingObject:
+class MissingObject(msgspec.Struct, frozen=True):
     key: ObjectKey
     optional: bool
 

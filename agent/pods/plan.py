@@ -8,7 +8,8 @@ every rule here is a plain unit test. Ending a pod is in `plan_stop`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+import msgspec
 
 from agent.model.action import (
     Action,
@@ -35,8 +36,7 @@ AFTER_RUSH_S = 3.0
 """What a reboot left is looked at again after this long, while other pods still start."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     actions: tuple[Action, ...] = ()
     wake_at: float | None = None
     """Monotonic seconds; None: only an event can change the answer."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from agent.model.container import Container, ResourceRequirements
 from agent.model.observed import ContainerState, ObservedPod
@@ -21,8 +22,7 @@ RETRY_INITIAL_S = 1.0
 RETRY_MAXIMUM_S = 60.0
 
 
-@dataclass(slots=True)
-class PodState:
+class PodState(msgspec.Struct):
     record: PodRecord
     refused: str = ""
     refused_reason: str = ""
@@ -30,42 +30,42 @@ class PodState:
     stop: Stop | None = None
     seen_at: str = ""
     """RFC 3339: when the agent first had the pod."""
-    referenced: Referenced = field(default_factory=Referenced)
+    referenced: Referenced = msgspec.field(default_factory=Referenced)
     volume_paths: Mapping[str, Path] | None = None
     """Volume name to path; None until all are set up."""
     volumes_mounted: bool = False
-    failures: dict[str, Failure] = field(default_factory=dict)
+    failures: dict[str, Failure] = msgspec.field(default_factory=dict)
     pod_failure: Failure | None = None
     volume_failure: Failure | None = None
-    backoffs: dict[str, Backoff] = field(default_factory=dict)
-    image_backoffs: dict[str, Backoff] = field(default_factory=dict)
-    pull_failures: dict[str, str] = field(default_factory=dict)
+    backoffs: dict[str, Backoff] = msgspec.field(default_factory=dict)
+    image_backoffs: dict[str, Backoff] = msgspec.field(default_factory=dict)
+    pull_failures: dict[str, str] = msgspec.field(default_factory=dict)
     """By image: what its last pull said, for those who only see that it backs off."""
-    ended_at: dict[str, float] = field(default_factory=dict)
+    ended_at: dict[str, float] = msgspec.field(default_factory=dict)
     looked_at: float = -math.inf
     """Monotonic: when the runtime was last read."""
-    retries: dict[str, float] = field(default_factory=dict)
+    retries: dict[str, float] = msgspec.field(default_factory=dict)
     """Seconds until the next try, by step."""
-    post_starting: dict[str, Health] = field(default_factory=dict)
+    post_starting: dict[str, Health] = msgspec.field(default_factory=dict)
     """By container ID: its postStart hook runs, or has failed."""
-    attempts: dict[str, int] = field(default_factory=dict)
+    attempts: dict[str, int] = msgspec.field(default_factory=dict)
     """By container name: the highest attempt that was ever made."""
-    replaced: set[str] = field(default_factory=set)
+    replaced: set[str] = msgspec.field(default_factory=set)
     """IDs of containers that were ended in order to be started anew."""
-    renewed: dict[str, str] = field(default_factory=dict)
+    renewed: dict[str, str] = msgspec.field(default_factory=dict)
     """By ID, containers that are to be started anew on an empty file system: why."""
-    sizes: dict[str, ResourceRequirements] = field(default_factory=dict)
+    sizes: dict[str, ResourceRequirements] = msgspec.field(default_factory=dict)
     """By container ID: the resources that it really has."""
     whole: ResourceRequirements | None = None
     """Those of the pod itself that its cgroup and containers really have."""
-    outgrown: set[str] = field(default_factory=set)
+    outgrown: set[str] = msgspec.field(default_factory=set)
     """IDs of containers that have to be started anew for a resize."""
     resize: Resize = NO_RESIZE
     retention: Retention = USUAL_RETENTION
-    taken_down: set[str] = field(default_factory=set)
+    taken_down: set[str] = msgspec.field(default_factory=set)
     """IDs of dead sandboxes whose network is known to be gone."""
     last_sandbox_attempt: int = -1
-    missed: set[str] = field(default_factory=set)
+    missed: set[str] = msgspec.field(default_factory=set)
     """Absent objects that an event told of."""
     refresh_at: float | None = None
     """Monotonic: when tokens in volumes must be written anew."""

@@ -7,7 +7,8 @@ to whoever has to look at all pods again. Values are worked out once and kept un
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from agent.model.objects import ObjectReference
 from agent.model.pod import Pod
@@ -20,8 +21,7 @@ INVALID = "InvalidPolicy"
 """The reason of an event on a pod, or on the Node, about a policy that does not count."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
+class _Made(msgspec.Struct, frozen=True):
     generation: int
     annotations: Mapping[str, str] | None
     labels: Mapping[str, str] | None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -46,11 +45,10 @@ class PodsApi(Protocol):
         """DELETE with grace 0 and the UID as precondition. Raises NotFound, Conflict, Retryable, Permanent."""
 
 
-@dataclass(slots=True)
-class _Outgoing:
+class _Outgoing(msgspec.Struct):
     update: PodUpdateLike
     sent: PodStatus | None = None
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    news: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
 
 class Publisher:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
@@ -59,12 +58,11 @@ TokenKey = tuple[str, str]
 """Volume name and the token's path in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Referenced:
+class Referenced(msgspec.Struct, frozen=True):
     """Everything that a pod names, as it was at one moment."""
 
-    objects: Mapping[ObjectKey, Held | Missing] = field(default_factory=dict)
-    tokens: Mapping[TokenKey, Token | Missing] = field(default_factory=dict)
+    objects: Mapping[ObjectKey, Held | Missing] = msgspec.field(default_factory=dict)
+    tokens: Mapping[TokenKey, Token | Missing] = msgspec.field(default_factory=dict)
     services: tuple[Service, ...] = ()
 
     def config_map(self, namespace: str, name: str) -> ConfigMap | None:

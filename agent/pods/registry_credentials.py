@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import stat
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from loguru import logger
+from msgspec.structs import replace
 
 from agent.config import EVERY_REGISTRY, Mirror, Registry
 from agent.cri._generated import api_pb2

@@ -8,7 +8,6 @@ Source: the Kubernetes pages "Resize CPU and Memory Resources assigned to Contai
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 
 import msgspec
@@ -29,8 +28,7 @@ RESTART = "RestartContainer"
 _Amounts = tuple[Fraction, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Resize:
+class Resize(msgspec.Struct, frozen=True):
     """What the status tells of it; all empty: nothing is going on."""
 
     pending: str = ""

@@ -7,10 +7,10 @@ was allocated, what each container has, and what waits. A container whose policy
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from math import ceil
 
 import msgspec
+from msgspec.structs import replace
 
 from agent.errors import Conflict, NotFound, Permanent, Retryable
 from agent.model import quantity

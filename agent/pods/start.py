@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import replace
 from pathlib import Path
 
 from loguru import logger
+from msgspec.structs import replace
 
 from agent.cri._generated import api_pb2
 from agent.errors import Conflict, NotFound, Permanent, Retryable

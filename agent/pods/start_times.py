@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from agent import own_metrics
 from agent.model.pod import Pod
@@ -16,8 +17,7 @@ from agent.model.status import Phase, PodStatus, unix_seconds
 from agent.pods.desired import DesiredChange
 
 
-@dataclass(slots=True)
-class _Start:
+class _Start(msgspec.Struct):
     seen_at: float
     """Monotonic, as the rest."""
     pull_began: float | None = None

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +53,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestSource:
+class ManifestSource(msgspec.Struct, frozen=True):
     """Where a manifest is from: a file of this machine, or a URL."""
 
     where: Path | str

@@ -7,8 +7,8 @@ the wall clock. Out: a PodStatus, as the kubelet would write it. No I/O.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 from msgspec.structs import replace
 
 from agent.model.container import Container
@@ -27,8 +27,7 @@ from agent.pods.status_resources import pod_resources
 from agent.pods.unseen_ends import with_unseen_ends
 
 
-@dataclass(frozen=True, slots=True)
-class StatusContext:
+class StatusContext(msgspec.Struct, frozen=True):
     """What a status says of the node and of the time."""
 
     host_ips: Sequence[str]
@@ -38,7 +37,7 @@ class StatusContext:
     """Monotonic seconds, the base of `Knowledge`."""
     recursive_read_only: bool = False
     """The runtime can mount so."""
-    devices: Mapping[str, tuple[ResourceStatus, ...]] = field(default_factory=dict)
+    devices: Mapping[str, tuple[ResourceStatus, ...]] = msgspec.field(default_factory=dict)
     """By container: the health of its devices."""
 
 

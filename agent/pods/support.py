@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -59,8 +58,7 @@ _ALLOWED: Mapping[str, tuple[object, ...]] = {
 _INDEX = re.compile(r"\[\d+\]")
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """`path` is a field path such as `spec.volumes[0].nfs`; `why` ends the sentence that the path starts."""
 
     path: str

@@ -8,7 +8,8 @@ after it died. One pod's changes are few; the eldest go first.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from agent.model.objects import ObjectReference
 from agent.model.status import PodStatus
@@ -17,8 +18,7 @@ KEPT = 20
 """Statuses of one pod."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
+class _Change(msgspec.Struct, frozen=True):
     status: PodStatus
     about: ObjectReference
     said: tuple[str, ...]

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from loguru import logger
+from msgspec.structs import replace
 
 from agent.errors import Conflict, EdgeletError, NotFound, Permanent, Retryable
 from agent.model.objects import ObjectReference

@@ -7,7 +7,6 @@ used, and one line for whatever cannot: a broken rule or value is left out, and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -27,8 +26,7 @@ class _Rule(K8sStruct, frozen=True, forbid_unknown_fields=True):
     nodeSelector: LabelSelector = EVERYTHING
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """What it says holds for pods that match all of the rest."""
 
     annotations: Mapping[str, str]
@@ -42,13 +40,12 @@ class Rule:
         return (self.namespaces is None or meta.namespace in self.namespaces) and self.pods.matches(meta.labels or {})
 
 
-@dataclass(frozen=True, slots=True)
-class Defaults:
+class Defaults(msgspec.Struct, frozen=True):
     """What holds on this node for pods that say nothing themselves."""
 
     rules: tuple[Rule, ...] = ()
     """Those that are about this node."""
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = msgspec.field(default_factory=dict)
     """By annotation."""
 
     def ruled(self, annotation: str, pod: Pod) -> str | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import ip_address
+
+import msgspec
 
 from agent.policies.policy import Policy
 
 
-@dataclass(frozen=True, slots=True)
-class FixedIp:
+class FixedIp(msgspec.Struct, frozen=True):
     address: str = ""
     """Empty: the one that was given to this name first, or any."""
 

@@ -6,10 +6,11 @@ In: a URL as somebody wrote it. Out: a `LogSink`, or ValueError with one line th
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from agent.discreet import Discreet
 from agent.policies.policy import Policy
 
 LONGEST_URL = 2048
@@ -38,16 +39,16 @@ _GZIP = "gzip"
 _NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class LogSink:
-    text: str = field(repr=False)
+class LogSink(Discreet, frozen=True):
+    hidden: ClassVar = frozenset({"text", "login"})
+    text: str
     """As it was written; it may have a password in it."""
     kind: SinkKind
     host: str = ""
     port: int = 0
     target: str = ""
     """HTTP: path and query. File: the path, without `.`, `..` and doubled slashes."""
-    login: tuple[str, str] | None = field(default=None, repr=False)
+    login: tuple[str, str] | None = None
     gzip: bool = False
     """HTTP: bodies are compressed."""
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from agent import option_eviction, option_garbage
 from agent import option_values as form
@@ -22,8 +24,7 @@ from agent.policies.policy import Fault, Policy
 _IMAGE = re.compile(r"[A-Za-z0-9][\w.:/@+-]*", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class NodePolicies:
+class NodePolicies(msgspec.Struct, frozen=True):
     """None: the annotation is not there, or wrong."""
 
     eviction_hard: Mapping[str, str] | None = None

@@ -7,7 +7,8 @@ one value for each policy, and what is wrong with the pod's own annotations. Pur
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from agent.model.pod import Pod
 from agent.policies.defaults import NO_DEFAULTS, Defaults
@@ -19,8 +20,7 @@ from agent.policies.table import POLICIES
 EVERY_NAMESPACE = "*"
 
 
-@dataclass(frozen=True, slots=True)
-class Policies:
+class Policies(msgspec.Struct, frozen=True):
     """What holds for one pod; a default means that nobody asked for anything."""
 
     keep_for: float | None = None

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 _LOGIN = re.compile("//.*@")
 
@@ -17,8 +18,7 @@ def never(value: object) -> bool:  # noqa: ARG001
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     annotation: str
     field: str
     """Of `agent.policies.pod.Policies`."""
@@ -28,8 +28,7 @@ class Policy:
     """Whether this value gives power over the host: then the node's settings have to allow it to the namespace."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(msgspec.Struct, frozen=True):
     """An annotation that counts for nothing, and why: the default holds in its place."""
 
     annotation: str

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
+from msgspec.structs import replace
 
 from agent.cri.channel import RuntimeChannel
 from agent.cri.images import ImageClient

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+import msgspec
 from loguru import logger
 
 from agent.config import Settings
@@ -42,8 +42,7 @@ RANK_S = 30.0
 """What pods have on disk is counted for so long, before one of them has to go: a full disk does not wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeParts:
+class RuntimeParts(msgspec.Struct, frozen=True):
     machine: Machine
     runtime: RuntimeClient
     images: ImageClient

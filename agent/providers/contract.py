@@ -12,9 +12,10 @@ or the feature is refused to users with 501.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+import msgspec
 
 from agent.clock import NodeClock, SystemClock
 from agent.config import Settings
@@ -34,8 +35,7 @@ from agent.pods.ports import Attachments, Drivers, Events, Objects, Tokens
 from agent.store.base import Store
 
 
-@dataclass(frozen=True, slots=True)
-class PodUpdate:
+class PodUpdate(msgspec.Struct, frozen=True):
     """News of one pod from its provider."""
 
     record: PodRecord
@@ -49,22 +49,20 @@ class PodUpdate:
 PodUpdates = Callable[[PodUpdate], None]
 
 
-@dataclass(frozen=True, slots=True)
-class MachineFacts:
+class MachineFacts(msgspec.Struct, frozen=True):
     """The machine in the numbers that pods depend on."""
 
     memory_bytes: int
     allocatable: Mapping[str, str]
     """Quantities by resource name, always as of now: what an absent limit reads as in the downward API."""
-    all_pods: CgroupLimits = field(default_factory=CgroupLimits)
+    all_pods: CgroupLimits = msgspec.field(default_factory=CgroupLimits)
     """What the pods together may have of the machine."""
-    others: Mapping[str, CgroupLimits] = field(default_factory=dict)
+    others: Mapping[str, CgroupLimits] = msgspec.field(default_factory=dict)
     """The same for cgroups beside the pods', by path."""
     swap_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderContext:
+class ProviderContext(msgspec.Struct, frozen=True):
     """What the agent gives a provider: its class is called with this one value."""
 
     settings: Settings
@@ -80,11 +78,11 @@ class ProviderContext:
     """Call it when the provider becomes able or unable to run pods: the Node says so at once."""
     node: NodeView | None = None
     """The own Node as the API server last showed it: labels, taints, allocatable. None: nobody watches it."""
-    clock: NodeClock = field(default_factory=SystemClock)
+    clock: NodeClock = msgspec.field(default_factory=SystemClock)
     """Its wall time is the machine's as long as that can be true."""
-    pressure: NodePressure = field(default_factory=NodePressure)
+    pressure: NodePressure = msgspec.field(default_factory=NodePressure)
     """What the machine runs short of now: pods that come meanwhile are judged by it."""
-    policing: Policing = field(default_factory=Policing)
+    policing: Policing = msgspec.field(default_factory=Policing)
     """What annotations and defaults ask of the node for each pod (docs/policies.md)."""
     node_policies: NodePolicing | None = None
     """What annotations of the own Node set, and the settings under that; None: nobody reads them."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
+import msgspec
 from loguru import logger
 
 from agent.clock import Clock
@@ -34,8 +34,7 @@ POLL_S = 5.0
 LOOKS_AT_ONCE = 16
 
 
-@dataclass(slots=True, eq=False)
-class _Followed:
+class _Followed(msgspec.Struct, eq=False):
     record: PodRecord
     status: PodStatus | None = None
     created: bool = False
@@ -43,7 +42,7 @@ class _Followed:
     told: bool = False
     """Since the agent started."""
     misses: int = 0
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
     @property
     def over(self) -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+import msgspec
 from loguru import logger
 
 from agent.cri._generated import api_pb2
@@ -26,14 +26,13 @@ from agent.providers.found import left_record
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Traces:
+class Traces(msgspec.Struct, frozen=True):
     """By UID."""
 
     folders: Set[str] = frozenset()
-    logs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    logs: Mapping[str, tuple[str, str]] = msgspec.field(default_factory=dict)
     """Namespace and name."""
-    cgroups: Mapping[str, QosClass] = field(default_factory=dict)
+    cgroups: Mapping[str, QosClass] = msgspec.field(default_factory=dict)
 
     def of_others_than(self, known: Set[str]) -> Traces:
         return Traces(self.folders - known, _without(self.logs, known), _without(self.cgroups, known))

@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from heapq import heappop, heappush
 from ipaddress import ip_address
@@ -20,6 +19,7 @@ from random import Random
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from agent.errors import NotFound, Permanent, Retryable
 from agent.model.logs import LogOptions, LogStream
@@ -45,8 +45,7 @@ class _Row(msgspec.Struct, frozen=True):
     address: int
 
 
-@dataclass(slots=True, eq=False)
-class _Simulated:
+class _Simulated(msgspec.Struct, eq=False):
     record: PodRecord
     life: Life
     address: int

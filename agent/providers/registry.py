@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import entry_points
+
+import msgspec
 
 from agent.errors import ConfigError
 from agent.providers import contract, streaming
@@ -44,8 +45,7 @@ PARTS: tuple[type, ...] = (
 """Everything optional."""
 
 
-@dataclass(frozen=True, slots=True)
-class Installed:
+class Installed(msgspec.Struct, frozen=True):
     """One row of `edgelet providers`."""
 
     name: str

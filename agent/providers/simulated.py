@@ -8,7 +8,8 @@ once, every running container is ready. Times are Unix seconds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from agent.model.container import Container
 from agent.model.pod import Pod, PodCondition
@@ -16,8 +17,7 @@ from agent.model.status import IP, ContainerStatus, Phase, PodStatus, Running, S
 from agent.pods.qos import qos_class
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
+class Life(msgspec.Struct, frozen=True):
     created_at: float
     start_s: float
     run_s: float | None

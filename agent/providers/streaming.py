@@ -8,12 +8,12 @@ and WebSocket with the client. A session whose client goes away is cancelled.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Streams:
+
+class Streams(msgspec.Struct, frozen=True):
     """What a client asked to be connected to. With a terminal there is no stderr: it comes with stdout."""
 
     stdin: bool
@@ -22,16 +22,14 @@ class Streams:
     tty: bool
 
 
-@dataclass(frozen=True, slots=True)
-class TerminalSize:
+class TerminalSize(msgspec.Struct, frozen=True):
     """In characters."""
 
     width: int
     height: int
 
 
-@dataclass(frozen=True, slots=True)
-class CommandOutput:
+class CommandOutput(msgspec.Struct, frozen=True):
     exit_code: int
     output: bytes
     """stdout, then stderr."""

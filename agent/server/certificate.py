@@ -12,9 +12,9 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from loguru import logger
 
 from agent import apart
@@ -23,8 +23,7 @@ from agent.errors import ConfigError
 from agent.kube.pki import SERVING, IssuedPair, folder_of, write_private
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateFiles:
+class CertificateFiles(msgspec.Struct, frozen=True):
     certificate: Path
     key: Path
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 ADMINISTRATORS = "system:masters"
 """API servers let this group do everything, whatever their authorizer says."""
@@ -19,12 +20,11 @@ BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 """A WebSocket client that cannot set headers names its token as a protocol, with this before it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(msgspec.Struct, frozen=True):
     user: str
     groups: tuple[str, ...] = ()
     uid: str = ""
-    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    extra: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     by_certificate: bool = False
 
     @property

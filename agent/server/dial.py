@@ -10,8 +10,9 @@ import asyncio
 import re
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+import msgspec
 
 from agent.errors import Permanent, Retryable
 
@@ -25,8 +26,7 @@ _TYPE = re.compile(rb"\r\ncontent-type: *([^\r]+)", re.IGNORECASE)
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 
 
-@dataclass(frozen=True, slots=True)
-class Dialled:
+class Dialled(msgspec.Struct, frozen=True):
     """The caller closes `server`."""
 
     server: socket.socket

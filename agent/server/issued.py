@@ -11,9 +11,9 @@ import asyncio
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from loguru import logger
 
 from agent.clock import Clock
@@ -27,8 +27,7 @@ from agent.kube.rotation import FIRST_RETRY_S, LOOK_EVERY_S, LOOK_SOON_S, renewa
 from agent.kube.x509_facts import Validity, validity
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """The certificate on disk."""
 
     names: tuple[str, ...]

@@ -6,7 +6,6 @@ that of the provider: whether pods can be looked after at all; of `cluster`, whe
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -135,6 +134,6 @@ def _plain(value: object) -> object:
         case tuple():
             return [_plain(one) for one in value]
         case Taint():
-            return dataclasses.asdict(value)
+            return msgspec.structs.asdict(value)
         case _:
             return value

@@ -10,7 +10,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -45,8 +44,7 @@ class _Output(ByteWriter, Protocol):
     async def write_eof(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _IO:
+class _IO(msgspec.Struct, frozen=True):
     """An AttachIO."""
 
     tty: bool

@@ -13,7 +13,6 @@ import hmac
 import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -48,8 +47,7 @@ class ApiServer(Protocol):
     async def request(self, method: str, path: str, *, body: bytes, timeout_s: float) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Lives:
+class Lives(msgspec.Struct, frozen=True):
     """How long answers hold, in seconds."""
 
     token: float = 120.0

@@ -7,7 +7,7 @@ has no route of its own needs nodes/proxy, and is then not found. Pure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _PROXY = "proxy"
@@ -24,8 +24,7 @@ _SUBRESOURCES = {
 """By the first part of the path. Those that are not here (exec, attach, run, portForward, containerLogs): proxy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Right:
+class Right(msgspec.Struct, frozen=True):
     verb: str
     """Empty for a method that is no verb of the API's: only who may do everything may do that."""
     subresources: tuple[str, ...]

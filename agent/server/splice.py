@@ -12,8 +12,8 @@ import re
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 
+import msgspec
 from aiohttp import web
 
 from agent.server.clients import BEARER_PROTOCOL
@@ -47,12 +47,11 @@ async def splice(request: web.Request, url: str, idle_s: float = IDLE_S) -> web.
         dialled.server.close()
 
 
-@dataclass(slots=True)
-class _Session:
+class _Session(msgspec.Struct):
     client: Connection
     server: socket.socket
     idle_s: float
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     is_over_there: bool = False
     """The runtime has said everything."""
     up_bytes: int = 0

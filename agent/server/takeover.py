@@ -11,8 +11,8 @@ import asyncio
 import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 
+import msgspec
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
@@ -21,8 +21,7 @@ CLOSE_S = 5.0
 """For the last bytes to leave, and the other side's farewell."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(msgspec.Struct, frozen=True):
     """The raw connection. `reader` ends when the client does."""
 
     reader: asyncio.StreamReader

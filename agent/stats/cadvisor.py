@@ -7,7 +7,8 @@ row carries the pod's network; `image` empty for what is no container; `id` the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from agent.exposition import Exposition, Kind
 from agent.stats.cgroups import Details, Io, Usage
@@ -16,8 +17,7 @@ from agent.stats.figures import ContainerFigures, MachineFigures, PodFigures, Re
 from agent.stats.network import Interface
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(msgspec.Struct, frozen=True):
     labels: Mapping[str, str]
     usage: Usage
     details: Details
@@ -26,8 +26,7 @@ class _Row:
     disks: Mapping[str, FileSystem] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MachineIdentity:
+class MachineIdentity(msgspec.Struct, frozen=True):
     machine_id: str
     system_uuid: str
     boot_id: str

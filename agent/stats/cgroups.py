@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from os import sysconf
 from pathlib import Path, PurePosixPath
+
+import msgspec
 
 from agent.pods.cgroups import CGROUP_FS, CgroupVersion, cgroup_version
 
@@ -20,8 +21,7 @@ _TICK_NS = 1_000_000_000 // sysconf("SC_CLK_TCK")
 _SHARES_PER_WEIGHT = (2, 262142, 1, 9999)
 
 
-@dataclass(frozen=True, slots=True)
-class Io:
+class Io(msgspec.Struct, frozen=True):
     """Of one device, named major:minor."""
 
     read_bytes: int = 0
@@ -30,8 +30,7 @@ class Io:
     writes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """The part that every reader wants."""
 
     at_ns: int
@@ -50,8 +49,7 @@ class Usage:
     swap_limit: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(msgspec.Struct, frozen=True):
     """The little that whoever looks every few seconds wants."""
 
     used_bytes: int
@@ -59,8 +57,7 @@ class Memory:
     limit_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Details:
+class Details(msgspec.Struct, frozen=True):
     """The rest, for who wants everything."""
 
     cpu_user_ns: int = 0
@@ -75,7 +72,7 @@ class Details:
     memory_failures: int = 0
     processes: int = 0
     process_limit: int | None = None
-    io: Mapping[str, Io] = field(default_factory=dict)
+    io: Mapping[str, Io] = msgspec.field(default_factory=dict)
 
 
 class Cgroups:

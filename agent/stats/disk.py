@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 _BLOCK = 512
 """The unit of st_blocks on Linux, whatever the file system's own is."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileSystem:
+class FileSystem(msgspec.Struct, frozen=True):
     available_bytes: int
     capacity_bytes: int
     used_bytes: int

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from agent.model.observed import ObservedPod
 from agent.model.pod import Pod
@@ -13,23 +14,20 @@ from agent.stats.disk import FileSystem
 from agent.stats.network import Interface
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True):
     """A pod to be read: as it is desired, as the runtime has it, and its volumes' folders as far as they are known."""
 
     pod: Pod
     observed: ObservedPod
-    volumes: Mapping[str, Path] = field(default_factory=dict)
+    volumes: Mapping[str, Path] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True):
     used_bytes: int
     inodes: int
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerFigures:
+class ContainerFigures(msgspec.Struct, frozen=True):
     name: str
     """Empty for the sandbox's own."""
     id: str
@@ -43,8 +41,7 @@ class ContainerFigures:
     """What it has written to its own file system, where the runtime says so."""
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeFigures:
+class VolumeFigures(msgspec.Struct, frozen=True):
     name: str
     disk: FileSystem
     claim: str = ""
@@ -52,8 +49,7 @@ class VolumeFigures:
     """It counts as the pod's use of the node's disk: not in memory, not a claim's."""
 
 
-@dataclass(frozen=True, slots=True)
-class PodFigures:
+class PodFigures(msgspec.Struct, frozen=True):
     namespace: str
     name: str
     uid: str
@@ -68,8 +64,7 @@ class PodFigures:
     volumes: tuple[VolumeFigures, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class MachineFigures:
+class MachineFigures(msgspec.Struct, frozen=True):
     cpus: int
     memory_bytes: int
     swap_bytes: int
@@ -85,12 +80,11 @@ class MachineFigures:
     network: tuple[Interface, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     at_ns: int
     node: Usage | None
     machine: MachineFigures
     pods: tuple[PodFigures, ...]
-    system: Mapping[str, Usage] = field(default_factory=dict)
+    system: Mapping[str, Usage] = msgspec.field(default_factory=dict)
     """Of what a kubelet calls system containers: `kubelet` (this agent) and `pods`."""
     node_details: Details | None = None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 MAIN = "eth0"
 _VIRTUAL = ("lo", "veth", "bwp", "docker", "nerdctl", "cni", "podman")
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(msgspec.Struct, frozen=True):
     name: str
     rx_bytes: int
     rx_packets: int

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from agent.model.pod import Pod
 from agent.pods.logfiles import LogFiles
@@ -20,14 +21,13 @@ SHARE = 0.05
 """Of the time at most is spent on one folder."""
 
 
-@dataclass(frozen=True, slots=True)
-class LocalStorage:
+class LocalStorage(msgspec.Struct, frozen=True):
     """Bytes. Containers by name; volumes are emptyDirs on disk, by name."""
 
-    logs: Mapping[str, int] = field(default_factory=dict)
-    written: Mapping[str, int] = field(default_factory=dict)
+    logs: Mapping[str, int] = msgspec.field(default_factory=dict)
+    written: Mapping[str, int] = msgspec.field(default_factory=dict)
     """To a container's own file system, as far as the runtime says so."""
-    volumes: Mapping[str, int] = field(default_factory=dict)
+    volumes: Mapping[str, int] = msgspec.field(default_factory=dict)
 
     @property
     def total(self) -> int:

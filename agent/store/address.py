@@ -7,10 +7,12 @@ ValueError with the rest of a line that starts with the setting's name; it never
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from agent.discreet import Discreet
 
 PASSWORD_ENV = "EDGELET_STORE_PASSWORD"  # noqa: S105  a variable's name
 DEFAULT_PREFIX = "edgelet"
@@ -37,8 +39,8 @@ _SCHEMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class StoreAddress:
+class StoreAddress(Discreet, frozen=True):
+    hidden: ClassVar = frozenset({"password"})
     kind: Kind
     path: Path | None = None
     """The file of a SQLite record."""
@@ -49,7 +51,7 @@ class StoreAddress:
     cert: Path | None = None
     key: Path | None = None
     user: str = ""
-    password: str = field(default="", repr=False)
+    password: str = ""
     password_file: Path | None = None
     master: str = ""
     """Sentinel's name of the service."""

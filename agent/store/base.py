@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 BATCH_LIMIT = 100
 """Changes that every backend takes at once (etcd's own limit is 128); SQLite and Redis take more."""
@@ -18,26 +19,22 @@ CLUSTER = "cluster/identity"
 """Key of the cluster that the pods of the record belong to (`agent.kube.cluster`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     key: str
     value: bytes
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True):
     key: str
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True):
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """One committed change; `value` is None for a deletion."""
 
     key: str

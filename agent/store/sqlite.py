@@ -12,10 +12,10 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple, Unpack
 
+import msgspec
 from loguru import logger
 
 from agent.errors import Retryable
@@ -28,8 +28,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-@dataclass(slots=True)
-class _Pending:
+class _Pending(msgspec.Struct):
     changes: Sequence[Put | Delete]
     done: asyncio.Future[int]
 

@@ -19,7 +19,6 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
@@ -41,8 +40,7 @@ FIRST_CONTACT_S = 5.0
 """How long a start with an empty local file waits for the server's rows."""
 
 
-@dataclass(frozen=True, slots=True)
-class FilledFrom:
+class FilledFrom(msgspec.Struct, frozen=True):
     incarnation: str = ""
     revision: int = 0
 

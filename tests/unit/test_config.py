@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from agent.config import Settings, Taint
 from agent.errors import ConfigError
@@ -34,8 +34,7 @@ def settle(
 
 
 def test_every_setting_has_exactly_one_option() -> None:
-    fields = Settings.__dataclass_fields__
-    assert sorted(option.field for option in OPTIONS) == sorted(fields)
+    assert sorted(option.field for option in OPTIONS) == sorted(Settings.__struct_fields__)
 
 
 def test_a_flag_wins_over_the_environment_that_over_the_file_that_over_the_default() -> None:

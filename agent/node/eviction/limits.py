@@ -6,8 +6,9 @@ Source: the Kubernetes page "Local ephemeral storage".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from agent.model import quantity
 from agent.model.meta import Quantity
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 EPHEMERAL: Final = "ephemeral-storage"
 
 
-@dataclass(frozen=True, slots=True)
-class Exceeded:
+class Exceeded(msgspec.Struct, frozen=True):
     limit: str
     """The name that the metric of evictions has for it."""
     message: str

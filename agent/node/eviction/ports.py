@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from agent.model.pod import Pod
 from agent.node.eviction.signals import Resource
@@ -15,8 +16,7 @@ if TYPE_CHECKING:  # a node that never runs short need not hold the code
     from agent.stats.storage import LocalStorage
 
 
-@dataclass(frozen=True, slots=True)
-class Eviction:
+class Eviction(msgspec.Struct, frozen=True):
     """A pod is to end, for good."""
 
     message: str

@@ -7,8 +7,9 @@ Source: the Kubernetes page "Node-pressure Eviction", on pod selection.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
+
+import msgspec
 
 from agent.model.pod import Pod
 from agent.node.eviction.signals import IMAGE_FS, RESOURCES, Resource, Signal
@@ -16,15 +17,13 @@ from agent.pods.pod_totals import pod_requests
 from agent.stats.figures import PodFigures, Taken
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     pod: Pod
     figures: PodFigures | None
     """None: nobody knows what it uses."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True):
     """What of a pod lies on the file system that is short."""
 
     written: bool = True

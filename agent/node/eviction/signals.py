@@ -6,8 +6,9 @@ Names are the kubelet's. Amounts are bytes or pieces.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class Signal(StrEnum):
@@ -38,8 +39,7 @@ class Condition(StrEnum):
     PIDS = "PIDPressure"
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True):
     available: int
     capacity: int
 

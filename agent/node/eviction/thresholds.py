@@ -8,8 +8,9 @@ Source: the Kubernetes page "Node-pressure Eviction".
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from fractions import Fraction
+
+import msgspec
 
 from agent.config import Settings
 from agent.model import quantity
@@ -21,8 +22,7 @@ NEAR = 2
 """With less than so many times a memory threshold available a look every ten seconds would come too late."""
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(msgspec.Struct, frozen=True):
     """A quantity, or a share of the capacity (`10%`)."""
 
     text: str
@@ -39,8 +39,7 @@ class Amount:
         return quantity.spelled(self.text)
 
 
-@dataclass(frozen=True, slots=True)
-class Threshold:
+class Threshold(msgspec.Struct, frozen=True):
     signal: Signal
     amount: Amount
     grace_s: float = 0.0
@@ -76,20 +75,18 @@ def _threshold(settings: Settings, signal: str, amount: str, grace_s: float = 0.
     return Threshold(Signal(signal), Amount(amount), grace_s, None if reclaim is None else Amount(reclaim))
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(msgspec.Struct, frozen=True):
     """What one look leaves to the next."""
 
-    since: Mapping[Threshold, float] = field(default_factory=dict)
+    since: Mapping[Threshold, float] = msgspec.field(default_factory=dict)
     """Since when a threshold has been crossed without a break."""
-    seen_at: Mapping[Condition, float] = field(default_factory=dict)
+    seen_at: Mapping[Condition, float] = msgspec.field(default_factory=dict)
     """When a condition was last found."""
     unresolved: tuple[Threshold, ...] = ()
     """Crossed for all of their grace: they are over only with their minimum reclaim."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(msgspec.Struct, frozen=True):
     state: State
     conditions: frozenset[Condition]
     """What the Node shows."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
 from loguru import logger
+from msgspec.structs import replace
 
 from agent.errors import Permanent, Retryable
 from agent.model.node import NodeFacts
@@ -53,8 +53,7 @@ class NodeView(Protocol):
         """The same, asked for anew where the API server answers at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class SettledNode:
+class SettledNode(msgspec.Struct, frozen=True):
     """A Node that nobody watches: standalone, or a provider that was given none."""
 
     node: NodeFacts

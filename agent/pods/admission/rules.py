@@ -9,7 +9,9 @@ Source: the kubelet's admission handlers; other tools match on these reasons and
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from agent.model import quantity
 from agent.model.node import OS_LABEL, NodeFacts
@@ -22,8 +24,7 @@ NODE_AFFINITY = "NodeAffinity"
 _RESOURCES_FIRST = ("cpu", "memory", "ephemeral-storage")
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(msgspec.Struct, frozen=True):
     reason: str
     message: str
     missing: int = 0
@@ -31,8 +32,7 @@ class Rejection:
     resource: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Offers:
+class Offers(msgspec.Struct, frozen=True):
     """What pods may ask of this node's runtime and kernel."""
 
     allowed_sysctls: tuple[str, ...] = ()

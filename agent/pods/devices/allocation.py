@@ -8,9 +8,10 @@ own. Reasons and messages are the kubelet's (its device manager, with the topolo
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NoReturn
+
+import msgspec
 
 from agent.errors import Permanent
 from agent.model import quantity
@@ -26,16 +27,14 @@ class Role(StrEnum):
     MAIN = "main"
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     container: str
     resource: str
     count: int
     role: Role = Role.MAIN
 
 
-@dataclass(frozen=True, slots=True)
-class Stock:
+class Stock(msgspec.Struct, frozen=True):
     """One resource as its plugin last told of it."""
 
     healthy: frozenset[str] = frozenset()
@@ -44,8 +43,7 @@ class Stock:
     registered: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """What is settled, and what is left to choose from."""
 
     taken: tuple[str, ...]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -57,12 +56,11 @@ _rows = msgspec.json.Decoder(_Row)
 _names = msgspec.json.Decoder(tuple[str, ...])
 
 
-@dataclass(slots=True)
-class _Resource:
+class _Resource(msgspec.Struct):
     plugin: DevicePlugin | None = None
     """The one that came last; None: none has come since the start."""
     options: PluginOptions = NO_OPTIONS
-    devices: dict[str, Device] = field(default_factory=dict)
+    devices: dict[str, Device] = msgspec.field(default_factory=dict)
     """As they were told last."""
     serving: bool = False
     """It is connected and has told of its devices."""

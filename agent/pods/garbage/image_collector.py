@@ -10,9 +10,9 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 from loguru import logger
 
 from agent.clock import sleep_unless
@@ -37,8 +37,7 @@ EVERY_S = 300.0
 INVALID_CAPACITY = "invalid capacity 0 on image filesystem"
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(msgspec.Struct, frozen=True):
     """Of the file system that images are on, in bytes."""
 
     capacity: int

@@ -8,7 +8,9 @@ the record names, that is pinned, or that sandboxes are made of is never among t
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from agent.errors import Permanent
 from agent.model.pod import Pod
@@ -16,8 +18,7 @@ from agent.pods.image_rewrites import Rewrites
 from agent.pods.images import parse_image
 
 
-@dataclass(frozen=True, slots=True)
-class ImageRules:
+class ImageRules(msgspec.Struct, frozen=True):
     """The kubelet's settings: percents of the file system, and seconds."""
 
     high_percent: int = 85
@@ -31,8 +32,7 @@ class ImageRules:
         return self.high_percent < 100 or self.max_age_s > 0
 
 
-@dataclass(frozen=True, slots=True)
-class HeldImage:
+class HeldImage(msgspec.Struct, frozen=True):
     id: str
     names: frozenset[str] = frozenset()
     """Its tags and digests, as the runtime has them."""
@@ -40,8 +40,7 @@ class HeldImage:
     pinned: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ImageAge:
+class ImageAge(msgspec.Struct, frozen=True):
     """Monotonic seconds. Both begin with the agent: what was before it, nobody knows."""
 
     first_seen: float

@@ -14,12 +14,13 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import msgspec
 from loguru import logger
+from msgspec.structs import replace
 
 from agent.errors import EdgeletError
 from agent.pods.garbage.rotation_plan import GZ, TMP, Rotation, excess, plan_rotation, unfinished
@@ -31,8 +32,7 @@ _TIGHT_SHARE = 10
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class LogRules:
+class LogRules(msgspec.Struct, frozen=True):
     max_bytes: int = 10 * 2**20
     """The size from which a log is rotated; less than 0: never."""
     max_files: int = 5
@@ -44,8 +44,7 @@ class LogRules:
         return replace(self, max_bytes=self.max_bytes // _TIGHT_SHARE, max_files=_TIGHT_FILES)
 
 
-@dataclass(frozen=True, slots=True)
-class RunningLog:
+class RunningLog(msgspec.Struct, frozen=True):
     container_id: str
     path: Path
 

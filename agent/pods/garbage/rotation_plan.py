@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import msgspec
 
 TMP, GZ = ".tmp", ".gz"
 _STAMP = "%Y%m%d-%H%M%S"
 _SUFFIX = re.compile(r"\.(\d{8}-\d{6})(\.gz|\.tmp)?")
 
 
-@dataclass(frozen=True, slots=True)
-class Rotation:
+class Rotation(msgspec.Struct, frozen=True):
     remove: tuple[str, ...]
     """First: what a broken-off rotation left, and the oldest, so that the new one has its place."""
     move_to: str

@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,8 +41,7 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, order=True):
     """Bytes."""
 
 
-@dataclass(slots=True)
-class Segment:
+class Segment(msgspec.Struct):
     sequence: int
     attempt: int
     path: Path

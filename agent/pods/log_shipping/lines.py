@@ -7,13 +7,13 @@ such a place is *safe*, and an offset that is kept is always a safe one.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 _LINE = re.compile(rb"^(\d[^ \n]*) (stdout|stderr) ([^ \n]+) ?([^\n]*)\n", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     time: str
     """RFC 3339, as the runtime wrote it."""
     stream: str

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -43,8 +42,7 @@ class PodRow(msgspec.Struct, frozen=True):
     containers: dict[str, ContainerRow] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(msgspec.Struct, frozen=True):
     """How far a batch brings one container."""
 
     uid: str
@@ -54,15 +52,13 @@ class Move:
     """Dropped lines that the sink is told of."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     messages: tuple[bytes, ...]
     """None where a container's last lines were none."""
     moves: tuple[Move, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
+class Loss(msgspec.Struct, frozen=True):
     uid: str
     namespace: str
     pod: str
@@ -70,22 +66,20 @@ class Loss:
     lines: int
 
 
-@dataclass(frozen=True, slots=True)
-class Looked:
+class Looked(msgspec.Struct, frozen=True):
     lost: tuple[Loss, ...]
     waiting: frozenset[LogSink]
     """The sinks that have something to be sent."""
 
 
-@dataclass(slots=True)
-class _Pod:
+class _Pod(msgspec.Struct):
     namespace: str
     name: str
     sink: LogSink
     live: Path
     followed: bool = False
     """Its worker lives: more may come."""
-    logs: dict[str, ContainerLog] = field(default_factory=dict)
+    logs: dict[str, ContainerLog] = msgspec.field(default_factory=dict)
 
     def row(self) -> PodRow:
         rows = {name: ContainerRow(log.confirmed, log.lost) for name, log in self.logs.items()}

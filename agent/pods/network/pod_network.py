@@ -7,7 +7,6 @@ that addresses can be kept in: only where its addresses come from our plugin ove
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -63,8 +62,7 @@ class _CniConfig(msgspec.Struct):
     Networks: list[_Network] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AddressRange:
+class AddressRange(msgspec.Struct, frozen=True):
     """Addresses of one subnet, `first` and `last` among them."""
 
     subnet: IPv4Network | IPv6Network
@@ -86,13 +84,12 @@ class AddressRange:
                 yield address
 
 
-@dataclass(frozen=True, slots=True)
-class PodNetwork:
+class PodNetwork(msgspec.Struct, frozen=True):
     name: str
     limits_bandwidth: bool = False
     range_sets: tuple[tuple[AddressRange, ...], ...] = ()
     """A pod gets one address of each set. Empty: no address can be kept."""
-    leases: Path = field(default=LEASES)
+    leases: Path = msgspec.field(default=LEASES)
     """host-local's folder of this network: one file for each address in use, its first line says whose."""
 
     def range_of(self, address: Address) -> AddressRange | None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
+
+import msgspec
 
 PIECE_BYTES = 1 << 20
 
@@ -20,8 +21,7 @@ class BadArchive(Exception):
     """It cannot be read to its end; the message is one line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(msgspec.Struct, frozen=True):
     name: str
     """A path without `.` and `..`."""
     size: int

@@ -10,9 +10,10 @@ import asyncio
 import hashlib
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from agent.cri._generated import api_pb2
 from agent.cri.containerd import PINNED
@@ -68,8 +69,7 @@ class ImageStatus(Protocol):
     async def image_status(self, image: api_pb2.ImageSpec) -> api_pb2.Image | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Importer:
+class Importer(msgspec.Struct, frozen=True):
     images: ImageStatus
     content: Content
     leases: Leases
@@ -89,14 +89,13 @@ class Importer:
             await asyncio.shield(self.leases.delete(lease))
 
 
-@dataclass(slots=True)
-class _Import:
+class _Import(msgspec.Struct):
     of: Importer
     path: Path
     lease: str
-    files: dict[str, Descriptor] = field(default_factory=dict)
+    files: dict[str, Descriptor] = msgspec.field(default_factory=dict)
     """By path in the archive, with their media type where it is a layer of docker's."""
-    links: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = msgspec.field(default_factory=dict)
     index: bytes | None = None
     docker: bytes | None = None
 

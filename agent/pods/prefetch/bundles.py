@@ -14,10 +14,10 @@ import signal
 import stat
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 from loguru import logger
 
 from agent.cri._generated import api_pb2
@@ -50,8 +50,7 @@ class ImageStatus(Protocol):
     async def image_status(self, image: api_pb2.ImageSpec) -> api_pb2.Image | None: ...
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(msgspec.Struct):
     size: int
     mtime_ns: int
     since: float

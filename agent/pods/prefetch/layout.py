@@ -7,7 +7,6 @@ In: the archive's index. Out: images by name. Sources: the OCI image layout (ind
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -62,8 +61,7 @@ class DockerImage(msgspec.Struct, frozen=True):
     Layers: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(msgspec.Struct, frozen=True):
     name: str
     """In full, as containerd names images."""
     target: Descriptor

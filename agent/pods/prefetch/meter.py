@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -31,8 +30,7 @@ class Held(Protocol):
     async def held(self, lease: str) -> Leased: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     here: int = 0
     total: int = 0
     """0: not known yet."""

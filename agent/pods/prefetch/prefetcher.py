@@ -11,10 +11,10 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+import msgspec
 from loguru import logger
 from msgspec.structs import replace
 
@@ -64,15 +64,13 @@ class Puller(Protocol):
     ) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True):
     rate: int = 0
     """Bytes a second; 0: no limit."""
     windows: tuple[Window, ...] = ()
 
 
-@dataclass(slots=True)
-class _Retry:
+class _Retry(msgspec.Struct):
     at: float
     delay_s: float
     message: str

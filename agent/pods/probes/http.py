@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import ssl
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
+import msgspec
 
 from agent.model.container import HTTPGetAction
 from agent.pods.probes.target import Target, host_port
@@ -25,8 +25,7 @@ _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _AUTOMATIC: Final = ("Accept-Encoding", "User-Agent", "Accept", "Content-Type")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     status: int
     body: str
 

@@ -10,8 +10,9 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Final, Protocol
+
+import msgspec
 
 from agent import own_metrics
 from agent.model.container import Container, Probe
@@ -32,12 +33,11 @@ class Attempt(Protocol):
         """Make one probe, within its timeout."""
 
 
-@dataclass(slots=True)
-class _Watched:
+class _Watched(msgspec.Struct):
     target: Target
     tallies: dict[ProbeKind, Tally]
-    started: asyncio.Event = field(default_factory=asyncio.Event)
-    tasks: dict[ProbeKind, asyncio.Task[None]] = field(default_factory=dict)
+    started: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    tasks: dict[ProbeKind, asyncio.Task[None]] = msgspec.field(default_factory=dict)
 
     def health(self) -> Health:
         return health(self.target.pod, self.target.container, self.tallies)

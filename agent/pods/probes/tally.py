@@ -7,8 +7,9 @@ In: a probe's spec, its tally so far, and one more result. Out: the new tally; a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from agent.model.container import Container, Probe
 from agent.model.pod import Pod
@@ -33,8 +34,7 @@ class Result(StrEnum):
     """The probe itself could not be made: it says nothing of the container and is not counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What one probe found."""
 
     result: Result
@@ -43,8 +43,7 @@ class Outcome:
     """What an ERROR says it resulted in."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(msgspec.Struct, frozen=True):
     verdict: bool | None = None
     """None: no threshold has been reached yet."""
     last: bool | None = None

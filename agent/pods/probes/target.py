@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from agent.model.container import Container
 from agent.model.objects import ObjectReference
 from agent.model.pod import Pod
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     pod: Pod
     container: Container
     container_id: str

@@ -6,7 +6,7 @@ In: the pod as it was first recorded, and the owner's rules. Out: None, or why n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from agent.model.pod import Pod
 
@@ -15,8 +15,7 @@ SCRIPTS_DISABLED = "ScriptsDisabled"
 _DEFAULT_ACCOUNT = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class ScriptRules:
+class ScriptRules(msgspec.Struct, frozen=True):
     enabled: bool = False
     namespaces: tuple[str, ...] = ()
     service_accounts: tuple[str, ...] = ()

@@ -7,11 +7,11 @@ its containers' CRI configurations with the host's folders. What such a pod cann
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from agent.cri._generated import api_pb2
 from agent.model import labels
@@ -39,23 +39,20 @@ _CONFINEMENTS: Final = (
 """Fields of a security context that would be without effect; the rest says who the program runs as."""
 
 
-@dataclass(frozen=True, slots=True)
-class HostFolder:
+class HostFolder(msgspec.Struct, frozen=True):
     path: str
     propagates: bool
     """It lies on a shared mount: what is mounted or unmounted on the host later is seen in the container."""
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(msgspec.Struct, frozen=True):
     """What the host's user database says of a user."""
 
     group: int
     groups: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(msgspec.Struct, frozen=True):
     folders: tuple[HostFolder, ...]
     """To bind, each at its own path. Its parent comes before a folder."""
     files: tuple[str, ...] = ()

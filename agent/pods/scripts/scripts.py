@@ -7,8 +7,9 @@ effects.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from agent.cri._generated import api_pb2
 from agent.errors import Permanent
@@ -23,11 +24,10 @@ from agent.pods.scripts.mountpoints import Mountpoints
 from agent.pods.translate.security import CREATE_CONFIG
 
 
-@dataclass(frozen=True, slots=True)
-class Scripts:
+class Scripts(msgspec.Struct, frozen=True):
     rules: ScriptRules
     image: EmptyImage
-    made: Mountpoints = field(repr=False)
+    made: Mountpoints
 
     async def prepare(self, config: api_pb2.ContainerConfig, pod: Pod, container: Container) -> api_pb2.ContainerConfig:
         """The container's configuration with the host in it; what it mounts on is there. Raises Permanent."""

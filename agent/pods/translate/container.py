@@ -7,8 +7,9 @@ facts. Out: a ContainerConfig. What the pod asks and cannot have is a Permanent(
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import PurePath
+
+import msgspec
 
 from agent.cri._generated import api_pb2
 from agent.errors import Permanent
@@ -32,16 +33,14 @@ _PROPAGATION = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(msgspec.Struct, frozen=True):
     """The image as the runtime has it: its reference (an id) and the user it names."""
 
     ref: str
-    user: ImageUser = field(default_factory=ImageUser)
+    user: ImageUser = msgspec.field(default_factory=ImageUser)
 
 
-@dataclass(frozen=True, slots=True)
-class ImageMount:
+class ImageMount(msgspec.Struct, frozen=True):
     """An image that the runtime mounts as a volume."""
 
     ref: str
@@ -49,21 +48,20 @@ class ImageMount:
     """As the pod names it."""
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerFiles:
+class ContainerFiles(msgspec.Struct, frozen=True):
     """Paths on the node that were prepared for the container. They exist."""
 
-    volumes: Mapping[str, PurePath] = field(default_factory=dict)
+    volumes: Mapping[str, PurePath] = msgspec.field(default_factory=dict)
     """Volume name to folder or file."""
-    sub_paths: Mapping[int, PurePath] = field(default_factory=dict)
+    sub_paths: Mapping[int, PurePath] = msgspec.field(default_factory=dict)
     """Place in volumeMounts to the path that its subPath came to, opened safely."""
-    images: Mapping[int, ImageMount] = field(default_factory=dict)
+    images: Mapping[int, ImageMount] = msgspec.field(default_factory=dict)
     """Place in volumeMounts to the image that is mounted there."""
     hosts: PurePath | None = None
     """The managed /etc/hosts; None: leave the image's."""
     termination_log: PurePath | None = None
     """The file at terminationMessagePath; None: the container has none."""
-    devices: DeviceSettings = field(default_factory=DeviceSettings)
+    devices: DeviceSettings = msgspec.field(default_factory=DeviceSettings)
     """What device plugins gave it."""
 
 

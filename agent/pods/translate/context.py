@@ -6,14 +6,13 @@ where the pod's owner must hear of a choice that was made (an event on the pod).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 USER_NAMESPACE_IDS = 65536
 """IDs in the user namespace of each pod that has one."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvConf:
+class ResolvConf(msgspec.Struct, frozen=True):
     """The node's resolv.conf, as `dns.parse_resolv_conf` reads it."""
 
     nameservers: tuple[str, ...] = ()
@@ -21,8 +20,7 @@ class ResolvConf:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryRules:
+class MemoryRules(msgspec.Struct, frozen=True):
     """What the version 2 cgroup of a container is told of memory; on version 1 nothing."""
 
     qos: bool = False
@@ -41,8 +39,7 @@ class MemoryRules:
     page_bytes: int = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class TranslateContext:
+class TranslateContext(msgspec.Struct, frozen=True):
     node_name: str
     memory_capacity_bytes: int
     """The node's capacity: a burstable container's OOM score is its request's share of it."""
@@ -78,8 +75,7 @@ class TranslateContext:
     """SELinux is on: ask the runtime to relabel what the agent made for the pod."""
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(msgspec.Struct, frozen=True):
     """A warning that belongs on the pod as an event."""
 
     reason: str

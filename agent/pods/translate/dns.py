@@ -7,8 +7,9 @@ Source: the Kubernetes page "DNS for Services and Pods"; the limits are those of
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from agent.cri._generated import api_pb2
 from agent.model.pod import Pod, PodDNSConfig
@@ -21,8 +22,7 @@ _MAX_DOMAIN_CHARS = 253
 _CLUSTER_OPTIONS = ("ndots:5",)
 
 
-@dataclass(frozen=True, slots=True)
-class PodDns:
+class PodDns(msgspec.Struct, frozen=True):
     config: api_pb2.DNSConfig
     notices: tuple[Notice, ...] = ()
 

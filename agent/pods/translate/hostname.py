@@ -6,7 +6,8 @@ In: the pod and the cluster's domain. Out: `PodHostname`. Source: the Kubernetes
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from agent.errors import Permanent
 from agent.model.pod import Pod
@@ -19,8 +20,7 @@ _MAX_KERNEL_NAME = 64
 _REASON = "FailedCreatePodSandBox"
 
 
-@dataclass(frozen=True, slots=True)
-class PodHostname:
+class PodHostname(msgspec.Struct, frozen=True):
     hostname: str
     domain: str = ""
     """SUBDOMAIN.NAMESPACE.svc.CLUSTER_DOMAIN; empty without a subdomain."""

@@ -7,7 +7,8 @@ The runtime handler goes beside it in the request, not here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from agent.cri._generated import api_pb2
 from agent.model.container import Container
@@ -24,8 +25,7 @@ from agent.policies.pod import NO_POLICIES, Policies
 _PROTOCOLS = {"TCP": api_pb2.TCP, "UDP": api_pb2.UDP, "SCTP": api_pb2.SCTP}
 
 
-@dataclass(frozen=True, slots=True)
-class Sandbox:
+class Sandbox(msgspec.Struct, frozen=True):
     config: api_pb2.PodSandboxConfig
     notices: tuple[Notice, ...] = ()
 

@@ -7,8 +7,9 @@ Source: the Kubernetes page "Configure a Security Context", CRI LinuxContainerSe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from agent.cri._generated import api_pb2
 from agent.errors import Permanent
@@ -46,8 +47,7 @@ _MASKED_PATHS = (
 _READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
-@dataclass(frozen=True, slots=True)
-class ImageUser:
+class ImageUser(msgspec.Struct, frozen=True):
     """Who the image runs as (CRI Image.uid and Image.username); neither: root."""
 
     uid: int | None = None

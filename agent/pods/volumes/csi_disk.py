@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -29,8 +28,7 @@ MOUNT: Final = "mount"
 GLOBAL_MOUNT: Final = "globalmount"
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(msgspec.Struct, frozen=True):
     """A volume in a pod's folder."""
 
     spec_name: str
@@ -41,8 +39,7 @@ class Published:
     """The mount; the data lie beside it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(msgspec.Struct, frozen=True):
     """A volume that is, or is about to be, ready on this machine for any pod."""
 
     driver: str

@@ -6,8 +6,9 @@ No I/O: `PodVolumes` takes the steps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+import msgspec
 
 from agent.model.container import Container
 from agent.model.node import NodeFacts
@@ -27,8 +28,7 @@ _HUGE = "HugePages"
 _HUGE_RESOURCE = "hugepages-"
 
 
-@dataclass(frozen=True, slots=True)
-class MountPlan:
+class MountPlan(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...]
     problems: tuple[str, ...]
     """One message a volume that can't be set up, in the kubelet's form."""

@@ -7,7 +7,6 @@ object or key that is not optional, or a value that can't be had, is ValueError 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from posixpath import normpath
 
@@ -34,8 +33,7 @@ from agent.pods.trust_bundles import anchors, trust_key
 _TOKEN_MODE = 0o600
 
 
-@dataclass(frozen=True, slots=True)
-class PayloadFile:
+class PayloadFile(msgspec.Struct, frozen=True):
     data: bytes
     mode: int
     owner: int | None = None

@@ -6,15 +6,17 @@ Values only. `name` is the volume's name in the pod, `path` what containers moun
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
+import msgspec
+
+from agent.discreet import Discreet
 from agent.model.storage import TokenRequest
 from agent.pods.volumes.payload import Payload
 
 
-@dataclass(frozen=True, slots=True)
-class MakeFolder:
+class MakeFolder(msgspec.Struct, frozen=True):
     """emptyDir on disk."""
 
     name: str
@@ -22,8 +24,7 @@ class MakeFolder:
     group: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class MakeTmpfs:
+class MakeTmpfs(msgspec.Struct, frozen=True):
     """emptyDir in memory."""
 
     name: str
@@ -32,8 +33,7 @@ class MakeTmpfs:
     size_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class MakeHugetlbfs:
+class MakeHugetlbfs(msgspec.Struct, frozen=True):
     """emptyDir on huge pages, all of one size."""
 
     name: str
@@ -42,8 +42,7 @@ class MakeHugetlbfs:
     page_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class WritePayload:
+class WritePayload(msgspec.Struct, frozen=True):
     """A volume that the agent fills."""
 
     name: str
@@ -57,15 +56,13 @@ class WritePayload:
     """Folders to make for mounts inside this volume, which is read-only to the runtime."""
 
 
-@dataclass(frozen=True, slots=True)
-class CheckHostPath:
+class CheckHostPath(msgspec.Struct, frozen=True):
     name: str
     path: Path
     type: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ownership:
+class Ownership(msgspec.Struct, frozen=True):
     """fsGroup of a volume that outlives its pod: see `agent.pods.volumes.ownership`."""
 
     group: int
@@ -73,8 +70,7 @@ class Ownership:
     """fsGroupChangePolicy OnRootMismatch: a tree whose root is right is left as it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShowLocal:
+class ShowLocal(msgspec.Struct, frozen=True):
     """A local volume: a folder of the machine, or a block device that holds a file system, shown at `path`."""
 
     name: str
@@ -87,8 +83,7 @@ class ShowLocal:
     ownership: Ownership | None
 
 
-@dataclass(frozen=True, slots=True)
-class MountRemote:
+class MountRemote(msgspec.Struct, frozen=True):
     """Another machine's file system, mounted at `path`."""
 
     name: str
@@ -98,10 +93,10 @@ class MountRemote:
     options: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PublishCsi:
+class PublishCsi(Discreet, frozen=True):
     """A volume that a CSI driver brings to `path`: see `agent.pods.volumes.csi`."""
 
+    hidden: ClassVar = frozenset({"stage_secrets", "publish_secrets"})
     name: str
     path: Path
     spec_name: str
@@ -121,8 +116,8 @@ class PublishCsi:
     pod_info: Mapping[str, str]
     tokens: tuple[TokenRequest, ...]
     tokens_in_secrets: bool
-    stage_secrets: Mapping[str, str] = field(repr=False)
-    publish_secrets: Mapping[str, str] = field(repr=False)
+    stage_secrets: Mapping[str, str]
+    publish_secrets: Mapping[str, str]
     group: int | None
     """fsGroup, for a driver that gives the volume to it."""
     ownership: Ownership | None

@@ -12,10 +12,11 @@ import json
 import os
 import re
 import secrets
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from agent.config import Settings
+from agent.discreet import Discreet
 from agent.kube.pki import write_private
 from agent.server.certificate import CertificateFiles, own_certificate
 
@@ -27,11 +28,11 @@ CLUSTER_NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc")
 """By which programs in pods call an API server."""
 
 
-@dataclass(frozen=True, slots=True)
-class LocalAccess:
+class LocalAccess(Discreet, frozen=True):
+    hidden: ClassVar = frozenset({"token", "ca"})
     files: CertificateFiles
-    token: str = field(repr=False)
-    ca: bytes = field(repr=False)
+    token: str
+    ca: bytes
 
     def is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self.token.encode())

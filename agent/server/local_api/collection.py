@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -37,17 +36,15 @@ class Revisions:
         return self.now
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True):
     key: Key
     raw: bytes
     """With our revision as its resourceVersion."""
     revision: int
-    digest: bytes = field(repr=False)
+    digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     revision: int
     before: Item | None
     now: Item | None

@@ -11,7 +11,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from urllib.parse import urlencode
 
 import msgspec
@@ -55,8 +54,7 @@ _events = msgspec.json.Decoder(_Event)
 _objects = msgspec.json.Decoder(_Object)
 
 
-@dataclass(slots=True)
-class _Watch:
+class _Watch(msgspec.Struct):
     request: web.Request
     question: Question | None
     query: dict[str, str]

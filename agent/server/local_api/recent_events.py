@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -32,8 +31,7 @@ class Events(Protocol):
     ) -> None: ...
 
 
-@dataclass(slots=True)
-class _Event:
+class _Event(msgspec.Struct):
     name: str
     about: ObjectReference
     kind: str

@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 from loguru import logger
@@ -29,8 +28,7 @@ CALLERS_KEPT = 256
 WRITE_EVERY_S = 20.0
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """What was asked, by whom, in which form."""
 
     caller: str
@@ -84,8 +82,7 @@ _objects = msgspec.json.Decoder(_Object)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(msgspec.Struct):
     """One answer. `items` where it is a list that is kept in parts, else `body`."""
 
     media_type: str
@@ -112,21 +109,20 @@ class Answer:
         return msgspec.json.encode(head)
 
 
-@dataclass(slots=True)
-class RecordedAnswers:
+class RecordedAnswers(msgspec.Struct):
     """One owner calls `run`. Everything else may be called before."""
 
     store: Store
     clock: Clock
-    _answers: OrderedDict[Question, Answer] = field(default_factory=OrderedDict)
-    _callers: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    _answers: OrderedDict[Question, Answer] = msgspec.field(default_factory=OrderedDict)
+    _callers: OrderedDict[str, str] = msgspec.field(default_factory=OrderedDict)
     """Caller by the digest of a credential that the API server has taken."""
     _bytes: int = 0
-    _dirty: set[Question] = field(default_factory=set)
-    _gone: set[str] = field(default_factory=set)
+    _dirty: set[Question] = msgspec.field(default_factory=set)
+    _gone: set[str] = msgspec.field(default_factory=set)
     _callers_dirty: bool = False
     _loaded: bool = False
-    _loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _loading: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
 
     # ------------------------------------------------------------ callers
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from agent import __version__
 
@@ -19,13 +20,12 @@ VERSION = "v1.36.0"
 """The release whose objects these are; clients decide by it what they may ask."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(msgspec.Struct, frozen=True):
     plural: str
     kind: str
     short: tuple[str, ...] = ()
     namespaced: bool = True
-    fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fields: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     """Field labels that a selector may name beside metadata.name and metadata.namespace, with their path."""
 
     @property

@@ -11,9 +11,9 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from aiohttp import web
 from loguru import logger
 
@@ -41,8 +41,7 @@ HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 BODY_BYTES = 16 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True):
     """What the agent gives. `node` is its Node as it would tell it now, `events` its own of late."""
 
     provider: Pods

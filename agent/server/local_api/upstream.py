@@ -10,9 +10,9 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 
 import aiohttp
+import msgspec
 from aiohttp import web
 from yarl import URL
 
@@ -96,8 +96,7 @@ class Upstream:
             response.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """An answer that has begun. What breaks while it is read is Retryable."""
 
     response: aiohttp.ClientResponse

@@ -11,7 +11,6 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -38,8 +37,7 @@ Json = dict[str, Any]
 _objects = msgspec.json.Decoder(dict[str, Any])
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """What a path names; `name` empty: the collection."""
 
     resource: Resource
@@ -48,8 +46,7 @@ class Target:
     stream: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
+class _Form(msgspec.Struct, frozen=True):
     """As what the client wants objects."""
 
     kind: str = ""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from agent.cri._generated import api_pb2
 from agent.model.action import ContainerStart, KillContainer, RemoveContainer, StartContainers

@@ -5,12 +5,13 @@ A small runtime in memory takes the planner's actions; hypothesis chooses the po
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 import msgspec
 from hypothesis import event, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agent.model.action import (
     Action,

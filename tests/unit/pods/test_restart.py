@@ -4,11 +4,11 @@ it, with a pod that starts over as a whole.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from agent.model.action import ContainerStart, CreateSandbox, KillContainer, RemoveContainer, StartContainers
 from agent.model.observed import ObservedPod

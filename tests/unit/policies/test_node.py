@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from agent.config import Settings
 from agent.policies.node import ANNOTATIONS, NODE_POLICIES, NodePolicies, node_policies
@@ -103,4 +102,4 @@ def test_a_grace_period_of_the_settings_serves_a_soft_threshold_of_an_annotation
 
 
 def test_each_policy_has_a_field() -> None:
-    assert {policy.field for policy in NODE_POLICIES} == set(NodePolicies.__dataclass_fields__)
+    assert {policy.field for policy in NODE_POLICIES} == set(NodePolicies.__struct_fields__)

@@ -20,7 +20,7 @@ def defaults(data: str = "", **settings: str) -> Defaults:
 
 
 def test_every_policy_has_a_field_of_its_own() -> None:
-    assert sorted(policy.field for policy in POLICIES) == sorted(Policies.__dataclass_fields__)
+    assert sorted(policy.field for policy in POLICIES) == sorted(Policies.__struct_fields__)
     assert len({policy.annotation for policy in POLICIES}) == len(POLICIES)
 
 

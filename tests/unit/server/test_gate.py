@@ -1,9 +1,9 @@
 """Who gets in at the real server, over TLS."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from agent.config import Settings
 from tests.unit.server.authority import Authority

@@ -3,12 +3,12 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
 from loguru import logger
+from msgspec.structs import replace
 
 from agent.config import Settings
 from agent.errors import ConfigError, NotFound, Permanent, Retryable

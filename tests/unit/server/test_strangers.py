@@ -5,11 +5,11 @@ import socket
 import ssl
 import warnings
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from loguru import logger
+from msgspec.structs import replace
 
 from agent.config import Settings
 from agent.server import connections

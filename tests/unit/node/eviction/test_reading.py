@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
+from msgspec.structs import replace
 
 from agent.node.eviction.reading import SignalReader, shares_disk
 from agent.node.eviction.signals import Observation, Signal

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from agent.config import Settings
 from agent.node.eviction.signals import Condition, Observation, Observations, Signal

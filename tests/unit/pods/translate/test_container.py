@@ -1,8 +1,8 @@
-from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from agent.cri._generated import api_pb2
 from agent.errors import Permanent

@@ -1,7 +1,7 @@
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from agent.pods.translate.context import ResolvConf, TranslateContext
 from agent.pods.translate.dns import parse_resolv_conf, pod_dns

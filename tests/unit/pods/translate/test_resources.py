@@ -1,7 +1,7 @@
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from agent.pods.translate.context import TranslateContext
 from agent.pods.translate.resources import (
