@@ -24,6 +24,7 @@ from agent.node.controller import NODES
 from agent.node.timekeeper import Timekeeper
 from agent.pods.desired import has_pods_of_api
 from agent.pods.ports import Events, Objects, Tokens
+from agent.rush import Rush
 from agent.store.base import Store
 
 Job = tuple[str, Coroutine[Any, Any, None]]
@@ -36,6 +37,8 @@ class ApiSide(msgspec.Struct):
     api: Api | None = None
     guard: ClusterGuard | None = None
     jobs: list[Job] = msgspec.field(default_factory=list)
+    rush: Rush = msgspec.field(default_factory=Rush)
+    """While it lasts, events wait."""
     drain: Callable[[], Coroutine[Any, Any, None]] | None = None
     forget_unreferenced: Callable[[], Coroutine[Any, Any, None]] | None = None
 
@@ -61,7 +64,8 @@ def cluster_side(
     api.dated = clock.heard
     stack.push_async_callback(api.close)
     objects = ReferencedObjects(api, store, objects_changed, clock)
-    events = EventRecorder(api, settings.node_name, clock, store)
+    rush = Rush(clock.monotonic)
+    events = EventRecorder(api, settings.node_name, clock, store, rush)
     certificate = ClientCertificate(api, credentials, settings, clock)
     return ApiSide(
         objects=objects,
@@ -75,6 +79,7 @@ def cluster_side(
             ("events", events.run()),
             ("client certificate", certificate.run()),
         ],
+        rush=rush,
         drain=events.drain,
         forget_unreferenced=objects.keep_only_retained,
     )

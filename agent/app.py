@@ -126,6 +126,7 @@ class Agent:
             policing=self._policies.policing,
             node_policies=policies,
             annotate=self._annotations.annotate,
+            rush=side.rush,
             config_file=settings.provider_config,
         )
         self._node: NodeController | None = None

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import msgspec
 from loguru import logger
 
-from agent.clock import Clock
+from agent.clock import Clock, sleep_unless
 from agent.errors import Conflict, NotFound, Permanent, Retryable
 from agent.kube.backlog import Backlog
 from agent.kube.correlate import Correlator, Event
@@ -21,6 +21,7 @@ from agent.kube.journal import GATHER_S, Journal
 from agent.kube.rest import METADATA, Api
 from agent.model.objects import ObjectReference
 from agent.model.status import timestamp
+from agent.rush import Rush
 from agent.store.base import Store
 
 COMPONENT = "kubelet"
@@ -35,11 +36,17 @@ RETRY_MAXIMUM_S = 30.0
 class EventRecorder:
     """Fits `agent.pods.ports.Events`. One owner runs `run`; `record` works before that too."""
 
-    def __init__(self, api: Api, node_name: str, clock: Clock, store: Store | None = None) -> None:
-        """Without a store what waits is lost with the process."""
+    def __init__(
+        self, api: Api, node_name: str, clock: Clock, store: Store | None = None, rush: Rush | None = None
+    ) -> None:
+        """Without a store what waits is lost with the process. While the rush lasts only warnings are told."""
         self._api = api
         self._node = node_name
         self._clock = clock
+        self._rush = rush or Rush(clock.monotonic)
+        self._urgent = asyncio.Event()
+        """Set while the backlog has a warning, and at the end."""
+        self._draining = False
         self._correlator = Correlator()
         self._backlog = Backlog(ObjectReference(kind="Node", name=node_name, uid=node_name))
         self._journal = Journal(store, self._backlog) if store is not None else None
@@ -84,6 +91,8 @@ class EventRecorder:
             self._backlog.touched(event)
             return
         self._backlog.append(event) if at is None else self._backlog.insert(event)
+        if kind == "Warning":
+            self._urgent.set()
         self._idle.clear()
         self._news.set()
 
@@ -120,6 +129,7 @@ class EventRecorder:
         told = 0
         while True:
             while len(self._backlog):
+                await self._let_starts_go_first()
                 number, event = self._backlog.first()
                 # Before the request: a try that is repeated, also after a restart, is the same event.
                 event.name = event.name or self._new_name(event.about.name)
@@ -140,12 +150,21 @@ class EventRecorder:
                 if told > REPLAY_BURST:
                     await self._clock.sleep(REPLAY_EVERY_S)
             told = 0
+            if not self._draining:
+                self._urgent.clear()
             self._idle.set()
             self._news.clear()
             await self._news.wait()
 
+    async def _let_starts_go_first(self) -> None:
+        """A request for each step of a start takes the processor from the next one, here and where it is answered."""
+        while not self._urgent.is_set() and (hold_s := self._rush.hold_s) > 0:
+            await sleep_unless(self._urgent, self._clock.sleep(hold_s))
+
     async def drain(self) -> None:
         """Return once everything queued is told; the caller sets the deadline, `run` must be running."""
+        self._draining = True
+        self._urgent.set()
         await self._idle.wait()
 
     async def _tell(self, event: Event) -> None:

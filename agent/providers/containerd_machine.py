@@ -206,7 +206,7 @@ async def build_machine(
             api=_injected_api(settings),
         ),
         cgroups=await _cgroups(context, runtime, gate),
-        starts=StartTurns(settings.parallel_starts),
+        starts=StartTurns(settings.parallel_starts, context.rush),
         retention=Retention(settings.maximum_dead_containers_per_container, settings.minimum_container_ttl_duration),
         rewrites=Rewrites(settings.image_rewrites),
         policing=context.policing,

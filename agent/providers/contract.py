@@ -32,6 +32,7 @@ from agent.pods.cgroup_limits import CgroupLimits
 from agent.pods.devices.devices import Devices
 from agent.pods.policing import Policing
 from agent.pods.ports import Attachments, Drivers, Events, Objects, Tokens
+from agent.rush import Rush
 from agent.store.base import Store
 
 
@@ -88,6 +89,8 @@ class ProviderContext(msgspec.Struct, frozen=True):
     """What annotations of the own Node set, and the settings under that; None: nobody reads them."""
     annotate: Callable[[str, str | None], None] = lambda _name, _value: None
     """Have this annotation on the Node, or have it no more (None): told soon, and again where somebody took it off."""
+    rush: Rush = field(default_factory=Rush)
+    """A provider says here when pods start: what the agent can tell later waits for that."""
     config_file: Path | None = None
     """`--provider-config`. What is in it is the provider's own matter: it raises ConfigError where that is wrong."""
 

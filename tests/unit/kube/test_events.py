@@ -9,8 +9,9 @@ from loguru import logger
 from agent.kube.events import EventRecorder, LoggedEvents
 from agent.kube.rest import Api
 from agent.model.objects import ObjectReference
+from agent.rush import Rush
 from tests.fakes.apiserver import FakeApiServer
-from tests.fakes.waiting import PATIENCE_S
+from tests.fakes.waiting import PATIENCE_S, eventually
 from tests.unit.kube.test_tokens import WaitlessClock
 
 WEB = ObjectReference(kind="Pod", name="web", uid="u1", namespace="default", fieldPath="spec.containers{main}")
@@ -51,6 +52,33 @@ async def test_an_event_is_posted_as_a_kubelet_does(server: FakeApiServer, recor
     )
     assert event["metadata"]["name"].startswith("web.")
     assert event["firstTimestamp"] == event["lastTimestamp"]
+
+
+async def test_normal_events_let_starts_go_first_and_a_warning_takes_them_along(
+    server: FakeApiServer, api: Api
+) -> None:
+    rush, clock = Rush(), WaitlessClock()
+    recorder = EventRecorder(api, "edge", clock, rush=rush)
+    task = asyncio.ensure_future(recorder.run())
+    rush.join()
+    recorder.record(WEB, "Normal", "Created", "Container created")
+    before = len(clock.slept)
+    await eventually(lambda: len(clock.slept) > before + 3)
+    assert server.all("events") == []
+    recorder.record(WEB, "Warning", "BackOff", "Back-off restarting failed container")
+    await eventually(lambda: [event["reason"] for event in server.all("events")] == ["Created", "BackOff"])
+
+    recorder.record(WEB, "Normal", "Started", "Container started")
+    before = len(clock.slept)
+    await eventually(lambda: len(clock.slept) > before + 3)
+    assert len(server.all("events")) == 2
+    rush.leave()
+    await eventually(lambda: len(server.all("events")) == 3)
+    rush.join()
+    recorder.record(WEB, "Normal", "Killing", "Stopping container")
+    await drained(recorder)
+    assert len(server.all("events")) == 4, "the end waits for nothing"
+    task.cancel()
 
 
 async def test_annotations_are_told_and_an_event_without_any_has_none(

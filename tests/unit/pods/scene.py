@@ -53,6 +53,7 @@ from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.volumes.pod_volumes import PodVolumes
 from agent.pods.worker import PodWorker
 from agent.providers.contract import PodUpdate
+from agent.rush import Rush
 from tests.fakes.cri import FakeRuntime, serving
 from tests.fakes.skipped_time import SkippedTime
 from tests.fakes.store import MemoryStore
@@ -320,7 +321,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
             ),
             node=NodeContext(NODE, ("10.0.0.1",)),
             cgroups=CgroupTree(CgroupDriver.CGROUPFS, TEST_CGROUPS, mount=folder / "cgroups"),
-            starts=StartTurns(4, time.monotonic),
+            starts=StartTurns(4, Rush()),
             pulls=PullGate(5, 0, 1),
             silence=Silence(Arrivals(channel), time.monotonic),
             access=PullRecords(MemoryStore()),

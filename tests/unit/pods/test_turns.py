@@ -1,4 +1,4 @@
-"""So many starts at once, and what a rush is."""
+"""So many starts at once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
-from agent.pods.turns import LONGEST_RUSH_S, StartTurns
+from agent.pods.turns import StartTurns
+from agent.rush import Rush
 
 
 async def test_no_more_at_once_than_there_are_turns_and_first_come_first_served() -> None:
-    turns, begun, go = StartTurns(2), list[int](), asyncio.Event()
+    turns, begun, go = StartTurns(2, Rush()), list[int](), asyncio.Event()
 
     async def start(number: int) -> None:
         async with turns:
@@ -26,18 +27,12 @@ async def test_no_more_at_once_than_there_are_turns_and_first_come_first_served(
     assert begun == [0, 1, 2, 3]
 
 
-async def test_a_rush_lasts_while_something_starts_or_waits_but_not_for_ever() -> None:
-    now = 100.0
-    turns = StartTurns(1, lambda: now)
-    assert not turns.rush
+async def test_who_gave_up_is_in_the_rush_no_more() -> None:
+    rush = Rush()
+    turns = StartTurns(1, rush)
     async with turns:
-        assert turns.rush
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0), turns:
                 pass
         assert turns.rush, "one gave up, one still has its turn"
-        now += LONGEST_RUSH_S
-        assert not turns.rush
     assert not turns.rush
-    async with turns:
-        assert turns.rush, "another one"
