@@ -43,6 +43,7 @@ from agent.pods.pod_state import PodState
 from agent.pods.qos import qos_class
 from agent.pods.references import MISSING, fetch, references, token_requests
 from agent.pods.runtime_class import runtime_handler
+from agent.pods.sandbox_profile import keep_profile
 from agent.pods.start import ContainerStarter
 from agent.pods.translate.sandbox import sandbox
 from agent.pods.volumes.csi import REPUBLISH_S
@@ -179,6 +180,7 @@ class Performer:
 
     def _make_place(self, burstable_milli_cpu: int) -> None:
         """What must be there before the sandbox; blocks for moments."""
+        keep_profile(self._machine.translate.sandbox_seccomp)
         self._machine.log_files.make_pod_folder(self._state.pod)
         self._machine.cgroups.make_pod(self._state.pod, burstable_milli_cpu)
 

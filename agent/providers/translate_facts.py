@@ -16,6 +16,7 @@ from agent.cri.runtime import RuntimeClient
 from agent.model import quantity
 from agent.node.facts import hugepages
 from agent.pods.cgroups import CGROUP_FS, CgroupVersion, cgroup_version
+from agent.pods.sandbox_profile import write_profile
 from agent.pods.sysctls import allowed_sysctls
 from agent.pods.translate.context import MemoryRules, TranslateContext
 from agent.pods.translate.dns import read_resolv_conf
@@ -48,6 +49,7 @@ def _read(context: ProviderContext, pod_logs: Path, recursive_read_only: bool) -
         standalone=settings.kubeconfig is None,
         pod_logs_dir=str(pod_logs),
         seccomp_root=str(settings.root_dir.absolute() / SECCOMP_FOLDER),
+        sandbox_seccomp=write_profile(settings.root_dir),
         seccomp_default=settings.seccomp_default,
         allowed_sysctls=allowed_sysctls(platform.release(), settings.allowed_unsafe_sysctls),
         hugepage_sizes=tuple(hugetlb_size(size) for size in hugepages()),

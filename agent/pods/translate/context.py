@@ -54,6 +54,8 @@ class TranslateContext(msgspec.Struct, frozen=True):
     pod_logs_dir: str = "/var/log/pods"
     seccomp_root: str = "/var/lib/kubelet/seccomp"
     """Folder of `Localhost` seccomp profiles."""
+    sandbox_seccomp: str = ""
+    """The file of the profile of pause processes; empty: they have the runtime's."""
     seccomp_default: bool = False
     """Who asks for no seccomp profile gets the runtime's instead of none."""
     allowed_sysctls: tuple[str, ...] = ()

@@ -93,8 +93,17 @@ def sandbox_security(pod: Pod, context: TranslateContext) -> api_pb2.LinuxSandbo
         supplemental_groups=_supplemental_groups(asked),
         supplemental_groups_policy=_groups_policy(asked),
         privileged=any(_is_privileged(c) for c in pod.spec.all_containers),
-        # The pause process needs nothing that the runtime's default profile forbids, whatever the pod asks.
-        seccomp=api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.RuntimeDefault),
+        seccomp=_sandbox_seccomp(pod, context),
+    )
+
+
+def _sandbox_seccomp(pod: Pod, context: TranslateContext) -> api_pb2.SecurityProfile:
+    """Of the pause process, which needs nothing that the runtime's default profile forbids, whatever the pod asks."""
+    if not context.sandbox_seccomp or pod.spec.shareProcessNamespace:
+        # The pod's processes could make it do something.
+        return api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.RuntimeDefault)
+    return api_pb2.SecurityProfile(
+        profile_type=api_pb2.SecurityProfile.Localhost, localhost_ref=context.sandbox_seccomp
     )
 
 

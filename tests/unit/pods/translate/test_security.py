@@ -177,6 +177,14 @@ def test_the_sandbox_takes_the_pods_identity_and_is_privileged_if_any_container_
     assert sandbox_security(make_pod(initContainers=init), CONTEXT).privileged is True
 
 
+def test_pause_processes_have_a_profile_that_is_cheaper_unless_the_pods_processes_reach_them() -> None:
+    own = replace(CONTEXT, sandbox_seccomp="/root/sandbox.json")
+    found = sandbox_security(make_pod(), own).seccomp
+    assert (found.profile_type, found.localhost_ref) == (PROFILE.Localhost, "/root/sandbox.json")
+    shared = sandbox_security(make_pod(shareProcessNamespace=True), own).seccomp
+    assert (shared.profile_type, shared.localhost_ref) == (PROFILE.RuntimeDefault, "")
+
+
 def checked(own: dict[str, Any], user: ImageUser, of_pod: dict[str, Any] | None = None) -> None:
     pod = make_pod(securityContext=of_pod, containers=[{"name": "main", "securityContext": own}])
     check_non_root(pod, pod.spec.containers[0], user)
