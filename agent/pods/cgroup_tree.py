@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from loguru import logger
@@ -145,7 +146,7 @@ class CgroupTree:
             cgroup_slices.start(path.name, limits, self._version)
         if self._version is CgroupVersion.V2 and self._mount.is_dir():
             self._hand_down(path)
-        for top in self._tops():
+        for top in self._tops:
             (top / path).mkdir(parents=True, exist_ok=True)
         self._write(path, limits)
 
@@ -167,13 +168,13 @@ class CgroupTree:
                     raise
                 logger.warning("cgroup {}: {} cannot be {}: {}", path, one.name, one.value, error.strerror)
 
-    def _tops(self) -> Iterator[Path]:
-        """The hierarchies to make folders in."""
+    @cached_property
+    def _tops(self) -> tuple[Path, ...]:
+        """The hierarchies to make folders in: mounted before the agent started, and it takes long to look for them."""
         if self._version is CgroupVersion.V2:
-            yield self._mount
-            return
+            return (self._mount,)
         here = {top.resolve() for name in _V1_CONTROLLERS if (top := self._mount / name).is_dir()}
-        yield from sorted(here & {top.resolve() for top in hierarchies(self._mount)})
+        return tuple(sorted(here & {top.resolve() for top in hierarchies(self._mount)}))
 
     def _hand_down(self, path: PurePosixPath) -> None:
         """Version 2: a cgroup has the controllers that each one above it hands down."""
