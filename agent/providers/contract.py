@@ -89,7 +89,7 @@ class ProviderContext(msgspec.Struct, frozen=True):
     """What annotations of the own Node set, and the settings under that; None: nobody reads them."""
     annotate: Callable[[str, str | None], None] = lambda _name, _value: None
     """Have this annotation on the Node, or have it no more (None): told soon, and again where somebody took it off."""
-    rush: Rush = field(default_factory=Rush)
+    rush: Rush = msgspec.field(default_factory=Rush)
     """A provider says here when pods start: what the agent can tell later waits for that."""
     config_file: Path | None = None
     """`--provider-config`. What is in it is the provider's own matter: it raises ConfigError where that is wrong."""
