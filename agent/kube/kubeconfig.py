@@ -71,7 +71,7 @@ async def _read(kubeconfig: str, folder: str) -> Reading:
 async def _read_apart(kubeconfig: str, folder: str) -> Reading:
     starting = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
-            *apart.command("agent.kube.official_loader", kubeconfig, folder),
+            *apart.command("agent.kube.loader_process", kubeconfig, folder),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             process_group=0,

@@ -1,51 +1,42 @@
-"""Read a kubeconfig with the official loader. Runs in a process of its own: the loader's package costs 20 MiB.
+"""Read a kubeconfig with the official loader.
 
-In: the kubeconfig's path and a folder for decoded keys. Out: a `Reading`, written to stdout as JSON, or one line on
-stdout and exit code 2 where the kubeconfig is wrong. A plugin or an identity provider that does not answer is no error:
-the Reading tells the problem.
+In: the kubeconfig's path and a folder for decoded keys. Out: a `Reading`. A plugin or an identity provider that does
+not answer is no error: the Reading tells the problem.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
+from kubernetes.aio.config import kube_config
 
 from agent.errors import ConfigError, Retryable
-from agent.kube import oidc
-from agent.kube.kubeconfig import WRONG, Reading, fingerprint
-
-if "kubernetes" not in sys.modules and (found := find_spec("kubernetes")) is not None:
-    # The package itself imports its synchronous half, a third of the time that this process takes.
-    sys.modules["kubernetes"] = module_from_spec(found)
-from kubernetes.aio.config import kube_config
+from agent.kube.kubeconfig import Reading, fingerprint
 
 _MALFORMED = (OSError, KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError)
 """What the official loader lets out, besides its own error, when a file has not the shape it expects."""
 
 
-def main(kubeconfig: str, folder: str) -> None:
-    """Print the Reading. The process ends here."""
-    try:
-        answer, code = msgspec.json.encode(asyncio.run(read(kubeconfig, folder))), 0
-    except ConfigError as error:
-        answer, code = str(error).encode(), WRONG
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    sys.stdout.buffer.write(answer)
-    sys.stdout.flush()
-    sys.exit(code)
+class _Told(msgspec.Struct):
+    """What the official loader sets in a client's configuration."""
+
+    host: str = ""
+    ssl_ca_cert: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    verify_ssl: bool = True
+    tls_server_name: str | None = None
+    proxy: str | None = None
+    api_key: dict[str, str] = {}
 
 
 async def read(kubeconfig: str, folder: str) -> Reading:
@@ -63,16 +54,17 @@ async def _read(kubeconfig: str, folder: str) -> Reading:
     seen = fingerprint([*paths, *_named_files(merger.config_files)])
     remarks: list[str] = []
 
-    async def load() -> tuple[Any, Any]:
+    async def load() -> tuple[Any, _Told]:
         loader = kube_config.KubeConfigLoader(config_dict=merger.config, config_base_path=None, temp_file_path=folder)
 
         async def refresh(provider: Any) -> None:
+            from agent.kube import oidc  # who has no such provider needs no HTTP client
+
             await oidc.refresh(provider["config"].value)
             remarks.extend(_persist(merger.config_files))
 
         loader._refresh_oidc = refresh
-        # A plain Configuration() would copy a default that other code may have set.
-        configuration = type.__call__(kube_config.Configuration)
+        configuration = _Told()
         await loader.load_and_set(configuration)
         return loader, configuration
 
@@ -109,7 +101,7 @@ def _content(file: str | None) -> bytes | None:
     return Path(file).read_bytes() if file else None
 
 
-async def _read_dynamic(user: dict[str, Any], load: Any) -> tuple[Any, Any, str]:
+async def _read_dynamic(user: dict[str, Any], load: Any) -> tuple[Any, _Told, str]:
     """Load a user whose credential comes from a program or a provider, which may be away now."""
     command = (user.get("exec") or {}).get("command")
     if command is not None and shutil.which(command) is None:
