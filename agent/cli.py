@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import platform
 import signal
@@ -128,6 +129,7 @@ def _join(arguments: Mapping[str, object]) -> int:
 def _run(settings: Settings) -> int:
     from agent import log, memory
 
+    gc.disable()  # nothing of what is imported is garbage
     memory.spare()
     log.configure(settings.log_level, settings.log_format)
     try:
@@ -148,6 +150,8 @@ def _run(settings: Settings) -> int:
 
 async def _start(settings: Settings) -> None:
     """Have the kubeconfig read, which is a process of its own, and meanwhile import the heavy half of the program."""
+    from agent import late_trust
+
     starting = asyncio.current_task()
     assert starting is not None
     # Until `run` takes the signal over: decoded keys must not be left behind.
@@ -155,7 +159,9 @@ async def _start(settings: Settings) -> None:
     async with asyncio.TaskGroup() as tasks:
         loading = tasks.create_task(_credentials(settings), name="kubeconfig")
         await asyncio.sleep(0)  # it starts its process
+        late_trust.load_aiohttp()
         from agent.run import run
+    gc.enable()
     await run(settings, loading.result())
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 
 import msgspec
 
@@ -68,12 +67,7 @@ def installed() -> Iterator[Installed]:
 
 def find(name: str) -> type:
     """The provider class of that name, with every required method. Raises ConfigError."""
-    source = name
-    if ":" not in name:
-        known = _known()
-        if name not in known:
-            raise ConfigError(f"--provider: no provider {name!r}; there are: {', '.join(sorted(known))}")
-        source = known[name]
+    source = name if ":" in name else OWN.get(name) or _installed_as(name)
     module, _, attribute = source.partition(":")
     try:
         provider = getattr(importlib.import_module(module), attribute)
@@ -106,7 +100,16 @@ def optional_methods(provider: type) -> tuple[str, ...]:
     )
 
 
+def _installed_as(name: str) -> str:
+    known = _known()
+    if name not in known:
+        raise ConfigError(f"--provider: no provider {name!r}; there are: {', '.join(sorted(known))}")
+    return known[name]
+
+
 def _known() -> dict[str, str]:
+    from importlib.metadata import entry_points  # with what it imports a thirtieth of a start
+
     return {**{entry.name: entry.value for entry in entry_points(group=GROUP)}, **OWN}
 
 
