@@ -209,7 +209,8 @@ async def _is_shown(runtime: RuntimeClient, event: RuntimeEvent) -> bool:
     """Lists, for containerd writes an error into its log whenever the status of what is not there is asked."""
     stopped = event.kind is Kind.STOPPED
     for container in await runtime.list_containers(pb.ContainerFilter(id=event.container_id)):
-        return stopped and container.state != pb.CONTAINER_RUNNING
+        # One that ended before its start was noted is still as it was created.
+        return stopped and container.state not in (pb.CONTAINER_CREATED, pb.CONTAINER_RUNNING)
     for sandbox in await runtime.list_pod_sandbox(pb.PodSandboxFilter(id=event.container_id)):
         return stopped and sandbox.state != pb.SANDBOX_READY
     return True

@@ -26,6 +26,8 @@ from agent.providers.relisting import Relisting
 RELIST_S = 30.0
 """With an event source; without one every second."""
 RELIST_BLIND_S = 1.0
+UNSHOWN_S = 300.0
+"""containerd shows an end only once the container's file system is unmounted, and with that on its disk."""
 RECONNECT_S = 0.5
 _NO_NEWS = {
     Kind.STARTED: ContainerState.RUNNING,
@@ -62,7 +64,7 @@ class ContainerdRelist:
                 async with aclosing(runtime_events(channel, runtime, lambda _: self._subscribed())) as events:
                     async for event in events:
                         if not event.shown:
-                            self._unshown[event.container_id] = asyncio.get_running_loop().time() + RELIST_S
+                            self._unshown[event.container_id] = asyncio.get_running_loop().time() + UNSHOWN_S
                             self._now.set()
                         known = _NO_NEWS.get(event.kind)
                         if known is None or not self._observer.knows(event.container_id, known):
@@ -109,7 +111,7 @@ class ContainerdRelist:
         now, alive = asyncio.get_running_loop().time(), set[str]()
         for pod in observed.values():
             alive.update(one.id for one in pod.sandboxes if one.ready)
-            alive.update(one.id for one in pod.containers if one.state is ContainerState.RUNNING)
+            alive.update(one.id for one in pod.containers if one.state is not ContainerState.EXITED)
         self._unshown = {one: until for one, until in self._unshown.items() if one in alive and now < until}
 
     def _subscribed(self) -> None:

@@ -114,10 +114,12 @@ async def test_a_command_that_ends_in_a_container_is_not_the_container_s_end(rig
     assert event.kind is Kind.STOPPED
 
 
-async def test_containerd_s_word_of_an_exit_is_held_back_until_cri_shows_it(rig: Rig) -> None:
+@pytest.mark.parametrize("start_is_noted", [True, False])
+async def test_containerd_s_word_of_an_exit_is_held_back_until_cri_shows_it(rig: Rig, start_is_noted: bool) -> None:
     rig.fake.event_source = Source.CONTAINERD
     container_id = await rig.container(await rig.sandbox())
-    await rig.runtime.start_container(container_id)
+    if start_is_noted:
+        await rig.runtime.start_container(container_id)
     async with listening(rig) as listener:
         asked = len(rig.fake.called("ListContainers"))
         rig.fake.tell_exit(container_id)

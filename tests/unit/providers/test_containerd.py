@@ -166,10 +166,33 @@ async def test_an_exit_that_a_busy_runtime_tells_long_before_it_shows_it_is_look
         await n.running(provider)
         await n.listening()
         n.cri.tell_exit(n.cri.container("main").id)
-        for _ in range(3):
+        for seconds in (1.1, 1.1, 60):  # 100 MiB on their way to a slow card
             await quiet()
-            n.time.skip(1.1)
+            n.time.skip(seconds)
+        await quiet()
         assert n.restarts() == 0
+        n.cri.record_exit(n.cri.container("main").id, 1)
+        ended = n.time.monotonic()
+        n.time.skip(1.1)
+        await eventually(lambda: n.restarts() == 1)
+        assert n.time.monotonic() - ended < 3
+
+
+@with_skipped_time
+async def test_an_exit_that_is_told_before_the_runtime_has_noted_the_start_is_looked_for_every_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.cri.events._SETTLE_DELAYS_S", (0.001, 0.001))
+    async with node(tmp_path, Source.CONTAINERD) as n, n.agent() as provider:
+        starts = n.cri.hold("StartContainer")
+        await provider.create_pod(record())
+        await n.listening()
+        await n.cri.reached("StartContainer")
+        looks = len(n.cri.called("ListContainers"))
+        n.cri.tell_exit(n.cri.container("main").id)
+        await n.cri.reached("ListContainers", looks + 3)  # for the event twice, and then for the relist
+        starts.set()
+        await eventually(lambda: n.phase() == "Running")
         n.cri.record_exit(n.cri.container("main").id, 1)
         ended = n.time.monotonic()
         n.time.skip(1.1)
