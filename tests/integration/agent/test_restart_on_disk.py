@@ -14,9 +14,14 @@ PERCENT = "edgelet.io/restart-on-disk"
 LIMITED = {"limits": {"ephemeral-storage": "64Mi"}}
 
 
+def takes(mib: int) -> str:
+    """A command that has so much of the file system. Nothing is written: the end of a container waits for what was."""
+    return f"fallocate -l {mib}M /filled"
+
+
 def writer(name: str, mib: int, percent: str = "50", **spec: object) -> Object:
     """It writes once: what it finds of an earlier run it says."""
-    script = f"ls /filled 2>/dev/null; dd if=/dev/zero of=/filled bs=1M count={mib} 2>/dev/null; echo wrote; {SLEEP}"
+    script = f"ls /filled 2>/dev/null; {takes(mib)}; echo wrote; {SLEEP}"
     quick = {"terminationGracePeriodSeconds": 1, **spec}
     return pod(name, container(script, resources=LIMITED), metadata={"annotations": {PERCENT: percent}}, **quick)
 
@@ -54,7 +59,7 @@ def test_on_a_full_disk_the_container_that_has_most_of_it_goes_and_kept_pods_bef
     flags = ["--eviction-hard=imagefs.available<10%", "--image-gc-high-threshold=100"]
     edge = Edge(agent(flags=flags, runtime=small_runtime), small_runtime, control_plane, namespace)
     # Of a pod that is gone 100 MiB are kept; two with the policy have 60 and 100 more of the 400.
-    done = container("dd if=/dev/zero of=/filled bs=1M count=100 2>/dev/null")
+    done = container(takes(100))
     edge.run(pod("done", done, metadata={"annotations": {"edgelet.io/keep-for": "1h"}}, restartPolicy="Never"))
     edge.wait_phase("done", "Succeeded")
     edge.delete("pod/done")
@@ -76,7 +81,7 @@ def test_on_a_full_disk_the_container_that_has_most_of_it_goes_and_kept_pods_bef
 
     # Now it fills up for good: what is kept goes, and nobody who runs.
     edge.kubectl("annotate", "pods", "--all", f"{PERCENT}=0", "--overwrite")
-    edge.run(pod("more", container(f"dd if=/dev/zero of=/filled bs=1M count={free_mib(small_runtime) - 20}; {SLEEP}")))
+    edge.run(pod("more", container(f"{takes(free_mib(small_runtime) - 20)}; {SLEEP}")))
     wait_until(lambda: "done" not in names(edge), 60, what="the kept pod is collected")
     told = wait_until(lambda: [said for reason, said in edge.events("done") if reason == "KeptPodCollected"], 10)[0]
     assert told.endswith(": the disk is short")
@@ -86,7 +91,7 @@ def test_on_a_full_disk_the_container_that_has_most_of_it_goes_and_kept_pods_bef
 def free_writer(name: str, mib: int, percent: str) -> Object:
     """Without a limit of its own. Once restarted it writes no more."""
     seen = [{"name": "seen", "mountPath": "/seen"}]
-    script = f"[ -e /seen/it ] || dd if=/dev/zero of=/filled bs=1M count={mib}; touch /seen/it; {SLEEP}"
+    script = f"[ -e /seen/it ] || {takes(mib)}; touch /seen/it; {SLEEP}"
     volumes = [{"name": "seen", "emptyDir": {}}]
     annotated = {"annotations": {PERCENT: percent}}
     return pod(name, container(script, volumeMounts=seen), metadata=annotated, volumes=volumes)
