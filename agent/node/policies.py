@@ -16,6 +16,7 @@ from agent.node.ports import Events
 from agent.pods.policing import INVALID
 from agent.policies.node import NodePolicies, node_policies
 from agent.policies.policy import Fault
+from agent.said_once import SaidOnce
 
 
 class NodePolicing:
@@ -29,7 +30,7 @@ class NodePolicing:
         self._node = ObjectReference(kind="Node", name=settings.node_name, uid=settings.node_name)
         self._heard: list[Callable[[], None]] = []
         self._annotations: Mapping[str, str] = {}
-        self._said: frozenset[Fault] = frozenset()
+        self._faults = SaidOnce[Fault]()
         self.now = NodePolicies()
         self.settings = settings
         """The settings under the policies: of what no annotation names, they are those of the start."""
@@ -44,18 +45,13 @@ class NodePolicing:
             return
         self._annotations = dict(annotations)
         found, faults = node_policies(annotations, self._own, self._sizes)
-        self._tell(frozenset(faults))
+        for fault in self._faults.new(faults):
+            logger.warning("the Node's {}", fault)
+            if self._events is not None:
+                self._events.record(self._node, "Warning", INVALID, str(fault))
         if found == self.now:
             return
         self.now, self.settings = found, found.over(self._own)
         logger.info("policies by annotations of the Node: {}", ", ".join(sorted(annotations)) or "none")
         for changed in self._heard:
             changed()
-
-    def _tell(self, faults: frozenset[Fault]) -> None:
-        """Once each: one that was put right and comes back is said again."""
-        for fault in sorted(faults - self._said, key=lambda one: one.annotation):
-            logger.warning("the Node's {}", fault)
-            if self._events is not None:
-                self._events.record(self._node, "Warning", INVALID, str(fault))
-        self._said = faults

@@ -16,6 +16,7 @@ from agent.pods.ports import Events
 from agent.policies.defaults import NO_DEFAULTS, Defaults
 from agent.policies.pod import Policies, policies_of
 from agent.policies.policy import Fault
+from agent.said_once import SaidOnce
 
 INVALID = "InvalidPolicy"
 """The reason of an event on a pod, or on the Node, about a policy that does not count."""
@@ -26,7 +27,7 @@ class _Made(msgspec.Struct, frozen=True):
     annotations: Mapping[str, str] | None
     labels: Mapping[str, str] | None
     policies: Policies
-    faults: frozenset[Fault]
+    faults: SaidOnce[Fault]
 
 
 class Policing:
@@ -52,12 +53,11 @@ class Policing:
         ):
             return before.policies
         policies, found = policies_of(pod, self._defaults, self._host_namespaces)
-        faults = frozenset(found)
+        faults = SaidOnce[Fault]() if before is None else before.faults
         self._made[pod.uid] = _Made(self._generation, meta.annotations, meta.labels, policies, faults)
         if self._events is not None:
-            for fault in found:
-                if before is None or fault not in before.faults:
-                    self._events.record(ObjectReference.of(pod), "Warning", INVALID, str(fault))
+            for fault in faults.new(found):
+                self._events.record(ObjectReference.of(pod), "Warning", INVALID, str(fault))
         return policies
 
     def forget(self, uid: str) -> None:

@@ -9,7 +9,7 @@ those that it had.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -23,6 +23,7 @@ from agent.model.objects import ConfigMap, ObjectKey, ObjectReference
 from agent.pods.policing import INVALID, Policing
 from agent.pods.ports import Events, Objects
 from agent.policies.defaults import Defaults, Rule, read_rules
+from agent.said_once import SaidOnce
 from agent.store.base import Store
 
 KEY: Final = ObjectKey("configmaps", "kube-system", "edgelet-defaults")
@@ -49,7 +50,7 @@ class PolicyDefaults:
         self._events = events
         self._clock = clock
         self._rules: tuple[Rule, ...] = ()
-        self._faults: frozenset[str] = frozenset()
+        self._faults = SaidOnce[str]()
         self._changed = asyncio.Event()
 
     async def load(self, store: Store) -> None:
@@ -102,10 +103,10 @@ class PolicyDefaults:
         try:
             data = _decoder.decode(raw).data if raw is not None else {}
         except msgspec.DecodeError as error:
-            self._say(frozenset({f"cannot be read: {error}"}))
+            self._say([f"cannot be read: {error}"])
             return
         self._rules, faults = read_rules(data)
-        self._say(frozenset(faults))
+        self._say(faults)
         self._apply()
 
     def _apply(self) -> None:
@@ -113,9 +114,7 @@ class PolicyDefaults:
         here = tuple(rule for rule in self._rules if rule.nodes.matches(labels))
         self.policing.take(Defaults(here, self._settings))
 
-    def _say(self, faults: frozenset[str]) -> None:
-        """Each once, as long as it stays."""
-        for fault in sorted(faults - self._faults):
+    def _say(self, faults: Iterable[str]) -> None:
+        for fault in self._faults.new(faults):
             message = f"ConfigMap {KEY.namespace}/{KEY.name}: {fault}"
             self._events.record(self._node, "Warning", INVALID, message)
-        self._faults = faults

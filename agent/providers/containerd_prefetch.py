@@ -22,6 +22,7 @@ from agent.pods.machine import Machine
 from agent.pods.policing import INVALID
 from agent.pods.prefetch.pins import Pins
 from agent.providers.contract import ProviderContext
+from agent.said_once import SaidOnce
 
 if TYPE_CHECKING:
     from agent.pods.prefetch.bundle_import import Importer
@@ -37,6 +38,7 @@ class Prefetch:
         self._context = context
         self._pins = Pins(context.store, settings.prefetch, Rewrites(settings.image_rewrites))
         self._about = ObjectReference(kind="Node", name=settings.node_name, uid=settings.node_name)
+        self._faults = SaidOnce[str]()
         self._news = asyncio.Event()
         self._prefetcher: Prefetcher | None = None
         self._bundles: Bundles | None = None
@@ -71,13 +73,14 @@ class Prefetch:
 
     def _named(self) -> tuple[str, ...]:
         """What the annotation names; what is no image's name is said and passed over."""
-        policies, found = self._context.node_policies, []
+        policies, found, faults = self._context.node_policies, [], []
         for word in (policies.now.prefetch if policies is not None else None) or ():
             try:
                 found.append(image_name(word))
             except ValueError as error:
-                message = f"annotation {ANNOTATION} names what does not count: {error}"
-                self._context.events.record(self._about, "Warning", INVALID, message)
+                faults.append(f"annotation {ANNOTATION} names what does not count: {error}")
+        for fault in self._faults.new(faults):
+            self._context.events.record(self._about, "Warning", INVALID, fault)
         return tuple(found)
 
     def _begin(self, tasks: asyncio.TaskGroup, machine: Machine, images: ImageClient) -> None:

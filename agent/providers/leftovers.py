@@ -22,6 +22,7 @@ from agent.pods.on_disk import on_disk
 from agent.pods.qos import QosClass
 from agent.pods.volumes.pod_volumes import PodVolumes
 from agent.providers.found import left_record
+from agent.said_once import SaidOnce
 
 T = TypeVar("T")
 
@@ -66,7 +67,7 @@ class Leftovers:
         self._cgroups = cgroups
         self._empty_before: Set[str] = frozenset()
         """Pods whose cgroup was empty at the last look too: it is not one that was just made."""
-        self._said: Set[str] = frozenset()
+        self._busy = SaidOnce[str]()
 
     async def records(self, known: Callable[[], Set[str]]) -> tuple[PodRecord, ...]:
         """One of each pod that has left something. Raises Retryable."""
@@ -86,6 +87,5 @@ class Leftovers:
         return {uid for uid, qos in cgroups.items() if self._cgroups.is_deserted(uid, qos)}
 
     def _say_busy(self, uids: Set[str]) -> None:
-        for uid in uids - self._said:
+        for uid in self._busy.new(uids):
             logger.warning("the cgroup of pod {} has processes, and neither the record nor the runtime knows it", uid)
-        self._said = uids
