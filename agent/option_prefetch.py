@@ -78,6 +78,6 @@ PREFETCH: tuple[Option, ...] = (
     ),
     Option(
         "image_bundles", "image-bundles", optional_path, "DIR",
-        "a folder whose *.tar and *.tar.zst are imported as images, and kept", default="ROOT_DIR/images",
+        "a folder whose *.tar, *.tar.zst and *.tar.gz are imported as images, and kept", default="ROOT_DIR/images",
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Read a bundle: a tar archive of images, packed by zstd or not, from its beginning to its end and in small pieces.
+"""Read a bundle: a tar archive of images, packed or not, from its beginning to its end and in small pieces.
 
 In: a file. Out: its members, each followed by what is in it. Nothing is ever unpacked to the disk by this, and no more
 of the archive is in memory than a piece, and zstd's window (8 MiB as `zstd -19` writes it). Blocks.
@@ -6,11 +6,13 @@ of the archive is in memory than a piece, and zstd's window (8 MiB as `zstd -19`
 
 from __future__ import annotations
 
+import gzip
 import tarfile
-from collections.abc import Generator, Iterator
+import zlib
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 import msgspec
 
@@ -30,15 +32,19 @@ class Member(msgspec.Struct, frozen=True):
 
 
 def members(path: Path) -> Generator[Member | bytes, None, None]:
-    """Each regular file and link, and after a file its content in pieces. Raises BadArchive, OSError."""
+    """Each regular file and link, and after a file its content in pieces. Raises BadArchive, OSError.
+
+    The name says how it is packed.
+    """
+    unpacked = next((how for suffix, how in _UNPACKED.items() if path.name.endswith(suffix)), None)
+    if unpacked is None:
+        raise BadArchive(f"its name ends with none of {', '.join(_UNPACKED)}")
     with ExitStack() as stack:
-        stream: IO[bytes] = stack.enter_context(path.open("rb"))
-        if path.name.endswith(".zst"):
-            stream = stack.enter_context(_unpacked(stream))
+        stream = stack.enter_context(unpacked(stack.enter_context(path.open("rb"))))
         try:
             archive = stack.enter_context(tarfile.open(fileobj=stream, mode="r|"))
             yield from _members(archive)
-        except (tarfile.TarError, EOFError, ValueError) as error:
+        except (tarfile.TarError, EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
             raise BadArchive(f"it is no whole tar archive: {error}") from error
         except OSError:
             raise
@@ -68,11 +74,23 @@ def _members(archive: tarfile.TarFile) -> Iterator[Member | bytes]:
                 yield piece
 
 
-def _unpacked(stream: IO[bytes]) -> IO[bytes]:
+def _gunzipped(stream: IO[bytes]) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=stream))
+
+
+def _unzstd(stream: IO[bytes]) -> IO[bytes]:
     import zstandard  # only who has such bundles has it in memory
 
     reader: IO[bytes] = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
     return reader
+
+
+_UNPACKED: Mapping[str, Callable[[IO[bytes]], IO[bytes]]] = {
+    ".tar": lambda stream: stream,
+    ".tar.zst": _unzstd,
+    ".tar.gz": _gunzipped,
+    ".tgz": _gunzipped,
+}
 
 
 def _clean(name: str) -> str:

@@ -38,7 +38,6 @@ LOOK_S = 300.0
 """How often it is seen whether the images are still there."""
 RETRY_S = 15.0
 MISSING_S = 5.0
-SUFFIXES = (".tar", ".tar.zst")
 
 
 class Import(Protocol):
@@ -190,10 +189,6 @@ class Bundles:
             self._changed()
 
 
-def is_bundle(name: str) -> bool:
-    return not name.startswith(".") and name.endswith(SUFFIXES)
-
-
 def _make(folder: Path) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
 
@@ -203,7 +198,7 @@ def _files(folder: Path) -> Mapping[str, tuple[int, int]]:
     found = {}
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not is_bundle(entry.name):
+            if entry.name.startswith("."):
                 continue
             try:
                 status = entry.stat()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,7 +169,7 @@ def test_bundles_are_imported_while_the_node_runs_and_one_that_is_no_good_holds_
     began = time.monotonic()
     (folder / "broken.tar").write_bytes(whole[: len(whole) // 2])
     (folder / "packed.tar.zst").write_bytes(zstandard.ZstdCompressor().compress((made / "packed.tar").read_bytes()))
-    shutil.copy(made / "plain.tar", folder / "plain.tar")
+    (folder / "plain.tar.gz").write_bytes(gzip.compress((made / "plain.tar").read_bytes(), 1))
     with (folder / "half.tar").open("wb") as slow:
         slow.write(whole[:1_000_000])
         slow.flush()

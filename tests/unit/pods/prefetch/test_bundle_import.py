@@ -8,7 +8,7 @@ import io
 import json
 import platform
 import tarfile
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,14 +134,21 @@ def importer(runtime: Runtime) -> Importer:
     return Importer(runtime, runtime, runtime, runtime.tags, "amd64")
 
 
-@pytest.mark.parametrize("suffix", [".tar", ".tar.zst"])
+_PACKED: dict[str, Callable[[bytes], bytes]] = {
+    ".tar.zst": zstandard.ZstdCompressor().compress,
+    ".tar.gz": gzip.compress,
+    ".tgz": gzip.compress,
+}
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.zst", ".tar.gz", ".tgz"])
 async def test_a_layout_comes_in_whole_and_is_kept_by_its_name(
     tmp_path: Path, runtime: Runtime, importer: Importer, suffix: str
 ) -> None:
     path = _tar(tmp_path / "made.tar", {f"./{name}": content for name, content in _layout().items()})
-    if suffix == ".tar.zst":
-        (tmp_path / "x.tar.zst").write_bytes(zstandard.ZstdCompressor().compress(path.read_bytes()))
-        path = tmp_path / "x.tar.zst"
+    if pack := _PACKED.get(suffix):
+        whole, path = path.read_bytes(), tmp_path / f"x{suffix}"
+        path.write_bytes(pack(whole))
     assert await importer.run(path) == (NAME,)
     assert len(runtime.blobs) == 4
     assert not runtime.leases
@@ -230,12 +237,22 @@ async def test_one_that_is_no_good_is_refused_and_leaves_nothing(
     assert not runtime.tags.names
 
 
-async def test_a_cut_zstd_stream_is_no_whole_archive(tmp_path: Path, importer: Importer) -> None:
-    whole = zstandard.ZstdCompressor().compress(_tar(tmp_path / "made.tar", _layout()).read_bytes())
-    for name, content in (("cut.tar.zst", whole[: len(whole) // 2]), ("other.tar.zst", b"no zstd at all")):
-        (tmp_path / name).write_bytes(content)
+@pytest.mark.parametrize("suffix", _PACKED)
+async def test_a_packed_one_that_is_cut_or_spoilt_is_no_whole_archive(
+    tmp_path: Path, importer: Importer, suffix: str
+) -> None:
+    whole = _PACKED[suffix](_tar(tmp_path / "made.tar", _layout()).read_bytes())
+    half = len(whole) // 2
+    for content in (whole[:half], whole[:half] + bytes(64) + whole[half + 64 :], b"not packed at all"):
+        (tmp_path / f"x{suffix}").write_bytes(content)
         with pytest.raises(Permanent, match=r"it is no whole tar archive|it cannot be unpacked|it names no image"):
-            await importer.run(tmp_path / name)
+            await importer.run(tmp_path / f"x{suffix}")
+
+
+async def test_another_file_is_refused_by_its_name(tmp_path: Path, importer: Importer) -> None:
+    _tar(tmp_path / "made.tar", _layout()).rename(tmp_path / "made.tar.part")
+    with pytest.raises(Permanent, match=r"^its name ends with none of \.tar, \.tar\.zst, \.tar\.gz, \.tgz$"):
+        await importer.run(tmp_path / "made.tar.part")
 
 
 def test_no_more_than_a_piece_is_read_at_once(tmp_path: Path) -> None:
