@@ -58,6 +58,7 @@ from agent.pods.untold import Untold
 from agent.providers import registry
 from agent.providers.contract import (
     EndsPods,
+    HearsOfLink,
     HearsOfNode,
     HearsOfObjects,
     LetsEvict,
@@ -173,6 +174,8 @@ class Agent:
             name, uid = settings.node_name, self._node_uid
             self._mirrors = Mirrors(PodsApi(side.api), name, uid, publish, forget, runs, verified)
             side.api.link.on_return(self._mirrors.retry)
+            if isinstance(self._provider, HearsOfLink):
+                side.api.link.on_return(self._provider.link_returned)
         self._statuses: dict[str, PodStatus] = {}
         if side.api is not None:
             self._told = told = NodeSide(self._provider, settings.provider, self._health_changed, clock.wall)

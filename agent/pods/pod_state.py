@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from agent.model.container import Container, ResourceRequirements
 from agent.model.observed import ContainerState, ObservedPod
@@ -15,6 +16,7 @@ from agent.model.record import PodRecord
 from agent.model.status import ContainerStatus, PodStatus
 from agent.pods.backoff import Backoff
 from agent.pods.knowledge import USUAL_RETENTION, Failure, Health, Knowledge, Retention, Stop
+from agent.pods.pull_faults import IMAGE_REASONS, is_away
 from agent.pods.references import Referenced
 from agent.pods.resize import NO_RESIZE, Resize
 
@@ -82,6 +84,17 @@ class PodState(msgspec.Struct):
         delay = min(self.retries.get(step, RETRY_INITIAL_S / 2) * 2, RETRY_MAXIMUM_S)
         self.retries[step] = delay
         return delay
+
+    def retry_pulls(self) -> bool:
+        """The next try of images whose registry was away is due now. False: there is none."""
+        away = [image for image, why in self.pull_failures.items() if is_away(why)]
+        for image in away:
+            self.image_backoffs.pop(image, None)
+        if away:
+            for name, failure in self.failures.items():
+                if failure.reason in IMAGE_REASONS:
+                    self.failures[name] = replace(failure, retry_at=-math.inf)
+        return bool(away)
 
     def note_ends(self, observed: ObservedPod, now: float, age: Callable[[int], float]) -> None:
         """Date the containers that have ended, in monotonic time, and forget those that are gone.

@@ -43,6 +43,10 @@ class Silence:
             raise _unavailable(registry, SILENT_S)
         del self._silent_until[registry]
 
+    def forget(self) -> None:
+        """Whoever was silent may answer now."""
+        self._silent_until.clear()
+
     async def watch(
         self,
         registry: str,

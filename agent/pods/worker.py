@@ -150,6 +150,11 @@ class PodWorker:
             self._state.volume_failure = None
             self._wake.set()
 
+    def link_returned(self) -> None:
+        """A network is back: pull now what waits for a registry that was away."""
+        if self._state.retry_pulls():
+            self._wake.set()
+
     def devices_changed(self) -> None:
         """What a container is made with may be there now, or is in another state."""
         for name, failure in self._state.failures.items():

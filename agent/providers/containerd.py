@@ -362,6 +362,13 @@ class ContainerdProvider:
     def node_changed(self, node: dict[str, Any]) -> None:
         self._pod_cidr.node_changed(node)
 
+    def link_returned(self) -> None:
+        if self._open.is_set():
+            self._machine.silence.forget()
+            self._prefetch.retry()
+            for worker in self._workers.values():
+                worker.link_returned()
+
     def addresses_changed(self) -> None:
         self._wake_all()
 

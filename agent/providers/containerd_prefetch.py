@@ -46,6 +46,11 @@ class Prefetch:
     def kept(self) -> Set[str]:
         return self._pins.names
 
+    def retry(self) -> None:
+        """What failed may do better now."""
+        if self._prefetcher is not None:
+            self._prefetcher.retry()
+
     async def load(self) -> None:
         """Before anything is collected. Raises Retryable."""
         await self._pins.load()

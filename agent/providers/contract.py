@@ -171,6 +171,12 @@ class HearsOfNode(Protocol):
 
 
 @runtime_checkable
+class HearsOfLink(Protocol):
+    def link_returned(self) -> None:
+        """The API server answers again after it did not: other servers that were away may be back too."""
+
+
+@runtime_checkable
 class UsesCsi(Protocol):
     def use_csi(self, drivers: Drivers, attachments: Attachments) -> None:
         """CSI drivers may register on this node; given once, before `run`. Not given to a standalone node."""

@@ -39,6 +39,7 @@ PARTS: tuple[type, ...] = (
     contract.LetsEvict,
     contract.EndsPods,
     contract.HearsOfNode,
+    contract.HearsOfLink,
     contract.Runs,
 )
 """Everything optional."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -120,10 +121,14 @@ class Prefetcher:
         """In the order in which they are wanted."""
         return [self._statuses[image] for image in self._pins.wanted if image in self._statuses]
 
-    def wake(self, *, retry: bool = False) -> None:
-        """Other images are wanted. `retry`: what failed may do better now."""
-        if retry:
-            self._retries.clear()
+    def wake(self) -> None:
+        """Other images are wanted."""
+        self._news.set()
+
+    def retry(self) -> None:
+        """What failed may do better now."""
+        for last in self._retries.values():
+            last.at, last.delay_s = -math.inf, FIRST_RETRY_S / 2
         self._news.set()
 
     async def run(self) -> None:

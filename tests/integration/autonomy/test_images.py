@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from hack import images, oci
 from hack.images import BUSYBOX
 from hack.processes import free_port
+from hack.registry import Registry
 from tests.integration.agent.edge import condition, container, pod, status_of
 from tests.integration.autonomy.conftest import Outpost
 from tests.integration.support.waiting import wait_until
@@ -44,6 +48,36 @@ def test_always_means_the_present_image_while_the_registry_is_away_and_what_is_a
     wait_until(lambda: status_of(outpost.pod("absent"))["state"]["waiting"]["reason"] == "ImagePullBackOff")
     wait_until(lambda: "BackOff" in {reason for reason, _ in outpost.events("absent")})
     assert condition(outpost.pod("other"), "Ready")["status"] == "True"
+
+
+@pytest.fixture
+def registry(outpost: Outpost, tmp_path: Path) -> Iterator[Registry]:
+    """It has an image, and is away."""
+    made = Registry(tmp_path / "registry")
+    made.start()
+    made.push(oci.Image((), (oci.layer(images.busybox_files()),), command=("sh",)), "late", "1")
+    made.stop()
+    yield made
+    made.stop()
+    outpost.runtime.ctr("images", "remove", "--sync", f"{made.address}/late:1")
+
+
+def test_with_the_networks_return_an_image_whose_registry_was_away_is_pulled_at_once(
+    outpost: Outpost, registry: Registry
+) -> None:
+    outpost.run(pod("late", {**container(), "image": f"{registry.address}/late:1"}))
+    for waits in ("ErrImagePull", "ImagePullBackOff", "ErrImagePull"):
+        wait_until(partial(_waits, outpost, "late", waits))
+    # From here it is 20 s to the next try.
+    outpost.cut()
+    wait_until(lambda: "does not answer" in outpost.agent_log(), 5)
+    registry.start()
+    outpost.heal()
+    outpost.wait_ready("late", timeout=10)
+
+
+def _waits(outpost: Outpost, name: str, reason: str) -> bool:
+    return bool(status_of(outpost.pod(name))["state"].get("waiting", {}).get("reason") == reason)
 
 
 @pytest.fixture

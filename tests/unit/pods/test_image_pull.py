@@ -84,6 +84,26 @@ async def test_an_image_that_cannot_be_pulled_backs_off_and_starts_when_it_can(t
         assert (error, wait) == ("Error: ErrImagePull", "Error: ImagePullBackOff")
 
 
+@pytest.mark.parametrize(("said", "again"), [("dial tcp: connection refused", True), ("not found", False)])
+@with_skipped_time
+async def test_when_a_network_is_back_what_waits_for_a_registry_that_was_away_is_pulled_at_once(
+    tmp_path: Path, said: str, again: bool
+) -> None:
+    async with scene(tmp_path) as s:
+        s.cri.fail("PullImage", grpc.StatusCode.UNKNOWN, said)
+        worker = s.start()
+        await s.until(lambda: s.waits() == "ErrImagePull")
+        s.skip(2)
+        await s.until(lambda: s.waits() == "ImagePullBackOff")
+        worker.link_returned()
+        if again:
+            await s.until(lambda: s.phase == "Running")
+        else:
+            await quiet()
+            assert s.waits() == "ImagePullBackOff"
+        assert s.moves.count("PullImage") == 1 + again
+
+
 @pytest.mark.parametrize(
     ("said", "reason", "message"),
     [

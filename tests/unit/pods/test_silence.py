@@ -175,6 +175,14 @@ async def test_a_silent_registry_is_remembered_for_a_while_and_others_are_not_it
 
 
 @in_virtual_time
+async def test_when_a_network_is_back_nobody_counts_as_silent() -> None:
+    silence = Silence(Registry(), now)
+    await pull(Registry(), 1000, silence=silence)
+    silence.forget()
+    assert not known(silence)()
+
+
+@in_virtual_time
 async def test_a_pull_that_ends_well_ends_the_silence() -> None:
     silence = Silence(Registry(), now)
     got = await pull(Registry(), 60, present=False, silence=silence)

@@ -466,6 +466,18 @@ async def test_a_pod_that_nobody_names_is_found_and_can_be_ended(tmp_path: Path)
         assert len(n.cri.called("StopContainer")) == 1
 
 
+@with_skipped_time
+async def test_what_waits_for_a_registry_is_pulled_when_the_network_is_back(tmp_path: Path) -> None:
+    async with node(tmp_path) as n:
+        n.cri.fail("PullImage", grpc.StatusCode.UNKNOWN, "dial tcp: connection refused")
+        async with n.agent() as provider:
+            provider.link_returned()  # before the runtime has answered
+            await provider.create_pod(record())
+            await eventually(lambda: len(n.cri.called("PullImage")) == 1 and bool(n.events.messages("Failed")))
+            provider.link_returned()
+            await eventually(lambda: n.phase() == "Running")
+
+
 KEPT: dict[str, Any] = {"annotations": {"edgelet.io/keep-for": "1h"}}
 
 

@@ -242,8 +242,7 @@ async def test_a_packed_one_that_is_cut_or_spoilt_is_no_whole_archive(
     tmp_path: Path, importer: Importer, suffix: str
 ) -> None:
     whole = _PACKED[suffix](_tar(tmp_path / "made.tar", _layout()).read_bytes())
-    half = len(whole) // 2
-    for content in (whole[:half], whole[:half] + bytes(64) + whole[half + 64 :], b"not packed at all"):
+    for content in (whole[: len(whole) // 2], whole[:10] + b"\xff" * 16 + whole[26:], b"not packed at all"):
         (tmp_path / f"x{suffix}").write_bytes(content)
         with pytest.raises(Permanent, match=r"it is no whole tar archive|it cannot be unpacked|it names no image"):
             await importer.run(tmp_path / f"x{suffix}")

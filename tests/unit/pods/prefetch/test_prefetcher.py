@@ -253,6 +253,21 @@ async def test_after_a_cut_it_goes_on_where_it_was_soon_after_the_registry_is_ba
 
 
 @in_virtual_time
+async def test_with_the_networks_return_it_is_tried_at_once_and_a_failure_is_not_told_again() -> None:
+    async with lab("a:1", runtime=Runtime(down="dial tcp: connection refused")) as it:
+        await asyncio.sleep(3600 + 1)
+        for answers in (False, True):
+            tries = len(it.runtime.pulls)
+            if answers:
+                it.runtime.down = ""
+            it.prefetcher.retry()
+            await asyncio.sleep(0.5)
+            assert len(it.runtime.pulls) == tries + 1
+        assert it.states() == [State.PRESENT]
+        assert len(it.events.messages("Failed")) == 1
+
+
+@in_virtual_time
 async def test_an_image_that_cannot_be_pulled_holds_up_no_other_and_is_asked_for_seldom() -> None:
     runtime = Runtime(down="manifest unknown: not found")
     async with lab("a:1", runtime=runtime) as it:
