@@ -111,16 +111,17 @@ async def test_a_driver_that_opens_its_socket_is_known_and_told_of(lab: Lab) -> 
         assert [(status.plugin_registered, status.error) for status in driver.told] == [(True, "")]
         assert plugins.find(DRIVER) is not None
         assert plugins.find("other") is None
-    assert lab.heard == ["changed"]
-    assert lab.csi_node is not None
-    assert lab.csi_node["metadata"]["ownerReferences"] == [
-        {"apiVersion": "v1", "kind": "Node", "name": "edge-1", "uid": lab.node["metadata"]["uid"]}
-    ]
-    assert lab.drivers == [
-        {"name": DRIVER, "nodeID": "csi-node-1", "topologyKeys": [TOPOLOGY], "allocatable": {"count": 5}}
-    ]
-    assert lab.node_ids == {DRIVER: "csi-node-1"}
-    assert lab.node["metadata"]["labels"] == {"zone": "a", TOPOLOGY: "csi-node-1"}
+        await lab.until(lambda: lab.drivers and TOPOLOGY in lab.node["metadata"]["labels"])
+        assert lab.heard == ["changed"]
+        assert lab.csi_node is not None
+        assert lab.csi_node["metadata"]["ownerReferences"] == [
+            {"apiVersion": "v1", "kind": "Node", "name": "edge-1", "uid": lab.node["metadata"]["uid"]}
+        ]
+        assert lab.drivers == [
+            {"name": DRIVER, "nodeID": "csi-node-1", "topologyKeys": [TOPOLOGY], "allocatable": {"count": 5}}
+        ]
+        assert lab.node_ids == {DRIVER: "csi-node-1"}
+        assert lab.node["metadata"]["labels"] == {"zone": "a", TOPOLOGY: "csi-node-1"}
 
 
 async def test_a_driver_whose_socket_goes_is_forgotten_and_its_label_stays(lab: Lab) -> None:
