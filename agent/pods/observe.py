@@ -2,12 +2,17 @@
 
 In: a pod's UID, or nothing for all of them. Out: ObservedPods. Sandboxes and containers of others are never listed.
 What cannot change any more (an ended container, a sandbox's address) is read once and remembered until it is gone.
+When a pod's sandbox or first containers were made, the next look asks for their status and lists nothing: of the three
+lists of a pod's start two would tell what is known.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import msgspec
 
 from agent.cri._generated import api_pb2
 from agent.errors import NotFound
@@ -29,6 +34,29 @@ LastWords = Callable[[api_pb2.ContainerStatus], Awaitable[str]]
 """The termination message of a container that has ended: from its file, or the tail of its log."""
 
 
+class Listed(msgspec.Struct):
+    """What the runtime has of a pod without containers, and what was made of it since."""
+
+    sandboxes: list[api_pb2.PodSandbox]
+    containers: list[api_pb2.Container]
+    grew: bool = False
+
+    def add_sandbox(self, sandbox_id: str, config: api_pb2.PodSandboxConfig) -> None:
+        made = api_pb2.PodSandbox(id=sandbox_id, metadata=config.metadata, labels=config.labels)
+        self.sandboxes.append(made)  # ready, which is the value 0
+
+    def add_container(self, container_id: str, sandbox_id: str, config: api_pb2.ContainerConfig) -> None:
+        self.containers.append(
+            api_pb2.Container(
+                id=container_id,
+                pod_sandbox_id=sandbox_id,
+                metadata=config.metadata,
+                labels=config.labels,
+                state=api_pb2.CONTAINER_RUNNING,
+            )
+        )
+
+
 class Observer:
     """One for all pods of a node; `node_name` is the value of our label."""
 
@@ -39,17 +67,43 @@ class Observer:
         self._sandboxes: dict[str, ObservedSandbox] = {}
         self._containers: dict[str, ObservedContainer] = {}
         self._owners: dict[str, str] = {}
+        self._listed: dict[str, Listed] = {}
+        """By pod's UID, while nothing speaks against it."""
+        self._doubted: set[str] = set()
+        """Pods of which something ended since they were last read."""
         self._ended_unseen: dict[str, None] = {}
         """Containers that nobody had seen when the runtime told their end."""
 
     async def observe(self, uid: str, namespace: str, name: str) -> ObservedPod:
         """One pod, read afresh. Raises Retryable while the runtime is away."""
-        mine = {labels.POD_UID: uid, labels.NODE: self._node}
-        sandboxes, containers = await asyncio.gather(
-            self._runtime.list_pod_sandbox(api_pb2.PodSandboxFilter(label_selector=mine)),
-            self._runtime.list_containers(api_pb2.ContainerFilter(label_selector=mine)),
-        )
-        return await self._pod(uid, namespace, name, sandboxes, containers)
+        listed = self._listed.pop(uid, None)
+        self._doubted.discard(uid)
+        if listed is None or not listed.grew:
+            mine = {labels.POD_UID: uid, labels.NODE: self._node}
+            sandboxes, containers = await asyncio.gather(
+                self._runtime.list_pod_sandbox(api_pb2.PodSandboxFilter(label_selector=mine)),
+                self._runtime.list_containers(api_pb2.ContainerFilter(label_selector=mine)),
+            )
+            listed = Listed(list(sandboxes), list(containers))
+        if not listed.containers:
+            listed.grew = False
+            self._listed[uid] = listed
+        return await self._pod(uid, namespace, name, listed.sandboxes, listed.containers)
+
+    @contextmanager
+    def making(self, uid: str) -> Iterator[Listed]:
+        """While something of the pod is made: add it, once it is there. Where that fails, the next look lists."""
+        listed = self._listed.pop(uid, None)
+        self._doubted.discard(uid)
+        yield listed or Listed([], [])
+        if listed is not None and uid not in self._doubted:
+            listed.grew = True
+            self._listed[uid] = listed
+
+    def doubt(self, uid: str) -> None:
+        """Something of the pod ended: the next look lists."""
+        self._listed.pop(uid, None)
+        self._doubted.add(uid)
 
     async def observe_all(self) -> Mapping[str, ObservedPod]:
         """Every pod that the runtime has for this node, by UID. Also forgets what is gone from the runtime."""
@@ -120,14 +174,16 @@ class Observer:
         known = self._sandboxes.get(listed.id)
         if known is not None and known.ready == ready:
             return known
-        ips: tuple[str, ...] = known.ips if known else ()
+        ips, created_at = known.ips if known else (), listed.created_at
         if ready:
             try:
-                network = (await self._runtime.pod_sandbox_status(listed.id)).status.network
+                status = (await self._runtime.pod_sandbox_status(listed.id)).status
             except NotFound:
                 return None
+            network, created_at = status.network, status.created_at
             ips = tuple(ip for ip in (network.ip, *(more.ip for more in network.additional_ips)) if ip)
-        seen = ObservedSandbox(listed.id, listed.metadata.attempt, ready, listed.created_at, ips)
+            ready = status.state == api_pb2.SANDBOX_READY
+        seen = ObservedSandbox(listed.id, listed.metadata.attempt, ready, created_at, ips)
         self._sandboxes[listed.id] = seen
         self._owners[listed.id] = listed.labels[labels.POD_UID]
         return seen

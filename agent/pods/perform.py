@@ -155,7 +155,8 @@ class Performer:
                 await machine.networking.prepare(state.pod)
             async with machine.starts:
                 state.last_sandbox_attempt = action.attempt
-                await machine.runtime.run_pod_sandbox(config, handler)
+                with machine.observer.making(state.pod.uid) as listed:
+                    listed.add_sandbox(await machine.runtime.run_pod_sandbox(config, handler), config)
         except (Permanent, Conflict, NotFound, Retryable) as error:
             wait = state.next_retry("sandbox")
             state.pod_failure = Failure("FailedCreatePodSandBox", str(error), machine.monotonic() + wait)

@@ -125,7 +125,9 @@ class ContainerStarter:
             if self._state.stop is not None:
                 return None
             try:
-                container_id = await machine.runtime.create_container(sandbox.id, request, config)
+                with machine.observer.making(self._state.pod.uid) as listed:
+                    container_id = await machine.runtime.create_container(sandbox.id, request, config)
+                    listed.add_container(container_id, sandbox.id, request)
             except Permanent as error:
                 raise Permanent(error.reason or "CreateContainerError", str(error)) from error
         self._state.sizes[container_id] = resized(container)

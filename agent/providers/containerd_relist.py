@@ -29,6 +29,7 @@ RELIST_BLIND_S = 1.0
 UNSHOWN_S = 300.0
 """containerd shows an end only once the container's file system is unmounted, and with that on its disk."""
 RECONNECT_S = 0.5
+_ENDS = (Kind.STOPPED, Kind.DELETED)
 _NO_NEWS = {
     Kind.STARTED: ContainerState.RUNNING,
     Kind.CREATED: ContainerState.CREATED,
@@ -69,6 +70,8 @@ class ContainerdRelist:
                         known = _NO_NEWS.get(event.kind)
                         if known is None or not self._observer.knows(event.container_id, known):
                             uid = event.pod_uid or self._observer.owner(event.container_id)
+                            if uid is not None and event.kind in _ENDS:
+                                self._observer.doubt(uid)
                             if uid is not None and (worker := self._workers.get(uid)):
                                 worker.wake()
                             elif uid is None and event.kind is Kind.STOPPED:
@@ -102,6 +105,7 @@ class ContainerdRelist:
                 self._look_for_unshown(observed)
             for uid, worker in self._workers.items():
                 if _differs(worker.observed, observed.get(uid)):
+                    self._observer.doubt(uid)
                     worker.wake()
             # What has ended since it was read is nobody's orphan.
             self._take_over({uid: pod for uid, pod in observed.items() if uid not in known})

@@ -50,8 +50,41 @@ class Scene:
         )
         return await self.runtime.create_container(sandbox_id, config, self.world.sandboxes[sandbox_id].config)
 
+    async def made(self, name: str = "main", fails: bool = False) -> str:
+        """The pod's sandbox or a container of it, and the observer is told."""
+        with self.observer.making("u-1") as listed:
+            if not self.world.sandboxes:
+                config = pb.PodSandboxConfig(
+                    metadata=pb.PodSandboxMetadata(name="web", namespace="shop", uid="u-1"),
+                    labels=identity("u-1", "node-1"),
+                )
+                made = await self.runtime.run_pod_sandbox(config)
+                listed.add_sandbox(made, config)
+                return made
+            [sandbox_id] = self.world.sandboxes
+            made = await self.container(sandbox_id, name)
+            await self.runtime.start_container(made)
+            if fails:
+                raise Retryable("the answer was lost")
+            listed.add_container(made, sandbox_id, self.world.containers[made].config)
+            return made
+
     async def look(self, uid: str = "u-1") -> ObservedPod:
         return await self.observer.observe(uid, "shop", "web")
+
+
+class Lists:
+    """Counts the runtime's lists from now on."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._world = scene.world
+        self._before = self._now()
+
+    def _now(self) -> int:
+        return sum(method.startswith("List") for method, _ in self._world.calls)
+
+    def since(self) -> int:
+        return self._now() - self._before
 
 
 def identity(uid: str, node: str) -> dict[str, str]:
@@ -86,6 +119,39 @@ async def test_a_pod_is_read_with_its_sandbox_and_containers() -> None:
         assert found.started_at_ns > 0
         assert found.finished_at_ns == 0
         assert pod.running == pod.alive == (found,)
+
+
+async def test_after_what_was_made_a_look_lists_nothing_and_reads_the_same() -> None:
+    async with a_scene() as scene:
+        await scene.look()
+        listed = Lists(scene)
+        sandbox_id = await scene.made()
+        with_sandbox = await scene.look()
+        container_id = await scene.made()
+        with_container = await scene.look()
+        assert listed.since() == 0
+        assert [one.id for one in with_sandbox.sandboxes] == [sandbox_id]
+        assert [(one.id, one.state) for one in with_container.containers] == [(container_id, ContainerState.RUNNING)]
+        assert await scene.look() == with_container
+        assert listed.since() == 2, "only the look after it"
+
+
+async def test_what_ended_or_failed_meanwhile_is_listed() -> None:
+    async with a_scene() as scene:
+        await scene.look()
+        listed = Lists(scene)
+        await scene.made()
+        scene.observer.doubt("u-1")
+        await scene.look()
+        assert listed.since() == 2
+        with pytest.raises(Retryable):
+            await scene.made(fails=True)
+        assert len((await scene.look()).containers) == 1
+        assert listed.since() == 4
+        with scene.observer.making("u-1"):
+            scene.observer.doubt("u-1")
+        await scene.look()
+        assert listed.since() == 6
 
 
 async def test_sandboxes_of_other_nodes_agents_and_pods_are_not_seen() -> None:
