@@ -127,6 +127,7 @@ class Agent:
             policing=self._policies.policing,
             node_policies=policies,
             annotate=self._annotations.annotate,
+            first_word=self._first_word,
             rush=side.rush,
             config_file=settings.provider_config,
         )
@@ -242,6 +243,7 @@ class Agent:
             # The groups that pods' tasks go into are open after one turn of the loop.
             await asyncio.sleep(0)
             await self._desired.load()
+            await self._first_word()
             for name, job in self._sources():
                 tasks.create_task(job, name=name)
             # What exists now lives as long as the agent: collecting it again and again only costs time.
@@ -257,6 +259,10 @@ class Agent:
                     await self._side.drain()
         except TimeoutError:
             logger.warning("the API server did not take the last word within {:g} s", DRAIN_S)
+
+    async def _first_word(self) -> None:
+        if self._node is not None:
+            await self._node.first_word()
 
     def with_status(self) -> Iterable[tuple[PodRecord, PodStatus | None]]:
         """The pods of this node with their status, for the kubelet API."""

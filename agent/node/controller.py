@@ -40,6 +40,7 @@ REPORT_EVERY_S, REPORT_SPREAD = 300.0, 1.5
 must not report at once for ever."""
 READ_IMAGES_EVERY_S = 30.0
 LEAVE_WITHIN_S = 3.0
+FIRST_WORD_S = 0.5
 PATIENCE_S = 1.5
 """The first word about a runtime that is not there yet waits this long: an agent that starts again beside a running
 runtime must not turn its Node NotReady for the moment until it has connected."""
@@ -109,6 +110,8 @@ class NodeController:
         self._registered = asyncio.Event()
         self._owned_anew = asyncio.Event()
         """The Node was made (again): the lease is another's."""
+        self._first_word = asyncio.Event()
+        """Over: nobody waits for it any more."""
 
     async def run(self) -> None:
         """Until cancelled. Never ends because of the API server: the node's pods run without it."""
@@ -117,6 +120,7 @@ class NodeController:
             tasks.create_task(self._keep_status(), name="node-status")
             tasks.create_task(self._tick(), name="node-tick")
             tasks.create_task(self._be_patient(), name="node-patience")
+            tasks.create_task(self._end_first_word(), name="node-first-word")
             tasks.create_task(self._keep_lease(), name="node-lease")
             tasks.create_task(self._watch(), name="node-watch")
 
@@ -127,6 +131,13 @@ class NodeController:
     async def registered(self) -> None:
         """Return once the API server has the Node (now or from before)."""
         await self._registered.wait()
+
+    async def first_word(self) -> None:
+        """Return once the API server was told how the Node is, or did not let itself be told, or after half a second.
+
+        What else a start has to do waits here, so that a Node is not missed for longer than it must be.
+        """
+        await self._first_word.wait()
 
     @property
     def uid(self) -> str:
@@ -165,6 +176,10 @@ class NodeController:
         self._patient = False
         self._look.set()
 
+    async def _end_first_word(self) -> None:
+        await self._clock.sleep(FIRST_WORD_S)
+        self._first_word.set()
+
     async def _runtime_settled(self) -> None:
         """Return once the runtime answers, or patience is over."""
         while True:
@@ -190,6 +205,7 @@ class NodeController:
                     await self._register()
                 await self._report()
             except EdgeletError as error:
+                self._first_word.set()
                 if isinstance(error, NotFound) and self._known is not None:
                     self._gone()
                     continue
@@ -200,6 +216,7 @@ class NodeController:
             else:
                 said = ""
                 backoff.reset()
+                self._first_word.set()
                 await self._look.wait()
 
     async def _register(self) -> None:

@@ -311,6 +311,7 @@ class ContainerdProvider:
         for before in older:
             before.make_way()
             await before.gone.wait()
+        await self._context.first_word()
         await worker.run()
         uid = worker.record.uid
         del self._workers[uid]

@@ -11,7 +11,7 @@ or the feature is refused to users with 501.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -63,6 +63,10 @@ class MachineFacts(msgspec.Struct, frozen=True):
     swap_bytes: int = 0
 
 
+async def _at_once() -> None:
+    """Nobody is told."""
+
+
 class ProviderContext(msgspec.Struct, frozen=True):
     """What the agent gives a provider: its class is called with this one value."""
 
@@ -91,6 +95,9 @@ class ProviderContext(msgspec.Struct, frozen=True):
     """Have this annotation on the Node, or have it no more (None): told soon, and again where somebody took it off."""
     rush: Rush = msgspec.field(default_factory=Rush)
     """A provider says here when pods start: what the agent can tell later waits for that."""
+    first_word: Callable[[], Awaitable[object]] = _at_once
+    """Returns once the API server was told how the Node is, or after half a second: what is to be done at a start for
+    pods that run already can wait for that."""
     config_file: Path | None = None
     """`--provider-config`. What is in it is the provider's own matter: it raises ConfigError where that is wrong."""
 

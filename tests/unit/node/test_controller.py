@@ -432,3 +432,27 @@ async def test_a_cordon_and_its_end_are_events_of_the_node(lab: Lab) -> None:
             lab.server.put("nodes", "edge-1", spec={"unschedulable": cordoned})
             await lab.until(lambda: reason in lab.events.reasons)  # noqa: B023
     assert lab.events.reasons.count("NodeSchedulable") == 1
+
+
+async def test_the_first_word_is_over_once_the_node_is_told(lab: Lab) -> None:
+    async with lab.running():
+        await lab.controller.first_word()
+        assert lab.ready[0] == "True"
+
+
+async def test_an_api_server_that_is_away_ends_the_first_word_at_once(lab: Lab) -> None:
+    lab.server.fail(503, times=1)
+    async with lab.running():
+        await lab.controller.first_word()
+        assert not lab.node
+
+
+async def test_a_runtime_that_is_not_there_ends_the_first_word_after_half_a_second(lab: Lab) -> None:
+    lab.runtime.error = Retryable("no socket")
+    async with lab.running():
+        waiting = asyncio.ensure_future(lab.controller.first_word())
+        await lab.quiet()
+        assert not waiting.done()
+        await lab.clock.advance(0.5)
+        await waiting
+        assert lab.ready == ("", "", "")

@@ -42,6 +42,10 @@ class Node:
     events: FakeEvents = field(default_factory=FakeEvents)
     updates: list[PodUpdate] = field(default_factory=list)
     health_changes: int = 0
+    node_told: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.node_told.set()
 
     def _health_changed(self) -> None:
         self.health_changes += 1
@@ -67,6 +71,7 @@ class Node:
                 facts=MachineFacts(1 << 30, {"cpu": "2", "memory": "1Gi", "ephemeral-storage": "10Gi", "pods": "110"}),
                 node_ips=("10.0.0.1",),
                 health_changed=self._health_changed,
+                first_word=self.node_told.wait,
             )
         )
         provider.notify_pods(self.updates.append)
@@ -432,6 +437,18 @@ async def test_an_end_that_was_told_before_a_finalizer_held_the_pod_is_told_as_i
 
 
 @with_skipped_time
+async def test_pods_are_known_at_once_and_looked_at_once_the_node_is_told(tmp_path: Path) -> None:
+    async with node(tmp_path) as lab:
+        lab.node_told.clear()
+        async with lab.agent() as provider:
+            await provider.create_pod(record())
+            await quiet()
+            assert [one.uid for one in await provider.get_pods()] == ["u-1"]
+            assert not lab.updates
+            lab.node_told.set()
+            await eventually(lambda: lab.phase() == "Running")
+
+
 async def test_a_restarted_agent_takes_running_pods_over_as_they_are(tmp_path: Path) -> None:
     async with node(tmp_path) as n:
         async with n.agent() as provider:
