@@ -35,6 +35,7 @@ from agent.pods.resize import (
     whole_changes,
     with_size,
 )
+from agent.pods.status_resources import told_whole
 from agent.pods.translate.resources import container_limits, container_resources
 
 RETRY_S = 3.0
@@ -64,7 +65,9 @@ class Resizer:
                 state.sizes[status.containerID.rpartition("//")[2]] = status.resources
                 given = ResourceRequirements(limits=status.resources.limits, requests=status.allocatedResources)
                 had.append(msgspec.structs.replace(spec, resources=given))
-        ran = msgspec.structs.replace(state.pod.spec, containers=tuple(had), initContainers=())
+        if last is not None and had:
+            state.whole = told_whole(state.pod, last.resources)
+        ran = msgspec.structs.replace(state.pod.spec, containers=tuple(had), initContainers=(), resources=state.whole)
         before = with_size(state.pod, msgspec.structs.replace(state.pod, spec=ran))
         if before is not state.pod:
             state.record = replace(state.record, pod=before)

@@ -1,7 +1,8 @@
 """What a pod's status says of its resources as a whole: what all of its containers together were given.
 
 In: the pod and the statuses of its containers, which know what each was made with. Out: `allocatedResources`, every
-request with the pod's overhead, and `resources`, cpu and memory, limits only where each container has one. No I/O.
+request with the pod's overhead, and `resources`, cpu and memory, limits only where each container has one; and the
+way back, after a restart of the agent. No I/O.
 Source: the API reference, PodStatus; the kubelet tells these since 1.36.
 """
 
@@ -49,6 +50,29 @@ def pod_resources(
         del shown["cpu"]
     counted = {name: limits[name] for name in _COUNTED if name in limits}
     return ResourceRequirements(limits=counted or None, requests=shown or None), requests or None
+
+
+def told_whole(pod: Pod, told: ResourceRequirements | None) -> ResourceRequirements | None:
+    """Of what the pod itself asks for, as much as its status says that it has: `told` is the `resources` there.
+
+    None told: everything. Raises ValueError where a quantity cannot be read.
+    """
+    asks, overheads = pod.spec.resources, pod.spec.overhead or {}
+    if asks is None or told is None:
+        return asks
+
+    def had(amounts: Mapping[str, Quantity] | None, said: Mapping[str, Quantity] | None) -> dict[str, Quantity]:
+        found: dict[str, Quantity] = {}
+        for name, amount in (amounts or {}).items():
+            if name not in _COUNTED or (name == "cpu" and quantity.parse(amount) <= _LEAST_CPU):
+                found[name] = amount
+            elif (has := (said or {}).get(name)) is not None:
+                found[name] = _written(quantity.parse(has) - quantity.parse(overheads.get(name, 0)), (has,))
+        return found
+
+    return ResourceRequirements(
+        limits=had(asks.limits, told.limits) or None, requests=had(asks.requests, told.requests) or None
+    )
 
 
 def _totals(pod: Pod, amounts: _Amounts, *, everywhere: bool) -> dict[str, Quantity]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -125,11 +127,45 @@ async def test_a_resize_that_waited_when_the_agent_died_goes_on(tmp_path: Path) 
         assert s.moves.count("CreateContainer") == 1
 
 
+def whole(cpu: str, generation: int) -> PodRecord:
+    size = {"limits": {"cpu": cpu, "memory": "64Mi"}, "requests": {"cpu": "1m"}}
+    return record({"generation": generation}, resources=size, overhead={"cpu": "250m"})
+
+
+@with_skipped_time
+async def test_a_resize_of_the_pod_as_a_whole_that_a_restart_interrupts_is_performed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as s:
+        worker = await s.running(whole("1", 1))
+        with monkeypatch.context() as broken:
+            broken.setattr(CgroupTree, "widen_pod", unwritable)
+            worker.update(whole("2", 2))
+            await s.until(lambda: told(worker).get("PodResizeInProgress", ("", ""))[0] == "Error")
+        before = worker.status
+        await s.killed_agent()
+        assert s.cri.container("main").resources is None
+        again = s.start(whole("2", 2), before)
+        await s.until(lambda: s.cri.container("main").resources is not None and not told(again))
+        resources = s.cri.container("main").resources
+        assert resources is not None
+        assert resources.cpu_quota == 200_000
+
+        # What was done is not done again.
+        after, moves = again.status, len(s.events.messages("ResizeCompleted"))
+        await s.killed_agent()
+        last = s.start(whole("2", 2), after)
+        await s.until(lambda: last.status is not None)
+        await quiet()
+        assert len(s.events.messages("ResizeCompleted")) == moves == 1
+
+
+def unwritable(*_: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 @with_skipped_time
 async def test_limits_of_the_pod_as_a_whole_reach_who_has_none(tmp_path: Path) -> None:
-    def whole(cpu: str, generation: int) -> PodRecord:
-        return record({"generation": generation}, resources={"limits": {"cpu": cpu, "memory": "64Mi"}})
-
     async with scene(tmp_path) as s:
         worker = await s.running(whole("1", 1))
         worker.update(whole("2", 2))
