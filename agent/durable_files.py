@@ -18,6 +18,21 @@ def replace_file(file: Path, content: bytes, mode: int = 0o666) -> None:
     fresh.replace(file)
 
 
+def write_private(file: Path, content: bytes) -> None:
+    """The same, never readable by others, and there after a power cut when this returns. Raises OSError."""
+    replace_file(file, content, 0o600)
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """What names are in it is on the disk. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def fresh_name(file: Path) -> Path:
     """Under which `replace_file` writes it: what a power cut in between leaves."""
     return file.with_name(f".{file.name}.new")

@@ -16,10 +16,11 @@ from loguru import logger
 
 from agent.clock import Clock
 from agent.config import Settings
+from agent.durable_files import write_private
 from agent.errors import ConfigError, Permanent, Retryable
 from agent.kube.credentials import Access, Credentials
 from agent.kube.csr import Signer, request_certificate
-from agent.kube.pki import CLIENT, IssuedPair, folder_of, write_private
+from agent.kube.pki import CLIENT, IssuedPair, folder_of
 from agent.kube.rest import Api
 from agent.kube.x509_facts import Validity, validity
 

@@ -6,7 +6,6 @@ in one step: who opens it has the old pair or the new one, also after a power cu
 
 from __future__ import annotations
 
-import os
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from agent.config import Settings
-from agent.durable_files import replace_file
+from agent.durable_files import sync_folder, write_private
 
 CLIENT = "kubelet-client"
 SERVING = "kubelet-server"
@@ -71,7 +70,7 @@ class IssuedPair:
         link.unlink(missing_ok=True)
         link.symlink_to(file.name)
         link.replace(self.current)
-        _sync(self._folder)
+        sync_folder(self._folder)
         self._forget_old(file)
 
     def _forget_old(self, newest: Path) -> None:
@@ -80,17 +79,3 @@ class IssuedPair:
         files.sort(key=lambda file: file.stat().st_mtime_ns, reverse=True)
         for file in files[KEPT - 1 :]:
             file.unlink(missing_ok=True)
-
-
-def write_private(file: Path, content: bytes) -> None:
-    """Whole or not at all, durable, and never readable by others. Raises OSError."""
-    replace_file(file, content, 0o600)
-    _sync(file.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

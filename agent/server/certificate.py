@@ -19,8 +19,9 @@ from loguru import logger
 
 from agent import apart
 from agent.config import Settings
+from agent.durable_files import write_private
 from agent.errors import ConfigError
-from agent.kube.pki import SERVING, IssuedPair, folder_of, write_private
+from agent.kube.pki import SERVING, IssuedPair, folder_of
 
 
 class CertificateFiles(msgspec.Struct, frozen=True):

@@ -7,12 +7,12 @@ first something is sealed. `cryptography` costs 8 MiB, so it is loaded when firs
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.durable_files import write_private
 from agent.errors import ConfigError, Retryable
 
 if TYPE_CHECKING:
@@ -107,22 +107,9 @@ class Sealer:
 
     def _new_key(self) -> bytes:
         key = secrets.token_bytes(KEY_BYTES)
-        partial = self._key_file.with_name(self._key_file.name + ".new")
         try:
             self._key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            partial.unlink(missing_ok=True)
-            file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                os.write(file, key)
-                os.fsync(file)
-            finally:
-                os.close(file)
-            partial.rename(self._key_file)
-            folder = os.open(self._key_file.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            write_private(self._key_file, key)
         except OSError as error:
             raise Retryable(f"cannot write the record's key {self._key_file}: {error.strerror}") from error
         return key

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from agent.config import Settings
 from agent.discreet import Discreet
-from agent.kube.pki import write_private
+from agent.durable_files import write_private
 from agent.server.certificate import CertificateFiles, own_certificate
 
 TOKEN = "local-api.token"  # noqa: S105 - a file's name
