@@ -19,12 +19,10 @@ from agent import __version__, memory
 from agent.api_side import ApiSide, Job
 from agent.clock import NodeClock, SystemClock
 from agent.config import Settings
-from agent.kube.events import EventRecorder
 from agent.kube.pods_api import PodsApi
 from agent.model.addresses import NodeAddresses
-from agent.model.objects import ObjectReference
 from agent.model.pod import Pod
-from agent.model.record import Origin, PodRecord
+from agent.model.record import PodRecord
 from agent.model.status import PodStatus
 from agent.node.allocatable import Allocatable
 from agent.node.annotations import NodeAnnotations
@@ -49,12 +47,9 @@ from agent.pods.mirrors import Mirrors
 from agent.pods.orphans import Orphans
 from agent.pods.policy_defaults import PolicyDefaults
 from agent.pods.ports import Events
-from agent.pods.publish import PodUpdateLike, Publisher
 from agent.pods.sources import origins, sources
 from agent.pods.start_times import START_TIMES
-from agent.pods.transitions import REASON as STATUS_CHANGED
-from agent.pods.transitions import transitions
-from agent.pods.untold import Untold
+from agent.pods.telling import Telling
 from agent.providers import registry
 from agent.providers.contract import (
     EndsPods,
@@ -149,35 +144,29 @@ class Agent:
             self._provider.use_devices(self._devices)
             self._device_plugins = DevicePlugins(settings, self._devices)
         self._follower: Follower | None = None
-        self._untold = Untold(self._tell_late, clock.wall)
-        self._publisher: Publisher | None = None
-        if side.api is not None:
-            self._publisher = Publisher(PodsApi(side.api), self._finalized, side.api.link.pause, self._untold.told)
-            side.api.link.on_loss(self._untold.lost)
+        self._telling = telling = Telling(side.api, side.events, clock.wall, self._finalized, self._pods_changed)
         if getattr(self._provider, "supervises_pods", False):
             # Such a provider tells what it does with a pod itself; one more POST would say no more.
             asked = settings.provider_events
             self._controller = PodController(
-                self._provider, events, self._publish, says_success=asked, status_is_update=asked
+                self._provider, events, telling.tell, says_success=asked, status_is_update=asked
             )
             if isinstance(self._provider, NotifiesPods):
                 self._provider.notify_pods(self._controller.pod_updated)
         else:
             resync_s = settings.full_resync_period
             self._follower = Follower(self._provider, store, side.objects, events, clock, resync_s=resync_s)
-            self._controller = PodController(self._follower, events, self._publish)
+            self._controller = PodController(self._follower, events, telling.tell)
             self._follower.notify_pods(self._controller.pod_updated)
         self._desired = DesiredPods(store, self._desired_changed, origins(settings))
-        self._mirrors: Mirrors | None = None
-        if side.api is not None and self._publisher is not None:
-            publish, forget = self._publisher.publish, self._publisher.forget
+        if side.api is not None and telling.publisher is not None:
+            publish, forget = telling.publisher.publish, telling.publisher.forget
             runs, verified = self._controller.knows, self._desired.verified
             name, uid = settings.node_name, self._node_uid
-            self._mirrors = Mirrors(PodsApi(side.api), name, uid, publish, forget, runs, verified)
-            side.api.link.on_return(self._mirrors.retry)
+            telling.mirrors = Mirrors(PodsApi(side.api), name, uid, publish, forget, runs, verified)
+            side.api.link.on_return(telling.mirrors.retry)
             if isinstance(self._provider, HearsOfLink):
                 side.api.link.on_return(self._provider.link_returned)
-        self._statuses: dict[str, PodStatus] = {}
         if side.api is not None:
             self._told = told = NodeSide(self._provider, settings.provider, self._health_changed, clock.wall)
             attached = AttachedVolumes()
@@ -201,7 +190,7 @@ class Agent:
                 pressure=lambda: pressure.now,
                 offered=room.told_of,
             )
-        publisher, api_side = self._publisher, side.api
+        publisher, api_side = telling.publisher, side.api
         self._shutdown = Shutdown(
             self._provider.pods_to_end() if isinstance(self._provider, EndsPods) else None,
             clock,
@@ -214,7 +203,7 @@ class Agent:
         if isinstance(store, HeldStore):
             store.notify(self._health_changed)
         ca = side.api.access.cluster_ca if side.api else None
-        pods, changes, statuses, foreign = self.with_status, self._controller, self._publisher, self._foreign_now
+        pods, changes, statuses, foreign = self.with_status, self._controller, telling.publisher, self._foreign_now
         wire(sources_of(settings, store, pods, changes, statuses, side.events, side.api, foreign))
         self._server = KubeletServer(
             settings,
@@ -267,7 +256,7 @@ class Agent:
     def with_status(self) -> Iterable[tuple[PodRecord, PodStatus | None]]:
         """The pods of this node with their status, for the kubelet API."""
         for record in self._desired.all():
-            yield record, self._statuses.get(record.uid)
+            yield record, self._telling.status(record.uid)
 
     def _pods_here(self) -> Iterable[Pod]:
         return (one.pod for one, status in self.with_status() if status is None or not status.phase.is_terminal)
@@ -288,10 +277,10 @@ class Agent:
         yield "eviction", self._eviction.run()
         yield from self._room.jobs()
         yield "desired pods", self._desired.run()
-        if self._publisher is not None:
-            yield "statuses", self._publisher.run()
-        if self._mirrors is not None:
-            yield "mirror pods", self._mirrors.run()
+        if self._telling.publisher is not None:
+            yield "statuses", self._telling.publisher.run()
+        if self._telling.mirrors is not None:
+            yield "mirror pods", self._telling.mirrors.run()
         if self._node is not None:
             yield "node", self._node.run()
             yield "seen node", self._known_node.run()
@@ -322,7 +311,7 @@ class Agent:
             yield "logind", follow_logind(self._shutdown, by, self._clock)
 
     def _sources(self) -> Iterable[Job]:
-        yield from sources(self._settings, self._desired, self._side.api, self._mirrors)
+        yield from sources(self._settings, self._desired, self._side.api, self._telling.mirrors)
         runner, side = self._follower or self._provider, self._side
         every_s, knows = self._settings.full_resync_period, self._controller.knows
         asks = None if side.api is None else PodsApi(side.api)
@@ -352,29 +341,12 @@ class Agent:
     def _desired_changed(self, change: DesiredChange) -> None:
         START_TIMES.desired(change)
         self._controller.desired_changed(change)
-        if self._mirrors is not None:
-            self._mirrors.desired_changed(change)
-        self._local_api.changed("pods")
+        if self._telling.mirrors is not None:
+            self._telling.mirrors.desired_changed(change)
+        self._pods_changed()
 
-    def _publish(self, update: PodUpdateLike) -> None:
-        uid = update.record.uid
-        if self._side.api is not None and update.record.origin is Origin.API:
-            about, changes = ObjectReference.of(update.record.pod), transitions(self._statuses.get(uid), update.status)
-            if self._side.api.reachable:
-                self._untold.changed(uid, about, update.status, changes)
-            else:
-                for change in changes:
-                    self._side.events.record(about, "Normal", STATUS_CHANGED, change)
-        self._statuses[uid] = update.status
-        START_TIMES.told(update.record.pod, update.status)
-        if update.gone:
-            del self._statuses[uid]
-            self._untold.forget(uid)
+    def _pods_changed(self) -> None:
         self._local_api.changed("pods")
-        if self._publisher is not None and update.record.origin is Origin.API:
-            self._publisher.publish(update)
-        elif self._mirrors is not None:
-            self._mirrors.told(update)
 
     @property
     def seen_node_uid(self) -> str:
@@ -384,18 +356,14 @@ class Agent:
     def _foreign_now(self) -> str:
         return self._side.guard.foreign if self._side.guard is not None else ""
 
-    def _tell_late(self, about: ObjectReference, change: str, at: float) -> None:
-        if isinstance(self._side.events, EventRecorder):
-            self._side.events.record(about, "Normal", STATUS_CHANGED, change, at=at)
-
     def _finalized(self, uid: str) -> None:
         self._desired.remove(uid)
 
     def _registered(self) -> None:
         if self._plugins is not None:
             self._plugins.node_registered()
-        if self._mirrors is not None:
-            self._mirrors.retry()
+        if self._telling.mirrors is not None:
+            self._telling.mirrors.retry()
 
     def _node_uid(self) -> str:
         return self._node.uid if self._node is not None else ""
