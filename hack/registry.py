@@ -1,4 +1,4 @@
-"""A registry of our own on loopback: Debian's docker-registry, plain or with a certificate, open or with a password.
+"""A registry of our own on loopback: Debian's docker-registry, plain or with a certificate, open or asking for a login.
 
 Images get into it as they are packed here, over its API, and its access log says what was asked of it.
 """
@@ -20,6 +20,7 @@ import yaml
 from hack import debian, oci
 from hack.pki import Pair
 from hack.processes import Daemon, free_port
+from hack.token_server import ISSUER, SERVICE, TokenServer
 
 USER, PASSWORD = "edge", "word-of-the-registry"
 """Of every registry that wants one."""
@@ -37,14 +38,17 @@ class Registry:
         pair: Pair | None = None,
         password: bool = False,
         client: tuple[bytes, Pair] | None = None,
+        tokens: tuple[bytes, TokenServer] | None = None,
     ) -> None:
         """`pair`: it speaks HTTPS with this certificate, of 127.0.0.1. `password`: it wants `USER` and `PASSWORD`.
 
         `client`: it wants a certificate of this authority, and the second is such a one.
+        `tokens`: it wants a token of that server, whose key this authority vouches for.
         """
         folder.mkdir(parents=True)
         self._folder = folder
         self._has_password = password
+        self._tokens = tokens[1] if tokens is not None else None
         self._context = ssl.create_default_context()
         self._context.check_hostname, self._context.verify_mode = False, ssl.CERT_NONE  # its own test trusts it
         self.address = f"127.0.0.1:{free_port()}"
@@ -67,6 +71,16 @@ class Registry:
         if password:
             (folder / "htpasswd").write_text(_HTPASSWD)
             config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
+        if tokens is not None:
+            (folder / "tokens.crt").write_bytes(tokens[0])
+            config["auth"] = {
+                "token": {
+                    "realm": tokens[1].url,
+                    "service": SERVICE,
+                    "issuer": ISSUER,
+                    "rootcertbundle": str(folder / "tokens.crt"),
+                }
+            }
         (folder / "config.yml").write_text(yaml.safe_dump(config))
         self.daemon = Daemon("registry", [_program(), "serve", folder / "config.yml"], folder)
 
@@ -137,6 +151,9 @@ class Registry:
         if self._has_password:
             login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
             request.add_header("Authorization", f"Basic {login}")
+        if self._tokens is not None and (named := re.match(r"/v2/(.+)/(?:blobs|manifests)/", path)):
+            token = self._tokens.token([f"repository:{named[1]}:pull,push"])
+            request.add_header("Authorization", f"Bearer {token}")
         with urllib.request.urlopen(request, timeout=10, context=self._context) as answer:
             answer.read()
             return dict(answer.headers)

@@ -17,6 +17,7 @@ from hack.control_plane import ControlPlane
 from hack.pki import Authority
 from hack.registry import PASSWORD, USER, Registry
 from hack.runtime import Containerd
+from hack.token_server import TokenServer
 from hack.workspace import Workspace
 from tests.integration.agent.edge import Edge, Object, container, container_ids, pod, restarts, status_of
 from tests.integration.conftest import AgentFactory
@@ -167,6 +168,44 @@ def test_a_mirror_with_an_authority_and_a_password_is_asked_with_the_nodes_login
     assert lab.secure.pulled() == {"other/web"}
     assert status_of(edge.pod("web"))["image"] == image
     assert "somebody" not in lab.secure.daemon.log.read_text()
+
+
+def test_a_registry_that_wants_tokens_is_asked_with_one_that_a_login_was_given_for(
+    lab: Lab, agent: AgentFactory, containerd: Containerd, control_plane: ControlPlane, namespace: str
+) -> None:
+    authority = Authority("tokens")
+    server = TokenServer(authority.client("token server"), f"{USER}:{PASSWORD}")
+    registry = Registry(lab.folder / "tokens", tokens=(authority.pair.certificate, server))
+    try:
+        registry.start()
+        for repository in ("mirrored/web", "secret/web"):
+            registry.push(program(repository), repository, "1")
+        login = {"username": USER, "passwordFile": str(lab.password)}
+        config = lab.say(
+            registries={NOBODY: {"mirrors": [registry.url], "fallback": False}, registry.address: login},
+        )
+        edge = Edge(agent(flags=[config]), containerd, control_plane, namespace)
+        edge.run(pod("by-node", {**container(), "image": f"{NOBODY}/mirrored/web:1"}))
+        edge.wait_ready("by-node")
+        assert set(server.given) == {"repository:mirrored/web:pull"}
+        edge.agent.stop()
+        lab.say()
+        edge.agent.start()
+        edge.apply(pull_secret(registry.address, USER, PASSWORD))
+        edge.run(
+            pod(
+                "by-secret",
+                {**container(), "image": f"{registry.address}/secret/web:1"},
+                imagePullSecrets=[{"name": "login"}],
+            ),
+            pod("without", {**container(), "image": f"{registry.address}/secret/web:1"}),
+        )
+        edge.wait_ready("by-secret")
+        wait_until(lambda: status_of(edge.pod("without"))["state"]["waiting"]["reason"] == "ImagePullBackOff")
+        assert registry.pulled() == {"mirrored/web", "secret/web"}
+    finally:
+        registry.stop()
+        server.close()
 
 
 def test_what_a_mirror_lacks_is_asked_of_the_registry_with_what_the_pod_brings(
