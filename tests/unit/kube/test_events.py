@@ -66,7 +66,8 @@ async def test_normal_events_let_starts_go_first_and_a_warning_takes_them_along(
     await eventually(lambda: len(clock.slept) > before + 3)
     assert server.all("events") == []
     recorder.record(WEB, "Warning", "BackOff", "Back-off restarting failed container")
-    await eventually(lambda: [event["reason"] for event in server.all("events")] == ["Created", "BackOff"])
+    await eventually(lambda: recorder.waiting == 0)
+    assert [event["reason"] for event in server.all("events")] == ["Created", "BackOff"]
 
     recorder.record(WEB, "Normal", "Started", "Container started")
     before = len(clock.slept)
