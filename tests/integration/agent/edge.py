@@ -6,10 +6,13 @@ What is polled goes over HTTP, not through kubectl: a process for every look wou
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
+from hack import binaries
 from hack.agent import Agent
 from hack.control_plane import ControlPlane
 from hack.images import BUSYBOX
@@ -124,6 +127,16 @@ class Edge:
 
     def log(self, name: str, *flags: str) -> str:
         return self.kubectl("logs", name, *flags)
+
+    @contextmanager
+    def following(self, name: str) -> Iterator[IO[str]]:
+        """The pod's log as kubectl shows it, line by line until its container ends."""
+        command = [str(binaries.find("kubectl")), "--kubeconfig", str(self.plane.admin_kubeconfig)]
+        command += ["logs", "--follow", name, "--namespace", self.namespace]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+            assert follower.stdout is not None
+            yield follower.stdout
+            assert follower.wait(10) == 0
 
     # ------------------------------------------------------------ the runtime
 

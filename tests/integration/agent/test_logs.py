@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hack import binaries
 from tests.integration.agent.edge import SLEEP, Edge, container, pod, restarts
 from tests.integration.support.waiting import wait_until
 
@@ -35,25 +34,26 @@ def test_since_leaves_out_what_is_older(guest: Edge) -> None:
     guest.run(pod("talks", container(f"echo old; sleep 4; echo new; {SLEEP}")))
     guest.wait_ready("talks")
     wait_until(lambda: guest.log("talks") == "old\nnew\n")
-    wait_until(lambda: guest.log("talks", "--since=3s") == "new\n", timeout=2)
+    at = datetime.fromisoformat(guest.log("talks", "--timestamps", "--tail=1").partition(" ")[0])
+
+    def since_between() -> str:
+        return guest.log("talks", f"--since={int((datetime.now(UTC) - at).total_seconds()) + 3}s")
+
+    wait_until(lambda: since_between() == "new\n")
 
 
 def test_a_followed_log_shows_lines_as_they_come_and_ends_with_the_container(every_guest: Edge) -> None:
     script = "echo first; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo second; sleep 0.3; echo last"
     every_guest.run(pod("talks", container(script), restartPolicy="Never"))
     every_guest.wait_ready("talks")
-    command = [str(binaries.find("kubectl")), "--kubeconfig", str(every_guest.plane.admin_kubeconfig)]
-    command += ["logs", "--follow", "talks", "--namespace", every_guest.namespace]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
-        assert follower.stdout is not None
-        assert follower.stdout.readline() == "first\n"
+    with every_guest.following("talks") as log:
+        assert log.readline() == "first\n"
         (running,) = every_guest.containers()
         every_guest.runtime.crictl("exec", running["id"], "touch", "/tmp/go")
         asked = time.monotonic()
-        assert follower.stdout.readline() == "second\n"
+        assert log.readline() == "second\n"
         assert time.monotonic() - asked < 2
-        assert follower.stdout.read() == "last\n"
-        assert follower.wait(10) == 0
+        assert log.read() == "last\n"
 
 
 def test_a_restarted_container_has_its_previous_log(guest: Edge) -> None:
