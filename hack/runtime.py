@@ -42,7 +42,10 @@ class Containerd:
         containers write are to be, of one beside the workspace's others.
         """
         self.generation = generation
-        self.folder = workspace.folder / f"containerd-{generation}{'' if root is None else f'-{bridge_index}'}"
+        name = f"containerd-{generation}"
+        if root is not None:
+            name += f"-{sum(1 for _ in workspace.folder.glob(f'{name}-*'))}"
+        self.folder = workspace.folder / name
         self.root = root or self.folder / "root"
         self.socket = self.folder / "containerd.sock"
         self.endpoint = f"unix://{self.socket}"

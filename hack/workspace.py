@@ -18,6 +18,8 @@ from typing import TextIO
 from hack.processes import end_leftovers
 
 PLACES = 16
+LINKS = 10
+"""Network links of a place, each with a subnet: what is beyond would be the next place's."""
 BASE = Path("/var/tmp")
 """Not /tmp: often a tmpfs, too small for images; and paths stay short enough for unix sockets."""
 
@@ -34,10 +36,13 @@ class Workspace:
         self.folder.mkdir(mode=0o755)
 
     def bridge(self, index: int) -> str:
+        """Raises ValueError for one that is not this workspace's."""
+        if index not in range(LINKS):
+            raise ValueError(f"link {index}: a workspace has {LINKS}")
         return f"{self.name}b{index}"
 
     def subnet(self, index: int) -> str:
-        """A /24 for the bridge; `index` is 0 to 9."""
+        """A /24 for the bridge."""
         return f"10.222.{self.number * 10 + index}.0/24"
 
     def gateway(self, index: int) -> str:
@@ -59,7 +64,7 @@ class Workspace:
         end_shims_and_containers(self.folder)
         end_cgroups(self.cgroup)
         unmount_below(self.folder)
-        for index in range(10):
+        for index in range(LINKS):
             if Path("/sys/class/net", self.bridge(index)).exists():
                 subprocess.run(["ip", "link", "delete", self.bridge(index)], check=False, capture_output=True)
         if keep_logs:

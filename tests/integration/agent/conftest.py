@@ -17,6 +17,8 @@ from tests.integration.conftest import AgentFactory
 
 IMAGES_MIB = 400
 """The disk of `small_runtime`."""
+SMALL_BRIDGE = 5
+"""Its network's, for there is one at a time."""
 
 
 @pytest.fixture(scope="session")
@@ -103,8 +105,7 @@ def small_runtime(
     request: pytest.FixtureRequest, workspace: Workspace, small_disk: Callable[..., Path]
 ) -> Iterator[Containerd]:
     """A containerd whose images and containers are on a small disk of their own."""
-    bridge = 5 + sum(1 for _ in workspace.folder.glob("containerd-*-*"))
-    runtime = Containerd(workspace, request.param, bridge, root=small_disk(IMAGES_MIB) / "root")
+    runtime = Containerd(workspace, request.param, SMALL_BRIDGE, root=small_disk(IMAGES_MIB) / "root")
     runtime.start()
     yield runtime
     runtime.remove_all_pods()

@@ -20,12 +20,12 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from hack.workspace import Workspace
+from hack.workspace import LINKS, Workspace
 
 ABORT = struct.pack("ii", 1, 0)
 """SO_LINGER that closes with a reset."""
 CLONE_NEWNET = 0x40000000
-LAST_BRIDGE = 9
+LAST_BRIDGE = LINKS - 1
 """The workspace's, so that it takes away what a killed test leaves."""
 PORT = 6443
 
