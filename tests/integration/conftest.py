@@ -20,6 +20,7 @@ from tests.integration.autonomy.relay import FarEnd, Relay
 from tests.integration.support.waiting import wait_until
 
 FAILED = pytest.StashKey[bool]()
+BEGAN = pytest.StashKey[float]()
 TELLING_LOGS = ("agent.log", "containerd.log")
 """Shown with a failure. Those of the control plane hardly ever hold the reason, but stay in the folder."""
 
@@ -48,13 +49,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the ends of the logs with a failure, and remember that there was one."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the ends of the logs that grew in a test with its failure, and remember that there was one."""
+    began = item.stash.setdefault(BEGAN, call.start)
     report = yield
     if report.failed and (workspace := getattr(item, "funcargs", {}).get("workspace")):
         item.session.stash[FAILED] = True
         for name in TELLING_LOGS:
-            for log in sorted(workspace.folder.glob(f"*/{name}")):
+            for log in sorted(log for log in workspace.folder.glob(f"*/{name}") if log.stat().st_mtime >= began):
                 report.sections.append((str(log), "\n".join(log.read_text(errors="replace").splitlines()[-60:])))
     return report
 

@@ -173,7 +173,7 @@ def test_bundles_are_imported_while_the_node_runs_and_one_that_is_no_good_holds_
     with (folder / "half.tar").open("wb") as slow:
         slow.write(whole[:1_000_000])
         slow.flush()
-        wait_until(lambda: {plain, packed} <= names(runtime).keys(), 10)
+        wait_until(lambda: {plain, packed} <= names(runtime).keys())
         print(f"{runtime.generation}: there after {time.monotonic() - began:.1f} s")
         edge.run(
             *(
@@ -188,7 +188,7 @@ def test_bundles_are_imported_while_the_node_runs_and_one_that_is_no_good_holds_
         assert "broken.tar" in refused[0]
         assert half not in names(runtime)
         slow.write(whole[1_000_000:])
-    wait_until(lambda: half in names(runtime), 10)
+    wait_until(lambda: half in names(runtime))
 
     # Nothing is imported twice, also not by the next agent; what is no good is not read again until it changes.
     wait_until(lambda: sorted(bundles().values()) == ["Imported", "Imported", "Imported", "Refused"])
@@ -197,7 +197,7 @@ def test_bundles_are_imported_while_the_node_runs_and_one_that_is_no_good_holds_
     mark = len(edge.agent_log())
     wait_until(lambda: sorted(bundles().values()) == ["Imported", "Imported", "Imported", "Refused"])
     (folder / "broken.tar").write_bytes(whole)
-    wait_until(lambda: bundles().get("broken.tar") == "Imported", 15)
+    wait_until(lambda: bundles().get("broken.tar") == "Imported")
     imported = [line for line in edge.agent_log()[mark:].splitlines() if "the images of" in line]
     assert len(imported) == 1, imported
     assert "broken.tar" in imported[0]
