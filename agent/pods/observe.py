@@ -9,7 +9,7 @@ lists of a pod's start two would tell what is known.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import msgspec
@@ -118,12 +118,14 @@ class Observer:
             pods.setdefault(sandbox.labels[labels.POD_UID], ([], []))[0].append(sandbox)
         for container in containers:
             pods.setdefault(container.labels[labels.POD_UID], ([], []))[1].append(container)
-        found: dict[str, ObservedPod] = {}
-        for uid, (own_sandboxes, own_containers) in pods.items():
+
+        def read(uid: str) -> Coroutine[None, None, ObservedPod]:
+            own_sandboxes, own_containers = pods[uid]
             named = (own_sandboxes or own_containers)[0].labels
-            namespace, name = named[labels.POD_NAMESPACE], named[labels.POD_NAME]
-            found[uid] = await self._pod(uid, namespace, name, own_sandboxes, own_containers)
-        return found
+            return self._pod(uid, named[labels.POD_NAMESPACE], named[labels.POD_NAME], own_sandboxes, own_containers)
+
+        # At a start nothing is known of any, and a Node waits for all of them to be Ready.
+        return {pod.uid: pod for pod in await asyncio.gather(*map(read, pods))}
 
     def knows(self, container_id: str, state: ContainerState) -> bool:
         """Whether a container was last seen in this state: an event that says so is no news."""
