@@ -69,15 +69,12 @@ class Observer:
         self._owners: dict[str, str] = {}
         self._listed: dict[str, Listed] = {}
         """By pod's UID, while nothing speaks against it."""
-        self._doubted: set[str] = set()
-        """Pods of which something ended since they were last read."""
         self._ended_unseen: dict[str, None] = {}
         """Containers that nobody had seen when the runtime told their end."""
 
     async def observe(self, uid: str, namespace: str, name: str) -> ObservedPod:
         """One pod, read afresh. Raises Retryable while the runtime is away."""
         listed = self._listed.pop(uid, None)
-        self._doubted.discard(uid)
         if listed is None or not listed.grew:
             mine = {labels.POD_UID: uid, labels.NODE: self._node}
             sandboxes, containers = await asyncio.gather(
@@ -93,17 +90,18 @@ class Observer:
     @contextmanager
     def making(self, uid: str) -> Iterator[Listed]:
         """While something of the pod is made: add it, once it is there. Where that fails, the next look lists."""
-        listed = self._listed.pop(uid, None)
-        self._doubted.discard(uid)
-        yield listed or Listed([], [])
-        if listed is not None and uid not in self._doubted:
+        listed = self._listed.get(uid)
+        try:
+            yield listed or Listed([], [])
+        except BaseException:
+            self.doubt(uid)
+            raise
+        if listed is not None:
             listed.grew = True
-            self._listed[uid] = listed
 
     def doubt(self, uid: str) -> None:
         """Something of the pod ended: the next look lists."""
         self._listed.pop(uid, None)
-        self._doubted.add(uid)
 
     async def observe_all(self) -> Mapping[str, ObservedPod]:
         """Every pod that the runtime has for this node, by UID. Also forgets what is gone from the runtime."""
@@ -124,6 +122,8 @@ class Observer:
             named = (own_sandboxes or own_containers)[0].labels
             return self._pod(uid, named[labels.POD_NAMESPACE], named[labels.POD_NAME], own_sandboxes, own_containers)
 
+        for uid in self._listed.keys() - pods.keys():
+            del self._listed[uid]
         # At a start nothing is known of any, and a Node waits for all of them to be Ready.
         return {pod.uid: pod for pod in await asyncio.gather(*map(read, pods))}
 
@@ -144,6 +144,7 @@ class Observer:
 
     def forget(self, pod: ObservedPod) -> None:
         """The pod's objects were removed from the runtime."""
+        self.doubt(pod.uid)
         for sandbox in pod.sandboxes:
             self._sandboxes.pop(sandbox.id, None)
             self._owners.pop(sandbox.id, None)
