@@ -8,7 +8,6 @@ once and then one every five minutes. No I/O: the caller posts.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TypeVar
 
 import msgspec
 
@@ -19,13 +18,14 @@ SIMILAR_WITHIN_S = 600.0
 BURST = 25
 REFILL_S = 300.0
 REMEMBERED = 4096
+"""Events of all objects together. What an object said is forgotten as a whole, that of the eldest first."""
 COMBINED = "(combined from similar events): "
 
 _ObjectId = tuple[str, str, str, str, str]
-_SimilarKey = tuple[_ObjectId, str, str]
-_SameKey = tuple[_ObjectId, str, str, str, str]
-_K = TypeVar("_K")
-_V = TypeVar("_V")
+_Similar = tuple[str, str]
+"""Type and reason."""
+_Same = tuple[str, str, str, str]
+"""Those, message and the part of the object."""
 
 
 class Event(msgspec.Struct, eq=False):
@@ -48,61 +48,75 @@ class Event(msgspec.Struct, eq=False):
     annotations: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-class _Similar(msgspec.Struct):
-    messages: set[str] = msgspec.field(default_factory=set)
+class _Messages(msgspec.Struct):
+    """Of similar events, those within ten minutes of each other."""
+
+    said: list[str] = msgspec.field(default_factory=list)
     last_at: float = 0.0
 
 
-class _Bucket(msgspec.Struct):
-    tokens: float
+class _Speaker(msgspec.Struct):
+    """What one object said."""
+
     filled_at: float
+    tokens: float = BURST
+    similar: dict[_Similar, _Messages] = msgspec.field(default_factory=dict)
+    events: dict[_Same | _Similar, Event] = msgspec.field(default_factory=dict)
 
 
 class Correlator:
     def __init__(self) -> None:
-        self._similar: OrderedDict[_SimilarKey, _Similar] = OrderedDict()
-        self._events: OrderedDict[_SameKey | _SimilarKey, Event] = OrderedDict()
-        self._buckets: OrderedDict[_ObjectId, _Bucket] = OrderedDict()
+        self._speakers: OrderedDict[_ObjectId, _Speaker] = OrderedDict()
+        self._events = 0
 
     def observe(
         self, about: ObjectReference, kind: str, reason: str, message: str, wall: float, monotonic: float
     ) -> Event | None:
         """Count one occurrence."""
-        who = (about.kind, about.namespace, about.name, about.uid, about.apiVersion)
-        similar_key = (who, kind, reason)
-        similar = _remembered(self._similar, similar_key, _Similar())
-        if monotonic - similar.last_at > SIMILAR_WITHIN_S:
-            similar.messages.clear()
-        similar.last_at = monotonic
-        key: _SameKey | _SimilarKey = (*similar_key, message, about.fieldPath)
-        if len(similar.messages) >= SIMILAR_LIMIT and message not in similar.messages:
-            message, key = COMBINED + message, similar_key
-        else:
-            similar.messages.add(message)
-        event = self._events.get(key)
+        who = (about.uid, about.kind, about.namespace, about.name, about.apiVersion)
+        speaker = self._speakers.setdefault(who, _Speaker(monotonic))
+        self._speakers.move_to_end(who)
+        messages = speaker.similar.setdefault((kind, reason), _Messages())
+        if monotonic - messages.last_at > SIMILAR_WITHIN_S:
+            messages.said.clear()
+        messages.last_at = monotonic
+        key: _Same | _Similar = (kind, reason, message, about.fieldPath)
+        if message not in messages.said:
+            if len(messages.said) >= SIMILAR_LIMIT:
+                message, key = COMBINED + message, (kind, reason)
+            else:
+                messages.said.append(message)
+        event = speaker.events.get(key)
         if event is None:
-            event = _remembered(self._events, key, Event(about, kind, reason, message, wall, wall))
+            event = speaker.events[key] = Event(about, kind, reason, message, wall, wall)
+            self._events += 1
+            self._forget_the_eldest()
         else:
-            self._events.move_to_end(key)
             event.count += 1
             event.last_at = wall
             event.message = message
-        return event if self._may_speak(who, monotonic) else None
+        return event if _may_speak(speaker, monotonic) else None
 
-    def _may_speak(self, who: _ObjectId, monotonic: float) -> bool:
-        bucket = _remembered(self._buckets, who, _Bucket(BURST, monotonic))
-        bucket.tokens = min(BURST, bucket.tokens + (monotonic - bucket.filled_at) / REFILL_S)
-        bucket.filled_at = monotonic
-        if bucket.tokens < 1:
-            return False
-        bucket.tokens -= 1
-        return True
+    def forget(self, uid: str) -> None:
+        """An object is gone: another one of its name has another UID."""
+        for who in [who for who in self._speakers if who[0] == uid]:
+            self._events -= len(self._speakers.pop(who).events)
+
+    @property
+    def remembered(self) -> int:
+        """Events."""
+        return self._events
+
+    def _forget_the_eldest(self) -> None:
+        while self._events > REMEMBERED:
+            _, eldest = self._speakers.popitem(last=False)
+            self._events -= len(eldest.events)
 
 
-def _remembered(cache: OrderedDict[_K, _V], key: _K, new: _V) -> _V:
-    """The entry of a key, now the youngest; the eldest goes where there are too many."""
-    entry = cache.setdefault(key, new)
-    cache.move_to_end(key)
-    if len(cache) > REMEMBERED:
-        cache.popitem(last=False)
-    return entry
+def _may_speak(speaker: _Speaker, monotonic: float) -> bool:
+    speaker.tokens = min(BURST, speaker.tokens + (monotonic - speaker.filled_at) / REFILL_S)
+    speaker.filled_at = monotonic
+    if speaker.tokens < 1:
+        return False
+    speaker.tokens -= 1
+    return True

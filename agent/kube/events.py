@@ -96,6 +96,10 @@ class EventRecorder:
         self._idle.clear()
         self._news.set()
 
+    def forget(self, uid: str) -> None:
+        """The object is gone: nothing of it will happen again. What waits is told."""
+        self._correlator.forget(uid)
+
     @property
     def waiting(self) -> int:
         return len(self._backlog)

@@ -73,4 +73,18 @@ def test_what_is_remembered_is_bounded() -> None:
     correlator = Correlator()
     for number in range(5000):
         Pod(f"p{number}", correlator).says("Started", "x")
-    assert len(correlator._events) <= 4096
+    assert correlator.remembered == 4096
+    for number in range(5000):
+        Pod("one", correlator).says("Started", f"x{number}", at=number * 601.0)
+    assert correlator.remembered <= 4096
+
+
+def test_an_object_that_is_gone_leaves_nothing() -> None:
+    correlator = Correlator()
+    pod, other = Pod("a", correlator), Pod("b", correlator)
+    first, kept = pod.says("Started", "x"), other.says("Started", "x")
+    pod.says("Killing", "x")
+    correlator.forget("a")
+    assert correlator.remembered == 1
+    assert pod.says("Started", "x") is not first
+    assert other.says("Started", "x") is kept
