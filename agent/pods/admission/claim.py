@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from agent.model import quantity
 from agent.model.container import Container
@@ -43,6 +44,12 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     critical: bool = False
     priority: int | None = None
     qos: QosClass = QosClass.BEST_EFFORT
+
+    def beside(self, other: Claim | None) -> Claim:
+        """Who is about to have this and has that: what it will give back is not free yet."""
+        had = other.requests if other is not None else {}
+        most = {name: max(self.requests.get(name, 0), had.get(name, 0)) for name in self.requests.keys() | had.keys()}
+        return replace(self, requests=most)
 
 
 def claim(pod: Pod) -> Claim:

@@ -184,7 +184,7 @@ class Gate:
         held = self._held()
         for uid, first in self._deferred.ahead_of(pod.uid, wanted, held):
             if not any(resources(first, node, _others(held, uid))):
-                held[uid] = first
+                held[uid] = first.beside(held.get(uid))
         if lacking := next(resources(wanted, node, _others(held, pod.uid)), None):
             self._deferred.wait(pod.uid, wanted)
             return DEFERRED, lacking.message

@@ -136,6 +136,27 @@ async def test_resizes_that_wait_get_room_by_rank_and_not_by_who_asks_first() ->
         assert got() == {"late"}
 
 
+async def test_room_that_one_ahead_will_give_back_is_not_given_away_before() -> None:
+    """Each makes room for the next: who asked before its turn had it, and stood in the way of all ahead of it."""
+
+    def sized(uid: str, cpu: str, memory: str) -> Pod:
+        requests = {"cpu": cpu, "memory": memory}
+        return make_pod({"uid": uid, "name": uid}, containers=[{"name": "c", "resources": {"requests": requests}}])
+
+    async with Lab().agent() as gate:
+        for uid in ("1", "2", "3", "4"):
+            assert await reason(gate, sized(uid, "250m", "200Mi")) == ""
+        second, third, fourth = sized("2", "333m", "40Mi"), sized("3", "41m", "680Mi"), sized("4", "625m", "200Mi")
+        assert [bool(gate.resize(one)) for one in (second, third, fourth)] == [True] * 3
+        gate.left("1")
+        assert gate.resize(fourth) is not None
+        assert gate.resize(third) is not None
+        assert gate.resize(second) is None
+        assert gate.resize(fourth) is not None
+        assert gate.resize(third) is None
+        assert gate.resize(fourth) is None
+
+
 async def test_a_resize_that_is_called_off_holds_nobody_up() -> None:
     async with Lab().agent() as gate:
         for one in (pod("big", "600m"), pod("dear", "100m", priority=9), pod("late", "100m")):
