@@ -63,6 +63,8 @@ class Telling:
         if update.gone:
             del self._statuses[uid]
             self._untold.forget(uid)
+            if isinstance(self._events, EventRecorder):
+                self._events.forget(uid)
         self._changed()
         if self.publisher is not None and update.record.origin is Origin.API:
             self.publisher.publish(update)

@@ -79,3 +79,22 @@ async def test_the_journal_begins_with_the_first_status_that_was_not_taken(serve
         ("x", -5.0),
         ("phase Failed to Succeeded", 0.0),
     ]
+
+
+async def test_of_a_pod_that_is_gone_no_event_is_remembered(server: FakeApiServer, api: Api) -> None:
+    clock = Clock()
+    events = EventRecorder(api, "edge", clock)
+    telling = Telling(api, events, clock.wall, lambda _uid: None, lambda: None)
+    publisher = telling.publisher
+    assert publisher is not None
+    publishing = asyncio.ensure_future(publisher.run())
+    await asyncio.sleep(0)
+    record = PodRecord.decode(msgspec.json.encode({"metadata": server.put("pods", "web", "default")["metadata"]}))
+    about = ObjectReference.of(record.pod)
+    telling.tell(PodUpdate(record, PodStatus(phase=Phase.RUNNING)))
+    for _ in range(2):
+        events.record(about, "Normal", "Started", "x")
+    telling.tell(PodUpdate(record, PodStatus(phase=Phase.SUCCEEDED), gone=True))
+    events.record(about, "Normal", "Started", "x")
+    assert [event.count for event in events.backlog] == [2, 1], "what waits is told, and nothing is counted up"
+    publishing.cancel()
