@@ -219,7 +219,8 @@ class Gate:
 
         To reject the pod that gets it would be for good. Devices are the pod's until it has ended.
         """
-        self._leaving.add(uid)
+        if uid in self._decided:
+            self._leaving.add(uid)
 
     def left(self, uid: str) -> None:
         """The pod has ended: it holds nothing any more, and stays decided."""

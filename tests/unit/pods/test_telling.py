@@ -89,7 +89,8 @@ async def test_of_a_pod_that_is_gone_no_event_is_remembered(server: FakeApiServe
     assert publisher is not None
     publishing = asyncio.ensure_future(publisher.run())
     await asyncio.sleep(0)
-    record = PodRecord.decode(msgspec.json.encode({"metadata": server.put("pods", "web", "default")["metadata"]}))
+    meta = server.put("pods", "web", "default")["metadata"]
+    record = PodRecord.decode(msgspec.json.encode({"metadata": meta, "spec": {}}))
     about = ObjectReference.of(record.pod)
     telling.tell(PodUpdate(record, PodStatus(phase=Phase.RUNNING)))
     for _ in range(2):
