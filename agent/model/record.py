@@ -62,3 +62,9 @@ class PodRecord(msgspec.Struct, frozen=True):
     def is_terminating(self) -> bool:
         """Somebody asked for its deletion (or its manifest went): it may only end."""
         return self.pod.metadata.deletionTimestamp is not None
+
+    @property
+    def is_removed(self) -> bool:
+        """Of a pod that is to be deleted: nobody has it any more, as after a deletion by force or without grace."""
+        meta = self.pod.metadata
+        return not self.is_terminating or (meta.deletionGracePeriodSeconds == 0 and not meta.finalizers)

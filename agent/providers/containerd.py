@@ -149,7 +149,7 @@ class ContainerdProvider:
     async def delete_pod(self, record: PodRecord) -> None:
         await self._open.wait()
         self._logs.follow(record.pod, ending=True)
-        if not record.is_terminating:
+        if record.is_removed:
             self._gate.leaves(record.uid)
         # One that is only to end waits for nobody: a new pod may have its name by now, and run.
         worker = self._workers.get(record.uid) or self._work_on(record, ())

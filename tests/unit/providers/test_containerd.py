@@ -688,6 +688,21 @@ async def test_a_killed_agent_judges_nobody_twice(tmp_path: Path) -> None:
         assert (last.phase, last.reason, last.containerStatuses) == ("Failed", "OutOfcpu", ())
 
 
+@pytest.mark.parametrize("stamped", [True, False])
+@with_skipped_time
+async def test_a_pod_that_nobody_has_any_more_makes_room_before_it_has_ended(tmp_path: Path, stamped: bool) -> None:
+    """Without grace its last state has a moment of deletion, where it was not seen to be deleted it has none."""
+    async with node(tmp_path) as n, n.agent() as provider:
+        await n.running(provider, asking("a", "1500m"))
+        ended = n.cri.hold("StopContainer")
+        await provider.delete_pod(deleted("a", grace_s=0, name="a") if stamped else asking("a", "1500m"))
+        await n.cri.reached("StopContainer")
+        assert not n.gone("a")
+        await n.running(provider, asking("b", "1500m"))
+        ended.set()
+        await eventually(lambda: n.gone("a"))
+
+
 @with_skipped_time
 async def test_a_pod_that_ended_makes_room_and_one_that_is_deleted_too(tmp_path: Path) -> None:
     async with node(tmp_path) as n, n.agent() as provider:
