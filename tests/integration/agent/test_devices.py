@@ -176,7 +176,7 @@ def test_names_of_the_container_device_interface_are_for_runtimes_that_know_them
         every_guest.run(asking("web", plugin.resource, f"echo by cdi: $BY_CDI; {SLEEP}"))
         if every_guest.runtime.generation is Generation.BUILT:
             every_guest.wait_ready("web")
-            assert every_guest.log("web") == "by cdi: yes\n"
+            wait_until(lambda: every_guest.log("web") == "by cdi: yes\n")
             return
 
         def refusal() -> str:

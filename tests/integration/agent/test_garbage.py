@@ -120,7 +120,7 @@ def test_a_chatty_containers_log_is_rotated_and_no_line_is_lost(
         return done if len(done) == 3 else []
 
     wait_until(packed, 60)
-    assert edge.log("talks", "--tail=1").startswith("line ")
+    wait_until(lambda: edge.log("talks", "--tail=1").startswith("line "))
     (link,) = edge.agent.container_log_links_dir.glob(f"talks_{namespace}_main-*.log")
     assert link.resolve() == folder / "0.log"
     (running,) = [c for c in edge.containers() if c["labels"]["io.kubernetes.pod.name"] == "talks"]

@@ -41,7 +41,7 @@ def test_a_container_that_fills_its_disk_is_started_anew(every_edge: Edge) -> No
     told = [said for reason, said in edge.events("fills") if reason == "RestartOnDisk"]
     assert told[0].startswith("Container main is restarted: its file system has 40.0 MiB, 63 %")
     # Its file system is another, and of the old one nothing is left.
-    assert edge.log("fills") == "wrote\n"
+    wait_until(lambda: edge.log("fills") == "wrote\n")
     own = [c for c in edge.containers() if c["labels"]["io.kubernetes.pod.name"] == "fills"]
     assert len(own) == 1
     assert ended["containerID"].removeprefix("containerd://") not in edge.runtime.ctr("snapshots", "ls")

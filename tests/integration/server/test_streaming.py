@@ -86,7 +86,7 @@ def test_attach_reaches_the_containers_own_process(every_edge: Edge, kubectl: Ku
         terminal.read_until("attach|prompt|$")
         terminal.type("hello\n")
         terminal.read_until("heard hello")
-    assert "heard hello" in every_edge.log("web")
+    wait_until(lambda: "heard hello" in every_edge.log("web"))
 
 
 def test_files_are_copied_both_ways(edge: Edge, kubectl: Kubectl, tmp_path: Path) -> None:
