@@ -58,7 +58,7 @@ class PodWorker:
         self._machine = machine
         self._state = PodState(host_record(record), seen_at=timestamp(machine.wall()))
         with on_disk("cannot look for the pod's volumes"):
-            self._state.volumes_mounted = record.uid in machine.volumes.pods_on_disk()
+            self._state.volumes_mounted = machine.volumes.is_on_disk(record.uid)
         self._interrupt = Interrupt()
         self._state.retention = machine.retention
         self._resizer = Resizer(machine, self._state)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import assert_never
@@ -153,6 +154,13 @@ class PodVolumes:
             return {entry.name for entry in pods_dir(self._root).iterdir() if entry.is_dir()}
         except FileNotFoundError:
             return set()
+
+    def is_on_disk(self, uid: str) -> bool:
+        """Whether that pod has a folder here. Raises OSError where that cannot be told."""
+        try:
+            return stat.S_ISDIR((pods_dir(self._root) / uid).stat().st_mode)
+        except FileNotFoundError:
+            return False
 
     def _take(self, steps: tuple[LocalStep, ...]) -> tuple[str, ...]:
         """Take every step that can be taken, then report the first that could not; names of rewritten payloads."""

@@ -53,6 +53,7 @@ async def test_a_standard_pod_gets_its_token_on_a_tmpfs(
     assert (paths["api"] / "token").read_text() == "jwt"
     assert (paths["api"] / "ca.crt").read_text() == "PEM"
     assert volumes.pods_on_disk() == {"u"}
+    assert (volumes.is_on_disk("u"), volumes.is_on_disk("v")) == (True, False)
 
 
 async def test_set_up_again_changes_nothing(volumes: PodVolumes) -> None:
