@@ -18,10 +18,10 @@ from tests.integration.agent.log_sinks import HttpSink, Sink, SyslogSink
 from tests.integration.conftest import AgentFactory
 from tests.integration.support.waiting import wait_until
 
-OUTAGE_S = float(os.environ.get("EDGELET_TEST_SINK_AWAY_S", "60"))
+OUTAGE_S = float(os.environ.get("EDGELET_TEST_SINK_AWAY_S", "30"))
 GROWTH_BYTES = 12 * 2**20
 SPOOL = 100 * 2**20
-ROTATING = ("--container-log-max-size=200Ki", "--container-log-max-files=2", "--container-log-monitor-interval=1s")
+ROTATING = ("--container-log-max-size=100Ki", "--container-log-max-files=2", "--container-log-monitor-interval=1s")
 PADDING = "x" * 60
 COUNTS = (
     "trap 'echo $i end; exit 0' TERM; i=0; while :; do j=0;"
