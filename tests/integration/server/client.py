@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hack import binaries
 
-LIMIT_S = 60
+LIMIT_S = 120
 
 
 class Kubectl:
