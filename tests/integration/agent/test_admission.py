@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.integration.agent.edge import Edge, container, pod
+from tests.integration.support.waiting import wait_until
 
 HUGE = {"requests": {"cpu": "1000"}}
 
@@ -23,7 +24,8 @@ def test_what_does_not_fit_is_rejected_and_what_runs_is_never_judged_again(edge:
         assert status["reason"] == reason
         assert status["message"].startswith("Pod was rejected: ")
         assert "containerStatuses" not in status
-        assert reason in [found for found, _ in edge.events(name)]
+        told = (name, reason)
+        wait_until(lambda told=told: told[1] in [found for found, _ in edge.events(told[0])])  # type: ignore[misc]
 
     edge.agent.kill9()
     edge.plane.kubectl("label", "node", edge.node, "disk-", "--overwrite")

@@ -114,7 +114,7 @@ def test_who_writes_more_than_he_may_goes(edge: Edge) -> None:
         gone = evicted(edge, name, 60)
         assert gone["status"]["message"] == message
         assert condition(gone, "DisruptionTarget") == {}
-        assert ("Evicted", message) in edge.events(name)
+        wait_until(lambda name=name, message=message: ("Evicted", message) in edge.events(name))  # type: ignore[misc]
     assert edge.pod("modest")["status"]["phase"] == "Running"
     assert restarts(edge.pod("modest")) == 0
 

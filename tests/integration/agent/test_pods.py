@@ -95,7 +95,7 @@ def test_a_pod_ends_as_its_restart_policy_says(guest: Edge) -> None:
     wait_until(in_backoff)
     assert restarts(guest.pod("always")) >= 1
     assert status_of(guest.pod("always"))["lastState"]["terminated"]["reason"] == "Completed"
-    assert "BackOff" in dict(guest.events("always"))
+    wait_until(lambda: "BackOff" in dict(guest.events("always")))
 
 
 def test_a_crashing_container_waits_ten_seconds_before_its_second_restart(guest: Edge) -> None:
@@ -252,7 +252,7 @@ def test_a_readiness_probe_decides_over_ready_and_a_liveness_probe_over_a_restar
     wait_until(lambda: not is_ready(guest.pod("probed")))
     exec_in(guest, "probed", "rm", "/tmp/alive")
     wait_until(lambda: restarts(guest.pod("probed")) == 1)
-    assert "Killing" in dict(guest.events("probed"))
+    wait_until(lambda: "Killing" in dict(guest.events("probed")))
 
 
 def test_crictl_and_log_shippers_find_a_pod_by_the_kubelets_names(every_guest: Edge) -> None:

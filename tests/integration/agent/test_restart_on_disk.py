@@ -37,8 +37,7 @@ def test_a_container_that_fills_its_disk_is_started_anew(every_edge: Edge) -> No
     ended = again["lastState"]["terminated"]
     assert ended["reason"] == "RestartOnDisk"
     assert ended["message"].startswith("Its file system has 40.0 MiB, 63 % of its ephemeral-storage limit of 64.0 MiB")
-    assert "RestartOnDisk" in [reason for reason, _ in edge.events("fills")]
-    told = [said for reason, said in edge.events("fills") if reason == "RestartOnDisk"]
+    told = wait_until(lambda: [said for reason, said in edge.events("fills") if reason == "RestartOnDisk"])
     assert told[0].startswith("Container main is restarted: its file system has 40.0 MiB, 63 %")
     # Its file system is another, and of the old one nothing is left.
     wait_until(lambda: edge.log("fills") == "wrote\n")
@@ -72,7 +71,7 @@ def test_on_a_full_disk_the_container_that_has_most_of_it_goes_and_kept_pods_bef
     edge.wait_ready("some", "most")
     wait_until(lambda: restarts(edge.pod("most")) == 1, 60, what="the one that has most is restarted")
     wait_until(lambda: used(small_runtime) < int(percent), 30, what="the runtime gives the room back")
-    (told,) = [said for reason, said in edge.events("most") if reason == "RestartOnDisk"]
+    (told,) = wait_until(lambda: [said for reason, said in edge.events("most") if reason == "RestartOnDisk"])
     print(f"{before} % of the disk in use before, {used(small_runtime)} % after; {told}")
     assert "Container main is restarted: the node's disk is " in told
     assert f"{percent} % is allowed, and its file system has 100.0 MiB of it." in told

@@ -122,5 +122,8 @@ def test_a_stateful_set_of_three_starts_and_ends_in_order(edge: Edge) -> None:
     edge.kubectl("scale", "statefulset/web", "--replicas=1")
     edge.wait_gone("web-1", "web-2")
     assert is_ready(edge.pod("web-0"))
-    killed = {e["involvedObject"]["name"] for e in edge.get("events")["items"] if e["reason"] == "Killing"}
-    assert killed == {"web-1", "web-2"}
+
+    def killed() -> set[str]:
+        return {e["involvedObject"]["name"] for e in edge.get("events")["items"] if e["reason"] == "Killing"}
+
+    wait_until(lambda: killed() == {"web-1", "web-2"})
