@@ -128,7 +128,8 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
     """A namespace of the test's own, in which pods can be created."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     control_plane.kubectl("create", "namespace", name)
-    wait_until(lambda: control_plane.kubectl("get", "serviceaccount", "default", "--namespace", name))
+    # After a restart of the API server its controllers come back when their pause is over, which may be half a minute.
+    wait_until(lambda: control_plane.kubectl("get", "serviceaccount", "default", "--namespace", name), 90)
     yield name
     # Its node may be gone by now, so nobody would confirm the end of a pod.
     force = ("--all", "--force", "--grace-period=0", "--wait=false")
