@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import msgspec
-import pytest
 
-from agent.kube.credentials import Credentials
 from agent.kube.events import EventRecorder
 from agent.kube.rest import Api
 from agent.model.objects import ObjectReference
@@ -17,7 +13,7 @@ from agent.model.record import PodRecord
 from agent.model.status import Phase, PodStatus
 from agent.pods.telling import Telling
 from agent.providers.contract import PodUpdate
-from tests.fakes.apiserver import FakeApiServer, running_api_server
+from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.clock import FakeClock
 from tests.fakes.waiting import eventually
 
@@ -25,19 +21,6 @@ from tests.fakes.waiting import eventually
 class Clock(FakeClock):
     def since(self, unix_s: float) -> float:
         return self.wall() - unix_s
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[FakeApiServer]:
-    async with running_api_server() as running:
-        yield running
-
-
-@pytest.fixture
-async def api(server: FakeApiServer, tmp_path: Path) -> AsyncIterator[Api]:
-    made = Api(await Credentials.load(server.kubeconfig(tmp_path)))
-    yield made
-    await made.close()
 
 
 async def test_the_journal_begins_with_the_first_status_that_was_not_taken(server: FakeApiServer, api: Api) -> None:
