@@ -2,13 +2,14 @@
 
 In: a pod's UID, or nothing for all of them. Out: ObservedPods. Sandboxes and containers of others are never listed.
 What cannot change any more (an ended container, a sandbox's address) is read once and remembered until it is gone.
-When a pod's sandbox or first containers were made, the next look asks for their status and lists nothing: of the three
-lists of a pod's start two would tell what is known.
+A pod's start needs no lists: of a pod of which nothing was begun the runtime has nothing, and after its sandbox or
+first containers were made the next look asks for their status alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -28,6 +29,8 @@ _STATES = {
 }
 
 REMEMBERED_ENDS = 256
+LATE_S = 30.0
+"""What an agent before this one asked for is there this long after it at the latest."""
 _CALLER_WENT = ("context canceled", "start failed: : signal: killed")
 
 LastWords = Callable[[api_pb2.ContainerStatus], Awaitable[str]]
@@ -60,7 +63,13 @@ class Listed(msgspec.Struct):
 class Observer:
     """One for all pods of a node; `node_name` is the value of our label."""
 
-    def __init__(self, runtime: Runtime, node_name: str, last_words: LastWords) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        node_name: str,
+        last_words: LastWords,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._runtime = runtime
         self._node = node_name
         self._last_words = last_words
@@ -69,13 +78,20 @@ class Observer:
         self._owners: dict[str, str] = {}
         self._listed: dict[str, Listed] = {}
         """By pod's UID, while nothing speaks against it."""
+        self._begun: dict[str, int] = {}
+        """UIDs of the pods of which the runtime may have something, with the number of the look that was the newest."""
+        self._looks = 0
+        self._monotonic = monotonic
+        self._knows_all_from = float("inf")
         self._ended_unseen: dict[str, None] = {}
         """Containers that nobody had seen when the runtime told their end."""
 
     async def observe(self, uid: str, namespace: str, name: str) -> ObservedPod:
         """One pod, read afresh. Raises Retryable while the runtime is away."""
         listed = self._listed.pop(uid, None)
-        if listed is None or not listed.grew:
+        if uid not in self._begun and self._monotonic() >= self._knows_all_from:
+            listed = Listed([], [])
+        elif listed is None or not listed.grew:
             mine = {labels.POD_UID: uid, labels.NODE: self._node}
             sandboxes, containers = await asyncio.gather(
                 self._runtime.list_pod_sandbox(api_pb2.PodSandboxFilter(label_selector=mine)),
@@ -91,6 +107,7 @@ class Observer:
     def making(self, uid: str) -> Iterator[Listed]:
         """While something of the pod is made: add it, once it is there. Where that fails, the next look lists."""
         listed = self._listed.get(uid)
+        self._begun[uid] = self._looks
         try:
             yield listed or Listed([], [])
         except BaseException:
@@ -98,18 +115,26 @@ class Observer:
             raise
         if listed is not None:
             listed.grew = True
+        self._begun[uid] = self._looks  # a look at everything that began before may not have met it
 
     def doubt(self, uid: str) -> None:
         """Something of the pod ended: the next look lists."""
         self._listed.pop(uid, None)
+        self._begun[uid] = self._looks
 
     async def observe_all(self) -> Mapping[str, ObservedPod]:
         """Every pod that the runtime has for this node, by UID. Also forgets what is gone from the runtime."""
         mine = {labels.NODE: self._node}
-        sandboxes, containers = await asyncio.gather(
-            self._runtime.list_pod_sandbox(api_pb2.PodSandboxFilter(label_selector=mine)),
-            self._runtime.list_containers(api_pb2.ContainerFilter(label_selector=mine)),
-        )
+        self._looks += 1
+        try:
+            sandboxes, containers = await asyncio.gather(
+                self._runtime.list_pod_sandbox(api_pb2.PodSandboxFilter(label_selector=mine)),
+                self._runtime.list_containers(api_pb2.ContainerFilter(label_selector=mine)),
+            )
+        except BaseException:
+            # A pod must find out that the runtime is away before it begins.
+            self._knows_all_from = float("inf")
+            raise
         self._keep({s.id for s in sandboxes}, {c.id for c in containers})
         pods: dict[str, tuple[list[api_pb2.PodSandbox], list[api_pb2.Container]]] = {}
         for sandbox in sandboxes:
@@ -122,8 +147,11 @@ class Observer:
             named = (own_sandboxes or own_containers)[0].labels
             return self._pod(uid, named[labels.POD_NAMESPACE], named[labels.POD_NAME], own_sandboxes, own_containers)
 
-        for uid in self._listed.keys() - pods.keys():
-            del self._listed[uid]
+        for uid in [one for one, look in self._begun.items() if look < self._looks and one not in pods]:
+            del self._begun[uid]
+            self._listed.pop(uid, None)
+        self._begun |= dict.fromkeys(pods, self._looks)
+        self._knows_all_from = min(self._knows_all_from, self._monotonic() + LATE_S)
         # At a start nothing is known of any, and a Node waits for all of them to be Ready.
         return {pod.uid: pod for pod in await asyncio.gather(*map(read, pods))}
 

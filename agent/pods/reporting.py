@@ -20,10 +20,11 @@ from agent.pods.plan import Plan
 from agent.pods.pod_state import PodState
 from agent.pods.status import StatusContext, differs_beyond_generation, pod_status
 from agent.providers.contract import PodUpdate
+from agent.rush import LONGEST_HOLD_S
 
 SETTLE_S = 2.0
 """While actions are under way a better status is expected within this time."""
-RUSH_SETTLE_S = 8.0
+RUSH_SETTLE_S = LONGEST_HOLD_S
 """The same while pods queue for their start."""
 
 

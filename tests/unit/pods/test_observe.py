@@ -15,7 +15,8 @@ from agent.cri.runtime import RuntimeClient
 from agent.errors import Retryable
 from agent.model import labels
 from agent.model.observed import ContainerState, ObservedPod
-from agent.pods.observe import Observer
+from agent.pods.observe import LATE_S, Observer
+from tests.fakes.clock import FakeClock
 from tests.fakes.cri import FakeRuntime, serving
 
 
@@ -27,7 +28,8 @@ class Scene:
     def __init__(self, world: FakeRuntime, runtime: RuntimeClient, words: Any = silence) -> None:
         self.world = world
         self.runtime = runtime
-        self.observer = Observer(runtime, "node-1", words)
+        self.clock = FakeClock()
+        self.observer = Observer(runtime, "node-1", words, self.clock.monotonic)
 
     async def sandbox(self, uid: str = "u-1", node: str = "node-1", attempt: int = 0, *, host: bool = False) -> str:
         config = pb.PodSandboxConfig(
@@ -152,6 +154,77 @@ async def test_what_ended_or_failed_meanwhile_is_listed() -> None:
             scene.observer.doubt("u-1")
         await scene.look()
         assert listed.since() == 6
+
+
+async def test_a_pod_of_which_nothing_was_begun_is_not_listed_once_everything_was_seen() -> None:
+    async with a_scene() as scene:
+        await scene.observer.observe_all()
+        listed = Lists(scene)
+        assert (await scene.look()).sandboxes == ()
+        assert listed.since() == 2, "an agent before this one may have begun it"
+        await scene.clock.advance(LATE_S)
+        assert (await scene.look()).sandboxes == ()
+        sandbox_id = await scene.made()
+        assert [one.id for one in (await scene.look()).sandboxes] == [sandbox_id]
+        await scene.made()
+        assert len((await scene.look()).containers) == 1
+        assert listed.since() == 2
+        await scene.look()
+        assert listed.since() == 4
+
+
+async def test_where_the_runtime_was_away_a_new_pod_is_listed() -> None:
+    async with a_scene() as scene:
+        await scene.observer.observe_all()
+        await scene.clock.advance(LATE_S)
+        scene.world.fail("ListContainers", grpc.StatusCode.UNAVAILABLE)
+        with pytest.raises(Retryable):
+            await scene.observer.observe_all()
+        listed = Lists(scene)
+        await scene.look()
+        assert listed.since() == 2
+        await scene.observer.observe_all()
+        await scene.clock.advance(LATE_S)
+        await scene.look()
+        assert listed.since() == 4
+
+
+async def test_what_is_made_during_a_look_at_everything_is_listed_until_it_is_gone() -> None:
+    async with a_scene() as scene:
+        await scene.observer.observe_all()
+        await scene.clock.advance(LATE_S)
+        list_sandboxes = scene.runtime.list_pod_sandbox
+
+        async def slow_list(of: pb.PodSandboxFilter) -> Any:
+            found = await list_sandboxes(of)
+            await scene.made()
+            return found
+
+        scene.runtime.list_pod_sandbox = slow_list  # type: ignore[method-assign, assignment]
+        assert await scene.observer.observe_all() == {}
+        del scene.runtime.list_pod_sandbox
+        assert len((await scene.look()).sandboxes) == 1
+        assert set(await scene.observer.observe_all()) == {"u-1"}
+        for pod in (await scene.look(), await scene.look()):
+            assert len(pod.sandboxes) == 1
+        await scene.runtime.remove_pod_sandbox(pod.sandboxes[0].id)
+        assert (await scene.look()).sandboxes == ()
+        assert await scene.observer.observe_all() == {}
+        listed = Lists(scene)
+        assert (await scene.look()).sandboxes == ()
+        assert listed.since() == 0
+
+
+async def test_a_failed_start_is_listed() -> None:
+    async with a_scene() as scene:
+        await scene.observer.observe_all()
+        await scene.clock.advance(LATE_S)
+        await scene.look()
+        scene.world.fail("RunPodSandbox", grpc.StatusCode.UNAVAILABLE)
+        with pytest.raises(Retryable):
+            await scene.made()
+        await scene.sandbox()
+        assert len((await scene.look()).sandboxes) == 1
 
 
 async def test_sandboxes_of_other_nodes_agents_and_pods_are_not_seen() -> None:
