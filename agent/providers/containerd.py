@@ -35,8 +35,10 @@ from agent.pods.logfiles import LogFiles
 from agent.pods.machine import Machine
 from agent.pods.on_disk import on_disk
 from agent.pods.ports import Attachments, Drivers
+from agent.pods.spread import spread_folders
 from agent.pods.status_record import StatusRecord
 from agent.pods.user_namespaces import UserNamespaces
+from agent.pods.volumes.layout import pods_dir
 from agent.pods.worker import PodWorker
 from agent.providers.checkpoints import new_archive
 from agent.providers.containerd_evictable import ContainerdEvictable, RuntimeParts
@@ -281,6 +283,8 @@ class ContainerdProvider:
                 await self._gate.load(observed, (uid for uid, s in self._last.items() if s.phase.is_terminal))
                 with on_disk("cannot make the pods' cgroups"):
                     await asyncio.to_thread(machine.cgroups.prepare, self._gate.burstable_milli_cpu())
+                await asyncio.to_thread(spread_folders, pods_dir(self._context.settings.root_dir), 0o750)
+                await asyncio.to_thread(spread_folders, self._log_files.pods, 0o755)
                 await self._users.load()
                 await self._logs.load()
                 await self._prefetch.load()

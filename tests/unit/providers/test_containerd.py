@@ -638,7 +638,7 @@ async def test_a_bug_in_one_pods_worker_ends_the_agent(tmp_path: Path) -> None:
 async def test_a_folder_that_cannot_be_listed_is_an_error_of_the_pod(tmp_path: Path) -> None:
     async with node(tmp_path) as n, n.agent() as provider:
         await provider.get_pods()
-        (tmp_path / "root").mkdir(exist_ok=True)
+        (tmp_path / "root/pods").rmdir()
         (tmp_path / "root/pods").write_text("not a folder")
         with pytest.raises(Retryable, match="cannot look for the pod's volumes"):
             await provider.create_pod(record())
