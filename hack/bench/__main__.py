@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for name in [options.only] if options.only else [KUBELET, AGENT]:
                 results[name] = _bench(name, workspace, runtime, plane, load)
             _say(FLOOR)
-            results[FLOOR] = asyncio.run(measure_floor(runtime, load.sequential, load.bursts))
+            results[FLOOR] = asyncio.run(measure_floor(runtime, load.sequential, load.bursts, load.rounds))
     except (DaemonError, binaries.BuildError, images.ImageError, TimeoutError) as problem:
         print(f"error: {problem or 'something did not happen in time'}", file=sys.stderr)
         return 1
@@ -67,6 +67,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--parts", metavar="PART,…", help=f"only these: {', '.join(Part)}; {Part.LIVES} is only done when named")
     add("--sequential", type=int, metavar="N", help=f"pods one after another ({full.sequential})")
     add("--bursts", metavar="N,…", help=f"pods at once ({','.join(map(str, full.bursts))})")
+    add("--rounds", type=int, metavar="N", help=f"bursts of each size, of which the medians count ({full.rounds})")
     add("--idle", type=int, metavar="SECONDS", help=f"of watching the agent do nothing ({full.idle_seconds})")
     add("--lives", type=int, metavar="N", help=f"pods that come and go before memory is read ({full.lives})")
     add("--runtime", default=Generation.DISTRIBUTION.value, choices=[g.value for g in Generation], help="containerd")
@@ -80,7 +81,12 @@ def _load(options: argparse.Namespace) -> Load:
         load = replace(load, parts=frozenset(Part(name) for name in options.parts.split(",")))
     if options.bursts:
         load = replace(load, bursts=tuple(int(size) for size in options.bursts.split(",")))
-    given = {"sequential": options.sequential, "idle_seconds": options.idle, "lives": options.lives}
+    given = {
+        "sequential": options.sequential,
+        "rounds": options.rounds,
+        "idle_seconds": options.idle,
+        "lives": options.lives,
+    }
     return replace(load, **{name: value for name, value in given.items() if value is not None})
 
 

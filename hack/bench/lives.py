@@ -56,19 +56,19 @@ async def crashes(subject: Subject, pods: Pods, count: int, results: Results) ->
         await pods.until(name, Change.GONE)
 
 
-async def burst(subject: Subject, pods: Pods, size: int, results: Results) -> list[str]:
-    """The names of its pods, which run on."""
-    names = [f"burst-{size}-{number}" for number in range(size)]
+async def burst(subject: Subject, pods: Pods, size: int, results: Results, number: int = 0) -> list[str]:
+    """The names of its pods, which run on; `number` says which burst of this size it is."""
+    names = [f"burst-{size}-{number}-{pod}" for pod in range(size)]
     log, cpu, begun = subject.log_end(), usage_of(subject.pid).cpu, time.perf_counter()
     await asyncio.gather(*(pods.create(name) for name in names))
     ready = await asyncio.gather(*(pods.until(name, Change.READY) for name in names))
-    results.values[BURST_NAME.format(size)] = max(ready) - begun
+    results.sample(BURST_NAME.format(size), max(ready) - begun)
     await asyncio.sleep(LATE_S)
     used = await asyncio.to_thread(usage_of, subject.pid)
-    results.values[f"burst of {size}, CPU of the agent s"] = used.cpu - cpu
+    results.sample(f"burst of {size}, CPU of the agent s", used.cpu - cpu)
     asked = subject.requests_since(log)
     own = sum(count for kind, count in asked.items() if kind.split()[1] not in NOT_A_PODS)
-    results.values[f"burst of {size}, API requests a pod's start"] = own / size
+    results.sample(f"burst of {size}, API requests a pod's start", own / size)
     return names
 
 
@@ -77,7 +77,7 @@ async def end(pods: Pods, names: list[str], results: Results | None = None) -> N
     await asyncio.gather(*(pods.delete(name) for name in names))
     gone = await asyncio.gather(*(pods.until(name, Change.GONE) for name in names))
     if results is not None:
-        results.values[f"burst of {len(names)}, all deleted → gone s"] = max(gone) - begun
+        results.sample(f"burst of {len(names)}, all deleted → gone s", max(gone) - begun)
 
 
 async def many_lives(subject: Subject, pods: Pods, count: int, results: Results) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from hack.bench import changes, lives, rest, streams
+from hack.bench.floor import REST_S
 from hack.bench.pods import Change, Pods, pods_of
 from hack.bench.results import Results
 from hack.bench.subject import MemoryOverTime, Subject
@@ -37,11 +38,12 @@ class Load:
     flips: int = 6
     changes: int = 2
     bursts: tuple[int, ...] = (10, 50, 100)
+    rounds: int = 3
     idle_seconds: int = 60
     lives: int = 2000
 
 
-QUICK = Load(frozenset(Part) - {Part.LIVES, Part.CONFIGMAP}, 1, 6, 2, 6, 2, 2, 1, (10,), 20, 200)
+QUICK = Load(frozenset(Part) - {Part.LIVES, Part.CONFIGMAP}, 1, 6, 2, 6, 2, 2, 1, (10,), 1, 20, 200)
 SETTLE_S = 10.0
 
 
@@ -94,12 +96,14 @@ def _singly(
 
 
 async def _bursts(subject: Subject, pods: Pods, load: Load, results: Results, say: Callable[[str], None]) -> None:
-    for size in load.bursts:
+    for size, number in ((size, number) for size in load.bursts for number in range(load.rounds)):
         say(f"burst of {size}")
-        names = await lives.burst(subject, pods, size, results)
-        if Part.IDLE in load.parts and size >= 50:
+        names = await lives.burst(subject, pods, size, results, number)
+        last = number == load.rounds - 1
+        if last and Part.IDLE in load.parts and size >= 50:
             await rest.idle(subject, size, load.idle_seconds, results)
-        if Part.COLD in load.parts and size == max(load.bursts):
+        if last and Part.COLD in load.parts and size == max(load.bursts):
             subject.daemon.stop()
             await asyncio.to_thread(rest.cold_start, subject, size, load.starts, results)
         await lives.end(pods, names, results)
+        await asyncio.sleep(REST_S)

@@ -10,7 +10,7 @@ NOISY = 0.3
 
 @dataclass(slots=True)
 class Results:
-    """Names end in their unit. `times` are medians in the table, `values` are as they are."""
+    """Names end in their unit. What is in `times` is a median in the table, `values` are as they are."""
 
     times: dict[str, list[float]] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
@@ -26,6 +26,10 @@ class Results:
         self.times.setdefault(name, []).append(1000 * seconds)
         if by_chance:
             self.by_chance.add(name)
+
+    def sample(self, name: str, value: float) -> None:
+        """One more of a figure that is measured several times, in the unit that its name ends in."""
+        self.times.setdefault(name, []).append(value)
 
     def figures(self) -> dict[str, float]:
         """One number each."""
