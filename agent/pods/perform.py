@@ -153,7 +153,7 @@ class Performer:
                 await asyncio.to_thread(self._make_place, machine.gate.burstable_milli_cpu())
             if machine.networking is not None:
                 await machine.networking.prepare(state.pod)
-            async with machine.starts:
+            async with machine.starts.new:
                 state.last_sandbox_attempt = action.attempt
                 with machine.observer.making(state.pod.uid) as listed:
                     listed.add_sandbox(await machine.runtime.run_pod_sandbox(config, handler), config)

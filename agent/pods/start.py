@@ -121,7 +121,7 @@ class ContainerStarter:
             request = await self._prepare(container, attempt, about, sandbox, config, _target_id(container, observed))
         if scope.interrupted:
             return None
-        async with machine.starts:
+        async with machine.starts.begun:
             if self._state.stop is not None:
                 return None
             try:
@@ -183,7 +183,7 @@ class ContainerStarter:
         self, container: Container, attempt: int, container_id: str, about: ObjectReference, sandbox: ObservedSandbox
     ) -> None:
         machine, state = self._machine, self._state
-        async with machine.starts:
+        async with machine.starts.begun:
             if state.stop is not None:
                 return
             await machine.runtime.start_container(container_id)

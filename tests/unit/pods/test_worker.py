@@ -45,7 +45,7 @@ async def test_a_fast_start_asks_for_time_until_it_is_running(tmp_path: Path) ->
 @with_skipped_time
 async def test_a_start_in_a_rush_asks_for_more_time(tmp_path: Path) -> None:
     async with scene(tmp_path) as s:
-        async with s.machine.starts:
+        async with s.machine.starts.new:
             await s.running()
         assert {update.settle_s for update in s.updates[:-1]} == {RUSH_SETTLE_S}
         assert s.updates[-1].settle_s == 0
@@ -263,7 +263,7 @@ async def test_the_network_of_a_dead_sandbox_goes_after_the_start_but_for_ports_
         before = len(s.moves)
         (old,) = s.cri.sandboxes
         s.cri.lose_sandbox(old)
-        async with s.machine.starts:
+        async with s.machine.starts.new:
             worker.wake()
             await s.until(lambda: s.main().ready and s.main().restartCount == 1)
         s.skip(AFTER_RUSH_S)
