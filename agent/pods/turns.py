@@ -9,30 +9,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import suppress
 
 from agent.rush import Rush
-
-_Waiting = deque[asyncio.Future[None]]
 
 
 class StartTurns:
     def __init__(self, at_once: int, rush: Rush) -> None:
         self._free = at_once
         self._rush = rush
-        self._queues: tuple[_Waiting, _Waiting] = (deque(), deque())
-        begun, new = self._queues
-        self.begun = Turn(self, begun)
-        self.new = Turn(self, new)
+        self.begun, self.new = Turn(self), Turn(self)
 
     @property
     def rush(self) -> bool:
         return self._rush.is_on
 
-    async def take(self, queue: _Waiting) -> None:
+    async def take(self, turn: Turn) -> None:
         self._rush.join()
         try:
-            await self._turn(queue)
+            await self._wait(turn)
         except BaseException:
             self._rush.leave()
             raise
@@ -41,26 +35,23 @@ class StartTurns:
         self._rush.leave()
         self._pass_on()
 
-    async def _turn(self, queue: _Waiting) -> None:
+    async def _wait(self, turn: Turn) -> None:
         if self._free:
             self._free -= 1
             return
         mine = asyncio.get_running_loop().create_future()
-        queue.append(mine)
+        turn.waiting.append(mine)
         try:
             await mine
         except asyncio.CancelledError:
-            if mine.cancelled():
-                with suppress(ValueError):  # passed over already
-                    queue.remove(mine)
-            else:
+            if not mine.cancelled():
                 self._pass_on()  # it was given in the same moment
             raise
 
     def _pass_on(self) -> None:
-        for queue in self._queues:
-            while queue:
-                if not (first := queue.popleft()).done():
+        for turn in (self.begun, self.new):
+            while turn.waiting:
+                if not (first := turn.waiting.popleft()).done():
                     first.set_result(None)
                     return
         self._free += 1
@@ -69,12 +60,13 @@ class StartTurns:
 class Turn:
     """Of one kind; any number of tasks may be inside or wait."""
 
-    def __init__(self, turns: StartTurns, queue: _Waiting) -> None:
+    def __init__(self, turns: StartTurns) -> None:
         self._turns = turns
-        self._queue = queue
+        self.waiting: deque[asyncio.Future[None]] = deque()
+        """Who gave up stays in it until it would be its turn."""
 
     async def __aenter__(self) -> None:
-        await self._turns.take(self._queue)
+        await self._turns.take(self)
 
     async def __aexit__(self, *_: object) -> None:
         self._turns.give_back()

@@ -23,7 +23,7 @@ class Results:
 
     def add(self, name: str, seconds: float, *, by_chance: bool = False) -> None:
         """One more time, kept in milliseconds."""
-        self.times.setdefault(name, []).append(1000 * seconds)
+        self.sample(name, 1000 * seconds)
         if by_chance:
             self.by_chance.add(name)
 
