@@ -107,6 +107,7 @@ class Observer:
     def making(self, uid: str) -> Iterator[Listed]:
         """While something of the pod is made: add it, once it is there. Where that fails, the next look lists."""
         listed = self._listed.get(uid)
+        self._begun[uid] = self._looks
         try:
             yield listed or Listed([], [])
         except BaseException:

@@ -9,24 +9,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 
 from agent.rush import Rush
+
+_Waiting = deque[asyncio.Future[None]]
 
 
 class StartTurns:
     def __init__(self, at_once: int, rush: Rush) -> None:
         self._free = at_once
         self._rush = rush
-        self.begun, self.new = Turn(self), Turn(self)
+        self._queues: tuple[_Waiting, _Waiting] = (deque(), deque())
+        begun, new = self._queues
+        self.begun = Turn(self, begun)
+        self.new = Turn(self, new)
 
     @property
     def rush(self) -> bool:
         return self._rush.is_on
 
-    async def take(self, turn: Turn) -> None:
+    async def take(self, queue: _Waiting) -> None:
         self._rush.join()
         try:
-            await self._wait(turn)
+            await self._turn(queue)
         except BaseException:
             self._rush.leave()
             raise
@@ -35,23 +41,26 @@ class StartTurns:
         self._rush.leave()
         self._pass_on()
 
-    async def _wait(self, turn: Turn) -> None:
+    async def _turn(self, queue: _Waiting) -> None:
         if self._free:
             self._free -= 1
             return
         mine = asyncio.get_running_loop().create_future()
-        turn.waiting.append(mine)
+        queue.append(mine)
         try:
             await mine
         except asyncio.CancelledError:
-            if not mine.cancelled():
+            if mine.cancelled():
+                with suppress(ValueError):  # passed over already
+                    queue.remove(mine)
+            else:
                 self._pass_on()  # it was given in the same moment
             raise
 
     def _pass_on(self) -> None:
-        for turn in (self.begun, self.new):
-            while turn.waiting:
-                if not (first := turn.waiting.popleft()).done():
+        for queue in self._queues:
+            while queue:
+                if not (first := queue.popleft()).done():
                     first.set_result(None)
                     return
         self._free += 1
@@ -60,13 +69,12 @@ class StartTurns:
 class Turn:
     """Of one kind; any number of tasks may be inside or wait."""
 
-    def __init__(self, turns: StartTurns) -> None:
+    def __init__(self, turns: StartTurns, queue: _Waiting) -> None:
         self._turns = turns
-        self.waiting: deque[asyncio.Future[None]] = deque()
-        """Who gave up stays in it until it would be its turn."""
+        self._queue = queue
 
     async def __aenter__(self) -> None:
-        await self._turns.take(self)
+        await self._turns.take(self._queue)
 
     async def __aexit__(self, *_: object) -> None:
         self._turns.give_back()
