@@ -1,5 +1,5 @@
 """`python -m hack.bench`: a kubelet, then the agent, on the same containerd and control plane; a table of their ratios,
-and what the runtime alone takes.
+and what the runtime alone takes. Bursts are made in turn: kubelet, agent, runtime, runtime, agent, kubelet.
 
 Compare only figures of one run: machines differ, and one machine differs from hour to hour. A run on a machine that
 did something else meanwhile is called that, and its exit code is 3.
@@ -10,15 +10,16 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from hack import binaries, images
 from hack.agent import Agent
 from hack.bench.chart import chart
-from hack.bench.floor import measure_floor
-from hack.bench.measure import QUICK, Load, Part, measure
+from hack.bench.floor import measure_floor, measure_floor_bursts
+from hack.bench.measure import QUICK, Load, Part, measure, measure_bursts
 from hack.bench.results import Results
 from hack.bench.subject import Subject
 from hack.bench.table import AGENT, FLOOR, KUBELET, table, verdict
@@ -39,10 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: dict[str, Results] = {}
     try:
         with ground(Generation(options.runtime)) as (workspace, runtime, plane):
-            for name in [options.only] if options.only else [KUBELET, AGENT]:
-                results[name] = _bench(name, workspace, runtime, plane, load)
+            subjects = {name: _subject(name, workspace, runtime, plane) for name in _names(options.only)}
+            results |= {name: Results() for name in (*subjects, FLOOR)}
+            for name, subject in subjects.items():
+                with _node(subject) as say:
+                    measure(subject, load, results[name], say)
             _say(FLOOR)
-            results[FLOOR] = asyncio.run(measure_floor(runtime, load.sequential, load.bursts, load.rounds))
+            asyncio.run(measure_floor(runtime, load.sequential, results[FLOOR]))
+            if Part.BURSTS in load.parts:
+                _measure_bursts(subjects, runtime, load, results)
     except (DaemonError, binaries.BuildError, images.ImageError, TimeoutError) as problem:
         print(f"error: {problem or 'something did not happen in time'}", file=sys.stderr)
         return 1
@@ -90,18 +96,45 @@ def _load(options: argparse.Namespace) -> Load:
     return replace(load, **{name: value for name, value in given.items() if value is not None})
 
 
-def _bench(name: str, workspace: Workspace, runtime: Containerd, plane: ControlPlane, load: Load) -> Results:
+def _names(only: str | None) -> list[str]:
+    return [only] if only else [KUBELET, AGENT]
+
+
+def _subject(name: str, workspace: Workspace, runtime: Containerd, plane: ControlPlane) -> Subject:
+    if name == KUBELET:
+        return Subject(name, kubelet(workspace, KUBELET, runtime, plane, CLUSTER_DNS), runtime, plane)
     # Without DNS servers a kubelet would tell each pod of it again and again.
     flags = [f"--node-ip={own_address()}", "--log-level=info", f"--cluster-dns={CLUSTER_DNS}"]
-    agent = Agent(workspace.folder / "agent", AGENT, runtime, plane, flags)
-    daemon = agent.daemon if name == AGENT else kubelet(workspace, KUBELET, runtime, plane, CLUSTER_DNS)
+    return Subject(name, Agent(workspace.folder / "agent", AGENT, runtime, plane, flags).daemon, runtime, plane)
+
+
+@contextmanager
+def _node(subject: Subject) -> Iterator[Callable[[str], None]]:
+    """Whoever starts it says what is done. At the end nothing of it is left: each takes the other's for orphans."""
     try:
-        return measure(Subject(name, daemon, runtime, plane), load, lambda what: _say(f"{name}: {what}"))
+        yield lambda what: _say(f"{subject.node}: {what}")
     finally:
-        # Each would take the other's pods for orphans.
-        daemon.stop()
-        plane.kubectl("delete", "node", name, check=False)
-        runtime.remove_all_pods()
+        subject.daemon.stop()
+        subject.plane.kubectl("delete", "node", subject.node, check=False)
+        subject.runtime.remove_all_pods()
+
+
+def _measure_bursts(
+    subjects: Mapping[str, Subject], runtime: Containerd, load: Load, results: Mapping[str, Results]
+) -> None:
+    """In turn, and each round in the other direction than the one before.
+
+    A host is faster in one minute than in another, and who comes later finds what the others left on the disk.
+    """
+    for number in range(load.rounds):
+        order = [*subjects, FLOOR]
+        for name in reversed(order) if number % 2 else order:
+            if name == FLOOR:
+                _say(f"{FLOOR}: bursts")
+                asyncio.run(measure_floor_bursts(runtime, load.bursts, results[FLOOR]))
+                continue
+            with _node(subjects[name]) as say:
+                measure_bursts(subjects[name], load, number, results[name], say)
 
 
 def _say(what: str) -> None:

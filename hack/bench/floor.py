@@ -21,8 +21,8 @@ REST_S = 3.0
 """Between two bursts: what the kernel takes down late is none of the next one's."""
 
 
-async def measure_floor(runtime: Containerd, count: int, bursts: tuple[int, ...], rounds: int) -> Results:
-    results = Results()
+async def measure_floor(runtime: Containerd, count: int, results: Results) -> None:
+    """`count` pods one by one."""
     async with RuntimeChannel(runtime.endpoint) as channel:
         client = RuntimeClient(channel)
         for number in range(count + 1):
@@ -42,13 +42,19 @@ async def measure_floor(runtime: Containerd, count: int, bursts: tuple[int, ...]
             results.add("exec round trip ms", answered - asked)
             results.add("delete → gone ms", ended - answered)
             await asyncio.sleep(PAUSE_S)
-        for size in (size for size in bursts for _ in range(rounds)):
+
+
+async def measure_floor_bursts(runtime: Containerd, sizes: tuple[int, ...], results: Results) -> None:
+    """One of each size."""
+    async with RuntimeChannel(runtime.endpoint) as channel:
+        client = RuntimeClient(channel)
+        await _end(client, *await _start(client, runtime.cgroup))
+        for size in sizes:
             began = time.perf_counter()
             pods = await asyncio.gather(*(_start(client, runtime.cgroup) for _ in range(size)))
             results.sample(BURST_NAME.format(size), time.perf_counter() - began)
             await asyncio.gather(*(_end(client, *ids) for ids in pods))
             await asyncio.sleep(REST_S)
-    return results
 
 
 async def _start(client: RuntimeClient, cgroup: str) -> tuple[str, str]:

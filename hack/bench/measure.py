@@ -1,7 +1,8 @@
-"""Measure one agent: its parts one after the other, each of which can be left out."""
+"""Measure one agent: its parts one after the other, each of which can be left out; and one round of bursts."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -38,18 +39,19 @@ class Load:
     flips: int = 6
     changes: int = 2
     bursts: tuple[int, ...] = (10, 50, 100)
-    rounds: int = 3
+    rounds: int = 4
     idle_seconds: int = 60
     lives: int = 2000
 
 
 QUICK = Load(frozenset(Part) - {Part.LIVES, Part.CONFIGMAP}, 1, 6, 2, 6, 2, 2, 1, (10,), 1, 20, 200)
 SETTLE_S = 10.0
+START_IS_OVER_S = 40.0
+"""After it neither of them does any more what a start brings with it: looks at everything, late requests, tidying."""
 
 
-def measure(subject: Subject, load: Load, say: Callable[[str], None]) -> Results:
-    """The agent must not run yet; it runs at the end. Raises DaemonError, TimeoutError."""
-    results = Results()
+def measure(subject: Subject, load: Load, results: Results, say: Callable[[str], None]) -> None:
+    """All but the bursts. The agent must not run yet; it runs at the end. Raises DaemonError, TimeoutError."""
     with MemoryOverTime(subject.daemon, results.memory):
         if Part.COLD in load.parts:
             say("cold starts")
@@ -57,16 +59,17 @@ def measure(subject: Subject, load: Load, say: Callable[[str], None]) -> Results
         else:
             subject.start()
         asyncio.run(_with_pods(subject, load, results, say))
-    return results
+
+
+def measure_bursts(subject: Subject, load: Load, number: int, results: Results, say: Callable[[str], None]) -> None:
+    """One burst of each size: round `number` of them. As `measure` otherwise."""
+    with MemoryOverTime(subject.daemon, results.memory):
+        subject.start()
+        asyncio.run(_bursts(subject, load, number, results, say))
 
 
 async def _with_pods(subject: Subject, load: Load, results: Results, say: Callable[[str], None]) -> None:
-    async with pods_of(subject.plane, subject.node) as pods:
-        # The first pod warms caches on every side and is in no figure.
-        await pods.create("warm")
-        await pods.until("warm", Change.READY)
-        await pods.delete("warm")
-        await pods.until("warm", Change.GONE)
+    async with _warm_pods(subject) as pods:
         if Part.IDLE in load.parts:
             say("idle")
             await asyncio.sleep(SETTLE_S)
@@ -77,11 +80,20 @@ async def _with_pods(subject: Subject, load: Load, results: Results, say: Callab
                 await work
             else:
                 work.close()
-        if Part.BURSTS in load.parts:
-            await _bursts(subject, pods, load, results, say)
         if Part.LIVES in load.parts:
             say(f"{load.lives} lives")
             await lives.many_lives(subject, pods, load.lives, results)
+
+
+@asynccontextmanager
+async def _warm_pods(subject: Subject) -> AsyncIterator[Pods]:
+    """The first pod warms caches on every side and is in no figure."""
+    async with pods_of(subject.plane, subject.node) as pods:
+        await pods.create("warm")
+        await pods.until("warm", Change.READY)
+        await pods.delete("warm")
+        await pods.until("warm", Change.GONE)
+        yield pods
 
 
 def _singly(
@@ -95,15 +107,17 @@ def _singly(
     yield Part.CONFIGMAP, changes.configmap_to_file(subject, pods, load.changes, results)
 
 
-async def _bursts(subject: Subject, pods: Pods, load: Load, results: Results, say: Callable[[str], None]) -> None:
-    for size, number in ((size, number) for size in load.bursts for number in range(load.rounds)):
-        say(f"burst of {size}")
-        names = await lives.burst(subject, pods, size, results, number)
+async def _bursts(subject: Subject, load: Load, number: int, results: Results, say: Callable[[str], None]) -> None:
+    async with _warm_pods(subject) as pods:
+        await asyncio.sleep(START_IS_OVER_S)
         last = number == load.rounds - 1
-        if last and Part.IDLE in load.parts and size >= 50:
-            await rest.idle(subject, size, load.idle_seconds, results)
-        if last and Part.COLD in load.parts and size == max(load.bursts):
-            subject.daemon.stop()
-            await asyncio.to_thread(rest.cold_start, subject, size, load.starts, results)
-        await lives.end(pods, names, results)
-        await asyncio.sleep(REST_S)
+        for size in load.bursts:
+            say(f"burst of {size}")
+            names = await lives.burst(subject, pods, size, results, number)
+            if last and Part.IDLE in load.parts and size >= 50:
+                await rest.idle(subject, size, load.idle_seconds, results)
+            if last and Part.COLD in load.parts and size == max(load.bursts):
+                subject.daemon.stop()
+                await asyncio.to_thread(rest.cold_start, subject, size, load.starts, results)
+            await lives.end(pods, names, results)
+            await asyncio.sleep(REST_S)

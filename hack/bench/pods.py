@@ -128,9 +128,9 @@ class Pods:
 
 @asynccontextmanager
 async def pods_of(plane: ControlPlane, node: str) -> AsyncIterator[Pods]:
-    """A fresh namespace, watched as long as the context lasts."""
+    """The node's namespace, which is made where it is not there, watched as long as the context lasts."""
     namespace = f"bench-{node}"
-    await asyncio.to_thread(plane.kubectl, "create", "namespace", namespace)
+    await asyncio.to_thread(plane.kubectl, "create", "namespace", namespace, check=False)
     account = ("wait", "--for=create", "serviceaccount/default", f"--namespace={namespace}", "--timeout=30s")
     await asyncio.to_thread(plane.kubectl, *account)
     connector = aiohttp.TCPConnector(ssl=plane.tls, limit=0)

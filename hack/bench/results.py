@@ -19,7 +19,7 @@ class Results:
     kinds: dict[str, float] = field(default_factory=dict)
     """Requests a pod's life, by verb and resource."""
     memory: list[tuple[float, float]] = field(default_factory=list)
-    """Seconds since the first start, RSS in MiB."""
+    """Seconds while it was measured, RSS in MiB."""
 
     def add(self, name: str, seconds: float, *, by_chance: bool = False) -> None:
         """One more time, kept in milliseconds."""

@@ -64,7 +64,10 @@ class Subject:
 
 @dataclass(slots=True)
 class MemoryOverTime:
-    """Samples a process' RSS in a thread of its own, for as long as the context lasts; a restarted one too."""
+    """Samples a process' RSS in a thread of its own, for as long as the context lasts; a restarted one too.
+
+    A later one goes on where the samples end.
+    """
 
     daemon: Daemon
     samples: list[tuple[float, float]]
@@ -82,7 +85,7 @@ class MemoryOverTime:
         self._sampler.join()
 
     def _run(self) -> None:
-        began = time.monotonic()
+        began = time.monotonic() - (self.samples[-1][0] if self.samples else 0.0)
         while not self._over.wait(SAMPLE_MEMORY_EVERY_S):
             if self.daemon.running and Path(f"/proc/{self.daemon.pid}").exists():
                 self.samples.append((time.monotonic() - began, usage_of(self.daemon.pid).rss))
