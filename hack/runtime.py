@@ -73,6 +73,7 @@ class Containerd:
 
     def start(self) -> None:
         """Raises DaemonError."""
+        self._keep_state_in_memory()
         self.daemon.start()
         self.daemon.wait_ready(self._serves_cri, 30)
         if not self._imported:
@@ -91,7 +92,6 @@ class Containerd:
         self.daemon.kill()
         end_shims_and_containers(self.folder)
         unmount_below(self.folder)
-        shutil.rmtree(self.folder / "state", ignore_errors=True)
 
     def ctr(self, *args: str) -> str:
         """containerd's own client, in the namespace that CRI uses. Raises CalledProcessError."""
@@ -116,6 +116,13 @@ class Containerd:
         return self.socket.exists() and subprocess.run(
             [*self._crictl_command(), "version"], check=False, capture_output=True
         ).returncode == 0  # fmt: skip
+
+    def _keep_state_in_memory(self) -> None:
+        """As on a machine, where it is below /run: on a disk each of a pod's twenty files would cost as much again."""
+        state = self.folder / "state"
+        state.mkdir(exist_ok=True)
+        if not state.is_mount():
+            _run(["mount", "-t", "tmpfs", "-o", "mode=755", "containerd", str(state)])
 
     def _write_config(self) -> Path:
         network = {
@@ -176,6 +183,10 @@ state = "{folder}/state"
   sandbox_image = "{pause}"
   restrict_oom_score_adj = {restrict}
   netns_mounts_under_state_dir = true
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      Root = "{folder}/state/runc"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{cni}"
     conf_dir = "{folder}/cni"
@@ -199,6 +210,10 @@ state = "{folder}/state"
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = {restrict}
   netns_mounts_under_state_dir = true
+  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+      Root = "{folder}/state/runc"
   [plugins."io.containerd.cri.v1.runtime".cni]
     bin_dirs = ["{cni}"]
     conf_dir = "{folder}/cni"

@@ -22,20 +22,24 @@ LIVES_AT_ONCE = 20
 NOT_A_PODS = ("leases", "nodes", "nodes/status", "csinodes")
 
 
-async def one_after_another(subject: Subject, pods: Pods, count: int, results: Results) -> None:
+async def one_after_another(subject: Subject, pods: Pods, count: int, results: Results, beside: int = 0) -> None:
+    """`beside`: so many pods run already."""
+    title = _beside(beside)
     before = subject.log_end()
     gone = []
     for name in (f"sequential-{number}" for number in range(count)):
         sent = await pods.create(name)
-        results.add("start → Running ms", await pods.until(name, Change.RUNNING) - sent)
-        results.add("start → Ready ms", await pods.until(name, Change.READY) - sent)
+        results.add(f"{title}start → Running ms", await pods.until(name, Change.RUNNING) - sent)
+        results.add(f"{title}start → Ready ms", await pods.until(name, Change.READY) - sent)
         await asyncio.sleep(0.3)
         sent = await pods.delete(name)
         gone.append(await pods.until(name, Change.GONE) - sent)
         await asyncio.sleep(0.2)
-    results.values["start → Running, 90th percentile ms"] = percentile(results.times["start → Running ms"], 0.9)
     for seconds in gone:
-        results.add("delete → gone ms", seconds)
+        results.add(f"{title}delete → gone ms", seconds)
+    if beside:
+        return
+    results.values["start → Running, 90th percentile ms"] = percentile(results.times["start → Running ms"], 0.9)
     results.values["delete → gone, 90th percentile ms"] = percentile(results.times["delete → gone ms"], 0.9)
     await asyncio.sleep(AUDIT_WAIT_S)
     asked = subject.requests_since(before)
@@ -43,7 +47,7 @@ async def one_after_another(subject: Subject, pods: Pods, count: int, results: R
     results.values["API requests a pod's life"] = sum(results.kinds.values())
 
 
-async def crashes(subject: Subject, pods: Pods, count: int, results: Results) -> None:
+async def crashes(subject: Subject, pods: Pods, count: int, results: Results, beside: int = 0) -> None:
     for name in (f"crash-{number}" for number in range(count)):
         await pods.create(name)
         await pods.until(name, Change.READY)
@@ -51,9 +55,14 @@ async def crashes(subject: Subject, pods: Pods, count: int, results: Results) ->
         pid = await asyncio.to_thread(subject.container_pid, pods.container_id(name))
         killed = time.perf_counter()
         os.kill(pid, signal.SIGKILL)
-        results.add("crash → restarted and Running ms", await pods.until(name, Change.RUNNING, restarts=1) - killed)
+        restarted = await pods.until(name, Change.RUNNING, restarts=1)
+        results.add(f"{_beside(beside)}crash → restarted and Running ms", restarted - killed)
         await pods.delete(name)
         await pods.until(name, Change.GONE)
+
+
+def _beside(pods: int) -> str:
+    return f"beside {pods} pods, " if pods else ""
 
 
 async def burst(subject: Subject, pods: Pods, size: int, results: Results, number: int = 0) -> list[str]:

@@ -62,7 +62,7 @@ def measure(subject: Subject, load: Load, results: Results, say: Callable[[str],
 
 
 def measure_bursts(subject: Subject, load: Load, number: int, results: Results, say: Callable[[str], None]) -> None:
-    """One burst of each size: round `number` of them. As `measure` otherwise."""
+    """One burst of each size: round `number` of them. What else there is to see beside so many pods is in the last."""
     with MemoryOverTime(subject.daemon, results.memory):
         subject.start()
         asyncio.run(_bursts(subject, load, number, results, say))
@@ -116,6 +116,10 @@ async def _bursts(subject: Subject, load: Load, number: int, results: Results, s
             names = await lives.burst(subject, pods, size, results, number)
             if last and Part.IDLE in load.parts and size >= 50:
                 await rest.idle(subject, size, load.idle_seconds, results)
+            if last and Part.ONE_BY_ONE in load.parts and size >= 50:
+                await lives.one_after_another(subject, pods, load.sequential, results, size)
+            if last and Part.CRASH in load.parts and size >= 50:
+                await lives.crashes(subject, pods, load.crashes, results, size)
             if last and Part.COLD in load.parts and size == max(load.bursts):
                 subject.daemon.stop()
                 await asyncio.to_thread(rest.cold_start, subject, size, load.starts, results)
