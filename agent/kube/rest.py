@@ -38,8 +38,11 @@ CONNECT_TIMEOUT_S = 5.0
 PROBE_PAUSE_S = 0.5
 PROBE_TIMEOUTS_S: Final = (1.5, 1.5, 1.5, 6.0)
 """Of the questions whether it answers again: a link that is back is known within two seconds, a slow one too."""
-PARALLEL_CALLS = 16
-"""A burst of pods shares this many connections: each costs a TLS handshake. Watches do not count."""
+PARALLEL_CALLS = 8
+"""A burst of pods shares this many connections: each costs a TLS handshake, on both sides. Watches do not count.
+
+On a link with a round trip of 300 ms that is still two calls for each pod that starts.
+"""
 KEEP_CONNECTIONS_S = 60.0
 
 JSON: Final = "application/json"

@@ -154,6 +154,8 @@ class Performer:
             if machine.networking is not None:
                 await machine.networking.prepare(state.pod)
             async with machine.starts.new:
+                if state.stop is not None:
+                    return
                 state.last_sandbox_attempt = action.attempt
                 with machine.observer.making(state.pod.uid) as listed:
                     listed.add_sandbox(await machine.runtime.run_pod_sandbox(config, handler), config)

@@ -14,6 +14,7 @@ import aiohttp
 from hack.control_plane import ControlPlane
 from hack.images import BUSYBOX
 
+CONNECTIONS = 6
 # A shell that ends at once when told to: what is timed is the agent, not a grace period.
 COMMAND = ["sh", "-c", 'trap "exit 0" TERM; sleep 100000 & wait']
 
@@ -133,7 +134,8 @@ async def pods_of(plane: ControlPlane, node: str) -> AsyncIterator[Pods]:
     await asyncio.to_thread(plane.kubectl, "create", "namespace", namespace, check=False)
     account = ("wait", "--for=create", "serviceaccount/default", f"--namespace={namespace}", "--timeout=30s")
     await asyncio.to_thread(plane.kubectl, *account)
-    connector = aiohttp.TCPConnector(ssl=plane.tls, limit=0)
+    # As few connections as a controller has, or the API server would be busy with handshakes of the bench's.
+    connector = aiohttp.TCPConnector(ssl=plane.tls, limit=CONNECTIONS, keepalive_timeout=600)
     async with aiohttp.ClientSession(connector=connector, read_bufsize=2**20) as session, asyncio.TaskGroup() as group:
         pods = Pods(session, f"{plane.url}/api/v1/namespaces/{namespace}/pods", node)
         started = asyncio.Event()

@@ -1,4 +1,4 @@
-"""A container's start meets the end of its pod."""
+"""A start meets the end of its pod."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ from pathlib import Path
 from agent.pods.knowledge import StopCause
 from tests.fakes.skipped_time import quiet, with_skipped_time
 from tests.unit.pods.scene import record, scene
+
+
+@with_skipped_time
+async def test_a_pod_that_is_deleted_while_it_waits_for_its_turn_gets_no_sandbox(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        made = s.cri.hold("RunPodSandbox")
+        for number in range(4):
+            s.start(record({"name": f"web-{number}", "uid": f"u-{number}"}))
+        await s.cri.reached("RunPodSandbox", 4)
+        waits = s.start(record({"name": "web-4", "uid": "u-4"}))
+        await quiet()
+        waits.stop(StopCause.DELETED, 30)
+        made.set()
+        await waits.gone.wait()
+        assert s.moves.count("RunPodSandbox") == 4
 
 
 @with_skipped_time
