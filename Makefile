@@ -37,7 +37,7 @@ proto: venv ## generate the CRI stubs from proto/
 build: venv ## make dist/: the wheel, and edgelet.pyz, one file that runs where there is only Python
 	@hack/build.sh
 
-bench: venv packages binaries ## compare the agent with a kubelet on this machine (ARGS="--quick"; as root, about 20 minutes)
+bench: venv packages binaries ## compare the agent with a kubelet on this machine (ARGS="--quick"; as root, about 45 minutes)
 	@$(BIN)/python -m hack.bench $(ARGS)
 
 fleet: venv packages binaries ## many agents with simulated pods against one API server (NODES="50 100 200"; as root, about 10 minutes a size)

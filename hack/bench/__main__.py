@@ -69,7 +69,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     full = Load()
     add("--only", choices=[KUBELET, AGENT], help="measure one of them")
-    add("--quick", action="store_true", help="few of each, no burst beyond 10 and no ConfigMap: about 4 minutes")
+    add("--quick", action="store_true", help="few of each, no burst beyond 10 and no ConfigMap: about 6 minutes")
     add("--parts", metavar="PART,…", help=f"only these: {', '.join(Part)}; {Part.LIVES} is only done when named")
     add("--sequential", type=int, metavar="N", help=f"pods one after another ({full.sequential})")
     add("--bursts", metavar="N,…", help=f"pods at once ({','.join(map(str, full.bursts))})")
@@ -131,7 +131,8 @@ def _measure_bursts(
         for name in reversed(order) if number % 2 else order:
             if name == FLOOR:
                 _say(f"{FLOOR}: bursts")
-                asyncio.run(measure_floor_bursts(runtime, load.bursts, results[FLOOR]))
+                beside = load.sequential if number == load.rounds - 1 else 0
+                asyncio.run(measure_floor_bursts(runtime, load.bursts, beside, results[FLOOR]))
                 continue
             with _node(subjects[name]) as say:
                 measure_bursts(subjects[name], load, number, results[name], say)

@@ -16,6 +16,8 @@ from hack.images import BUSYBOX
 from hack.runtime import Containerd
 
 BURST_NAME = "burst of {} → all Ready s"
+MANY = 50
+"""From so many pods on a burst is also looked at while it runs: what a single pod takes beside them."""
 PAUSE_S = 0.2
 REST_S = 3.0
 """Between two bursts: what the kernel takes down late is none of the next one's."""
@@ -25,27 +27,12 @@ async def measure_floor(runtime: Containerd, count: int, results: Results) -> No
     """`count` pods one by one."""
     async with RuntimeChannel(runtime.endpoint) as channel:
         client = RuntimeClient(channel)
-        for number in range(count + 1):
-            began = time.perf_counter()
-            ids = await _start(client, runtime.cgroup)
-            running = time.perf_counter()
-            await asyncio.sleep(PAUSE_S)
-            asked = time.perf_counter()
-            answer = await client.exec_sync(ids[1], ["true"], None)
-            assert answer.exit_code == 0
-            answered = time.perf_counter()
-            await _end(client, *ids)
-            ended = time.perf_counter()
-            if number == 0:
-                continue  # it warms what the others find warm
-            results.add("start → Running ms", running - began)
-            results.add("exec round trip ms", answered - asked)
-            results.add("delete → gone ms", ended - answered)
-            await asyncio.sleep(PAUSE_S)
+        await _end(client, *await _start(client, runtime.cgroup))  # it warms what the others find warm
+        await _one_by_one(client, runtime.cgroup, count, results)
 
 
-async def measure_floor_bursts(runtime: Containerd, sizes: tuple[int, ...], results: Results) -> None:
-    """One of each size."""
+async def measure_floor_bursts(runtime: Containerd, sizes: tuple[int, ...], beside: int, results: Results) -> None:
+    """One of each size; beside those of 50 and more `beside` pods one by one."""
     async with RuntimeChannel(runtime.endpoint) as channel:
         client = RuntimeClient(channel)
         await _end(client, *await _start(client, runtime.cgroup))
@@ -53,8 +40,33 @@ async def measure_floor_bursts(runtime: Containerd, sizes: tuple[int, ...], resu
             began = time.perf_counter()
             pods = await asyncio.gather(*(_start(client, runtime.cgroup) for _ in range(size)))
             results.sample(BURST_NAME.format(size), time.perf_counter() - began)
+            if size >= MANY:
+                await _one_by_one(client, runtime.cgroup, beside, results, beside_pods(size))
             await asyncio.gather(*(_end(client, *ids) for ids in pods))
             await asyncio.sleep(REST_S)
+
+
+def beside_pods(count: int) -> str:
+    """How the names of figures begin that were taken while so many pods ran."""
+    return f"beside {count} pods, " if count else ""
+
+
+async def _one_by_one(client: RuntimeClient, cgroup: str, count: int, results: Results, title: str = "") -> None:
+    for _ in range(count):
+        began = time.perf_counter()
+        ids = await _start(client, cgroup)
+        running = time.perf_counter()
+        await asyncio.sleep(PAUSE_S)
+        asked = time.perf_counter()
+        answer = await client.exec_sync(ids[1], ["true"], None)
+        assert answer.exit_code == 0
+        answered = time.perf_counter()
+        await _end(client, *ids)
+        ended = time.perf_counter()
+        results.add(f"{title}start → Running ms", running - began)
+        results.add(f"{title}exec round trip ms", answered - asked)
+        results.add(f"{title}delete → gone ms", ended - answered)
+        await asyncio.sleep(PAUSE_S)
 
 
 async def _start(client: RuntimeClient, cgroup: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import signal
 import time
 
 from hack.bench.cost import usage_of
-from hack.bench.floor import BURST_NAME
+from hack.bench.floor import BURST_NAME, beside_pods
 from hack.bench.pods import Change, Pods
 from hack.bench.results import Results, percentile
 from hack.bench.subject import Subject
@@ -24,7 +24,7 @@ NOT_A_PODS = ("leases", "nodes", "nodes/status", "csinodes")
 
 async def one_after_another(subject: Subject, pods: Pods, count: int, results: Results, beside: int = 0) -> None:
     """`beside`: so many pods run already."""
-    title = _beside(beside)
+    title = beside_pods(beside)
     before = subject.log_end()
     gone = []
     for name in (f"sequential-{number}" for number in range(count)):
@@ -56,13 +56,9 @@ async def crashes(subject: Subject, pods: Pods, count: int, results: Results, be
         killed = time.perf_counter()
         os.kill(pid, signal.SIGKILL)
         restarted = await pods.until(name, Change.RUNNING, restarts=1)
-        results.add(f"{_beside(beside)}crash → restarted and Running ms", restarted - killed)
+        results.add(f"{beside_pods(beside)}crash → restarted and Running ms", restarted - killed)
         await pods.delete(name)
         await pods.until(name, Change.GONE)
-
-
-def _beside(pods: int) -> str:
-    return f"beside {pods} pods, " if pods else ""
 
 
 async def burst(subject: Subject, pods: Pods, size: int, results: Results, number: int = 0) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from hack.bench import changes, lives, rest, streams
-from hack.bench.floor import REST_S
+from hack.bench.floor import MANY, REST_S
 from hack.bench.pods import Change, Pods, pods_of
 from hack.bench.results import Results
 from hack.bench.subject import MemoryOverTime, Subject
@@ -114,14 +114,20 @@ async def _bursts(subject: Subject, load: Load, number: int, results: Results, s
         for size in load.bursts:
             say(f"burst of {size}")
             names = await lives.burst(subject, pods, size, results, number)
-            if last and Part.IDLE in load.parts and size >= 50:
-                await rest.idle(subject, size, load.idle_seconds, results)
-            if last and Part.ONE_BY_ONE in load.parts and size >= 50:
-                await lives.one_after_another(subject, pods, load.sequential, results, size)
-            if last and Part.CRASH in load.parts and size >= 50:
-                await lives.crashes(subject, pods, load.crashes, results, size)
+            if last and size >= MANY:
+                say(f"beside {size} pods")
+                await _beside(subject, pods, size, load, results)
             if last and Part.COLD in load.parts and size == max(load.bursts):
                 subject.daemon.stop()
                 await asyncio.to_thread(rest.cold_start, subject, size, load.starts, results)
             await lives.end(pods, names, results)
             await asyncio.sleep(REST_S)
+
+
+async def _beside(subject: Subject, pods: Pods, size: int, load: Load, results: Results) -> None:
+    if Part.IDLE in load.parts:
+        await rest.idle(subject, size, load.idle_seconds, results)
+    if Part.ONE_BY_ONE in load.parts:
+        await lives.one_after_another(subject, pods, load.sequential, results, size)
+    if Part.CRASH in load.parts:
+        await lives.crashes(subject, pods, load.crashes, results, size)
