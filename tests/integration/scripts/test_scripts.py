@@ -207,11 +207,10 @@ def test_thirty_scripts_survive_ten_kills_of_the_agent_and_end_with_their_pods(
     runs = {name: (tmp_path / name).read_text().split() for name in names}
     assert len(marked.pids()) == 3 * len(names), "lost or doubled"
     assert {int(pids[-1]) for pids in runs.values()} <= marked.pids()
-    # A kill amid StartContainer makes containerd give that start up: the container counts, and its program may have
-    # run for a moment before containerd ended it.
-    again = {name: restarts(edge.pod(name)) for name in names}
-    assert [name for name in names if len(runs[name]) > 1 + again[name]] == []
-    assert sum(again.values()) <= 10
+    # A kill amid StartContainer makes containerd give that start up. Its program may have run for a moment before that
+    # or not, and the container counts or not: containerd may have called it started.
+    assert sum(len(pids) - 1 for pids in runs.values()) <= 10
+    assert sum(restarts(edge.pod(name)) for name in names) <= 10
     edge.delete("pod", *names)
     wait_until(lambda: not marked.pids(), 5 + 10, what="every process gone")
     edge.wait_gone(timeout=30)
