@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: dict[str, Results] = {}
     try:
         with ground(Generation(options.runtime)) as (workspace, runtime, plane):
-            subjects = {name: _subject(name, workspace, runtime, plane) for name in _names(options.only)}
+            names = [options.only] if options.only else [KUBELET, AGENT]
+            subjects = {name: _subject(name, workspace, runtime, plane) for name in names}
             results |= {name: Results() for name in (*subjects, FLOOR)}
             for name, subject in subjects.items():
                 with _node(subject) as say:
@@ -96,10 +97,6 @@ def _load(options: argparse.Namespace) -> Load:
     return replace(load, **{name: value for name, value in given.items() if value is not None})
 
 
-def _names(only: str | None) -> list[str]:
-    return [only] if only else [KUBELET, AGENT]
-
-
 def _subject(name: str, workspace: Workspace, runtime: Containerd, plane: ControlPlane) -> Subject:
     if name == KUBELET:
         return Subject(name, kubelet(workspace, KUBELET, runtime, plane, CLUSTER_DNS), runtime, plane)
@@ -126,8 +123,8 @@ def _measure_bursts(
 
     A host is faster in one minute than in another, and who comes later finds what the others left on the disk.
     """
+    order = [*subjects, FLOOR]
     for number in range(load.rounds):
-        order = [*subjects, FLOOR]
         for name in reversed(order) if number % 2 else order:
             if name == FLOOR:
                 _say(f"{FLOOR}: bursts")
