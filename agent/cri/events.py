@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import grpc.aio
 import msgspec
@@ -26,7 +26,7 @@ from agent.cri._generated.event_service_pb2_grpc import EventsStub
 from agent.cri.channel import RuntimeChannel, raise_if_closed
 from agent.cri.faults import UNIMPLEMENTED, fault
 from agent.cri.runtime import RuntimeClient
-from agent.errors import Permanent, Retryable
+from agent.errors import NotFound, Permanent, Retryable
 
 Request = TypeVar("Request")
 Message = TypeVar("Message")
@@ -37,6 +37,9 @@ class Kind(StrEnum):
     STARTED = "started"
     STOPPED = "stopped"
     DELETED = "deleted"
+
+
+ENDS: Final = (Kind.STOPPED, Kind.DELETED)
 
 
 class Source(StrEnum):
@@ -60,6 +63,16 @@ class RuntimeEvent(msgspec.Struct, frozen=True):
     """False: the runtime is so busy that its answers do not tell of it yet; no other event will say when they do."""
 
 
+class Known(Protocol):
+    """What the reader of the events knows of the runtime's sandboxes and containers."""
+
+    def is_ending(self, object_id: str) -> bool:
+        """The reader is having it stopped or removed: no end of it is news, for the answer tells it."""
+
+    def is_sandbox(self, object_id: str) -> bool | None:
+        """None where the reader never saw it."""
+
+
 Subscribed = Callable[[Source], None]
 """Called when a subscription holds: what a list made from now on does not show, the stream will tell.
 
@@ -74,12 +87,13 @@ _CRI_KINDS: Final = {
 }
 _TOPICS: Final = ("/tasks/start", "/tasks/exit", "/containers/create", "/containers/delete")
 _CRI_NAMESPACE: Final = "k8s.io"
+_ALIVE: Final = (pb.CONTAINER_CREATED, pb.CONTAINER_RUNNING)
 _REFUSAL_S: Final = 0.02
 _SETTLE_DELAYS_S: Final = (0.005,) * 10 + (0.025,) * 10 + (0.1,) * 7  # containerd 1.6 usually needs 20 to 30 ms
 
 
 async def runtime_events(
-    channel: RuntimeChannel, runtime: RuntimeClient, subscribed: Subscribed | None = None
+    channel: RuntimeChannel, runtime: RuntimeClient, known: Known, subscribed: Subscribed | None = None
 ) -> AsyncGenerator[RuntimeEvent, None]:
     """Events from now on. Use `contextlib.aclosing`, and keep reading: a slow reader holds the runtime itself up.
 
@@ -93,7 +107,7 @@ async def runtime_events(
                 subscribed(source)
 
         try:
-            async with aclosing(_open(source, channel, runtime, live)) as events:
+            async with aclosing(_open(source, channel, runtime, known, live)) as events:
                 async for event in events:
                     yield event
         except Permanent as refusal:
@@ -105,16 +119,16 @@ async def runtime_events(
 
 
 def _open(
-    source: Source, channel: RuntimeChannel, runtime: RuntimeClient, live: Callable[[], None]
+    source: Source, channel: RuntimeChannel, runtime: RuntimeClient, known: Known, live: Callable[[], None]
 ) -> AsyncGenerator[RuntimeEvent, None]:
     match source:
         case Source.CRI:
             events = RuntimeServiceStub(channel.grpc).GetContainerEvents(pb.GetEventsRequest())
-            return _read(source, events, from_cri, channel, runtime, live)
+            return _read(source, events, from_cri, channel, runtime, known, live)
         case Source.CONTAINERD:
             filters = [f'namespace=={_CRI_NAMESPACE},topic=="{topic}"' for topic in _TOPICS]
             envelopes = EventsStub(channel.grpc).Subscribe(event_service_pb2.SubscribeRequest(filters=filters))
-            return _read(source, envelopes, from_containerd, channel, runtime, live)
+            return _read(source, envelopes, from_containerd, channel, runtime, known, live)
 
 
 async def _read(
@@ -123,6 +137,7 @@ async def _read(
     translate: Callable[[Message], RuntimeEvent | None],
     channel: RuntimeChannel,
     runtime: RuntimeClient,
+    known: Known,
     live: Callable[[], None],
 ) -> AsyncGenerator[RuntimeEvent, None]:
     try:
@@ -130,10 +145,14 @@ async def _read(
             live()
         async for message in call:
             event = translate(message)
-            if event is not None:
-                if source is Source.CONTAINERD and event.kind in (Kind.STOPPED, Kind.DELETED):
-                    event = replace(event, shown=await _is_shown_soon(runtime, event))
-                yield event
+            if event is None:
+                continue
+            if event.kind in ENDS:
+                if known.is_ending(event.container_id):
+                    continue
+                if source is Source.CONTAINERD:
+                    event = replace(event, shown=await _is_shown_soon(runtime, event, known))
+            yield event
     except grpc.aio.AioRpcError as error:
         raise fault(source, channel.endpoint, error) from error
     except asyncio.CancelledError:
@@ -189,7 +208,7 @@ def from_containerd(envelope: event_service_pb2.Envelope) -> RuntimeEvent | None
     return RuntimeEvent(kind, container_id, None, None, at.seconds * 1_000_000_000 + at.nanos)
 
 
-async def _is_shown_soon(runtime: RuntimeClient, event: RuntimeEvent) -> bool:
+async def _is_shown_soon(runtime: RuntimeClient, event: RuntimeEvent, known: Known) -> bool:
     """Wait until CRI shows what containerd told: its CRI plugin hears of it at the same time as we, and acts after.
 
     A reader sent too early would see a running container. Waiting holds later events up, but they settle in the same
@@ -197,20 +216,28 @@ async def _is_shown_soon(runtime: RuntimeClient, event: RuntimeEvent) -> bool:
     """
     for delay in _SETTLE_DELAYS_S:
         try:
-            if await _is_shown(runtime, event):
+            if await _is_shown(runtime, event, known):
                 return True
-        except Permanent:
+        except (NotFound, Permanent):
             return True
         await asyncio.sleep(delay)
     return False
 
 
-async def _is_shown(runtime: RuntimeClient, event: RuntimeEvent) -> bool:
-    """Lists, for containerd writes an error into its log whenever the status of what is not there is asked."""
-    stopped = event.kind is Kind.STOPPED
-    for container in await runtime.list_containers(pb.ContainerFilter(id=event.container_id)):
+async def _is_shown(runtime: RuntimeClient, event: RuntimeEvent, known: Known) -> bool:
+    """Asks for the status of what is surely there. Else it lists, though that is dear where there are many pods:
+
+    containerd writes an error into its log whenever the status of what is not there is asked. Raises NotFound.
+    """
+    stopped, object_id = event.kind is Kind.STOPPED, event.container_id
+    match known.is_sandbox(object_id) if stopped else None:
+        case True:
+            return (await runtime.pod_sandbox_status(object_id)).status.state != pb.SANDBOX_READY
+        case False:
+            return (await runtime.container_status(object_id)).status.state not in _ALIVE
+    for container in await runtime.list_containers(pb.ContainerFilter(id=object_id)):
         # One that ended before its start was noted is still as it was created.
-        return stopped and container.state not in (pb.CONTAINER_CREATED, pb.CONTAINER_RUNNING)
-    for sandbox in await runtime.list_pod_sandbox(pb.PodSandboxFilter(id=event.container_id)):
+        return stopped and container.state not in _ALIVE
+    for sandbox in await runtime.list_pod_sandbox(pb.PodSandboxFilter(id=object_id)):
         return stopped and sandbox.state != pb.SANDBOX_READY
     return True

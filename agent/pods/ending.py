@@ -94,7 +94,8 @@ class ContainerEnder:
 
     async def _stop(self, container_id: str, grace_s: int) -> None:
         try:
-            await self._machine.runtime.stop_container(container_id, grace_s)
+            with self._machine.observer.ending(container_id):
+                await self._machine.runtime.stop_container(container_id, grace_s)
         except NotFound as error:
             logger.bind(pod=self._state.pod.full_name).debug("gone already: {}", error)
 

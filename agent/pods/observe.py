@@ -2,15 +2,17 @@
 
 In: a pod's UID, or nothing for all of them. Out: ObservedPods. Sandboxes and containers of others are never listed.
 What cannot change any more (an ended container, a sandbox's address) is read once and remembered until it is gone.
-A pod's start needs no lists: of a pod of which nothing was begun the runtime has nothing, and after its sandbox or
-first containers were made the next look asks for their status alone.
+To list is dear where there are many pods: containerd copies all that it has to find the few that are asked for. So of a
+pod of which nothing was begun the runtime has nothing, and of one whose sandbox and containers are known a look asks
+for the status of those that live. What is made or removed by others the next look at everything finds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 
 import msgspec
@@ -31,6 +33,8 @@ _STATES = {
 REMEMBERED_ENDS = 256
 LATE_S = 30.0
 """What an agent before this one asked for is there this long after it at the latest."""
+FEW = 4
+"""So many that live are asked for one by one."""
 _CALLER_WENT = ("context canceled", "start failed: : signal: killed")
 
 LastWords = Callable[[api_pb2.ContainerStatus], Awaitable[str]]
@@ -38,11 +42,16 @@ LastWords = Callable[[api_pb2.ContainerStatus], Awaitable[str]]
 
 
 class Listed(msgspec.Struct):
-    """What the runtime has of a pod without containers, and what was made of it since."""
+    """What the runtime had of a pod when it was last asked, and what was made of it since."""
 
     sandboxes: list[api_pb2.PodSandbox]
     containers: list[api_pb2.Container]
     grew: bool = False
+
+    @property
+    def alive(self) -> int:
+        ready = sum(one.state == api_pb2.SANDBOX_READY for one in self.sandboxes)
+        return ready + sum(one.state != api_pb2.CONTAINER_EXITED for one in self.containers)
 
     def add_sandbox(self, sandbox_id: str, config: api_pb2.PodSandboxConfig) -> None:
         made = api_pb2.PodSandbox(id=sandbox_id, metadata=config.metadata, labels=config.labels)
@@ -78,6 +87,8 @@ class Observer:
         self._owners: dict[str, str] = {}
         self._listed: dict[str, Listed] = {}
         """By pod's UID, while nothing speaks against it."""
+        self._ending: Counter[str] = Counter()
+        """Sandboxes and containers that calls are under way for, each with the number of them."""
         self._begun: dict[str, int] = {}
         """UIDs of the pods of which the runtime may have something, with the number of the look that was the newest."""
         self._looks = 0
@@ -88,20 +99,25 @@ class Observer:
 
     async def observe(self, uid: str, namespace: str, name: str) -> ObservedPod:
         """One pod, read afresh. Raises Retryable while the runtime is away."""
-        listed = self._listed.pop(uid, None)
+        listed = self._listed.get(uid)
         if uid not in self._begun and self._monotonic() >= self._knows_all_from:
-            listed = Listed([], [])
-        elif listed is None or not listed.grew:
-            mine = {labels.POD_UID: uid, labels.NODE: self._node}
-            sandboxes, containers = await asyncio.gather(
-                self._runtime.list_pod_sandbox(api_pb2.PodSandboxFilter(label_selector=mine)),
-                self._runtime.list_containers(api_pb2.ContainerFilter(label_selector=mine)),
-            )
-            listed = Listed(list(sandboxes), list(containers))
-        if not listed.containers:
-            listed.grew = False
-            self._listed[uid] = listed
-        return await self._pod(uid, namespace, name, listed.sandboxes, listed.containers)
+            listed = self._listed[uid] = Listed([], [])
+        elif listed is not None and 0 < listed.alive <= FEW:
+            ask, listed.grew = not listed.grew, False  # what was made since tells enough of what it was made in
+            return await self._pod(uid, namespace, name, listed, ask=ask)
+        else:
+            listed = await self._list(uid)
+        return await self._pod(uid, namespace, name, listed)
+
+    async def _list(self, uid: str) -> Listed:
+        mine = {labels.POD_UID: uid, labels.NODE: self._node}
+        listed = self._listed[uid] = Listed([], [])
+        sandboxes, containers = await asyncio.gather(
+            self._runtime.list_pod_sandbox(api_pb2.PodSandboxFilter(label_selector=mine)),
+            self._runtime.list_containers(api_pb2.ContainerFilter(label_selector=mine)),
+        )
+        listed.sandboxes, listed.containers = list(sandboxes), list(containers)
+        return listed
 
     @contextmanager
     def making(self, uid: str) -> Iterator[Listed]:
@@ -117,8 +133,25 @@ class Observer:
             listed.grew = True
         self._begun[uid] = self._looks  # a look at everything that began before may not have met it
 
+    @contextmanager
+    def ending(self, *object_ids: str) -> Iterator[None]:
+        """While we have them stopped or removed: what an event tells of them, the answer tells, too."""
+        self._ending.update(object_ids)
+        try:
+            yield
+        finally:
+            self._ending.subtract(object_ids)
+            self._ending = +self._ending
+
+    def is_ending(self, object_id: str) -> bool:
+        return object_id in self._ending
+
+    def is_sandbox(self, object_id: str) -> bool | None:
+        """None where it was never seen."""
+        return object_id in self._sandboxes if object_id in self._owners else None
+
     def doubt(self, uid: str) -> None:
-        """Something of the pod ended: the next look lists."""
+        """Something of the pod is gone, or may be there: the next look lists."""
         self._listed.pop(uid, None)
         self._begun[uid] = self._looks
 
@@ -145,7 +178,8 @@ class Observer:
         def read(uid: str) -> Coroutine[None, None, ObservedPod]:
             own_sandboxes, own_containers = pods[uid]
             named = (own_sandboxes or own_containers)[0].labels
-            return self._pod(uid, named[labels.POD_NAMESPACE], named[labels.POD_NAME], own_sandboxes, own_containers)
+            listed = Listed(own_sandboxes, own_containers)
+            return self._pod(uid, named[labels.POD_NAMESPACE], named[labels.POD_NAME], listed)
 
         for uid in [one for one, look in self._begun.items() if look < self._looks and one not in pods]:
             del self._begun[uid]
@@ -180,16 +214,14 @@ class Observer:
             self._containers.pop(container.id, None)
             self._owners.pop(container.id, None)
 
-    async def _pod(
-        self,
-        uid: str,
-        namespace: str,
-        name: str,
-        sandboxes: Iterable[api_pb2.PodSandbox],
-        containers: Iterable[api_pb2.Container],
-    ) -> ObservedPod:
-        seen_sandboxes = [s for listed in sandboxes if (s := await self._sandbox(listed))]
-        seen_containers = [c for listed in containers if (c := await self._container(listed))]
+    async def _pod(self, uid: str, namespace: str, name: str, listed: Listed, *, ask: bool = False) -> ObservedPod:
+        """`ask`: how those are that lived when they were listed."""
+        sandboxes = [(one, await self._sandbox(one, ask=ask)) for one in listed.sandboxes]
+        containers = [(one, await self._container(one, ask=ask)) for one in listed.containers]
+        listed.sandboxes = [one for one, seen in sandboxes if seen is not None]
+        listed.containers = [one for one, seen in containers if seen is not None]
+        seen_sandboxes = [seen for _, seen in sandboxes if seen is not None]
+        seen_containers = [seen for _, seen in containers if seen is not None]
         newest_first = sorted(seen_containers, key=lambda c: (c.attempt, c.created_at_ns), reverse=True)
         return ObservedPod(
             uid,
@@ -200,10 +232,10 @@ class Observer:
             tuple(c for c in newest_first if _is_abandoned(c)),
         )
 
-    async def _sandbox(self, listed: api_pb2.PodSandbox) -> ObservedSandbox | None:
+    async def _sandbox(self, listed: api_pb2.PodSandbox, *, ask: bool) -> ObservedSandbox | None:
         ready = listed.state == api_pb2.SANDBOX_READY
         known = self._sandboxes.get(listed.id)
-        if known is not None and known.ready == ready:
+        if known is not None and known.ready == ready and not (ask and ready):
             return known
         ips, created_at = known.ips if known else (), listed.created_at
         if ready:
@@ -211,18 +243,19 @@ class Observer:
                 status = (await self._runtime.pod_sandbox_status(listed.id)).status
             except NotFound:
                 return None
-            network, created_at = status.network, status.created_at
-            ips = tuple(ip for ip in (network.ip, *(more.ip for more in network.additional_ips)) if ip)
+            network, created_at, listed.state = status.network, status.created_at, status.state
+            # A network that was taken down has none any more.
+            ips = tuple(ip for ip in (network.ip, *(more.ip for more in network.additional_ips)) if ip) or ips
             ready = status.state == api_pb2.SANDBOX_READY
         seen = ObservedSandbox(listed.id, listed.metadata.attempt, ready, created_at, ips)
         self._sandboxes[listed.id] = seen
         self._owners[listed.id] = listed.labels[labels.POD_UID]
         return seen
 
-    async def _container(self, listed: api_pb2.Container) -> ObservedContainer | None:
+    async def _container(self, listed: api_pb2.Container, *, ask: bool) -> ObservedContainer | None:
         state = _STATES[listed.state]
         known = self._containers.get(listed.id)
-        if known is not None and known.state is state:
+        if known is not None and known.state is state and not (ask and state is not ContainerState.EXITED):
             return known
         try:
             status = (await self._runtime.container_status(listed.id)).status
@@ -232,7 +265,9 @@ class Observer:
             return None
         self._ended_unseen.pop(listed.id, None)
         # The status is younger than the list, and the only one that counts.
-        state = _STATES[status.state]
+        listed.state, state = status.state, _STATES[status.state]
+        if known is not None and known.state is state:
+            return known
         message = status.message
         if state is ContainerState.EXITED:
             message = ": ".join(part for part in (message, await self._last_words(status)) if part)

@@ -84,7 +84,7 @@ class Performer:
             case StopSandbox():
                 await self._take_down(action.sandbox_id)
             case RemoveSandbox():
-                await unless_gone(self._machine.runtime.remove_pod_sandbox(action.sandbox_id))
+                await self._remove_sandbox(action.sandbox_id, observed)
             case SetUpVolumes():
                 await self._set_up_volumes()
             case TearDownVolumes():
@@ -168,8 +168,16 @@ class Performer:
         state.retries.pop("sandbox", None)
 
     async def _take_down(self, sandbox_id: str) -> None:
-        await unless_gone(self._machine.runtime.stop_pod_sandbox(sandbox_id))
+        with self._machine.observer.ending(sandbox_id):
+            await unless_gone(self._machine.runtime.stop_pod_sandbox(sandbox_id))
         self._state.taken_down.add(sandbox_id)
+
+    async def _remove_sandbox(self, sandbox_id: str, observed: ObservedPod) -> None:
+        machine = self._machine
+        containers = (c.id for c in (*observed.containers, *observed.abandoned) if c.sandbox_id == sandbox_id)
+        machine.observer.doubt(self._state.pod.uid)
+        with machine.observer.ending(sandbox_id, *containers):
+            await unless_gone(machine.runtime.remove_pod_sandbox(sandbox_id))
 
     def _is_in_the_way(self) -> bool:
         """Whether the network of the pod's dead sandbox must go before the next one comes.
@@ -275,10 +283,13 @@ class Performer:
                 return
 
     async def _remove_container(self, action: RemoveContainer, observed: ObservedPod) -> None:
-        await self._machine.runtime.remove_container(action.container_id)
+        machine = self._machine
+        machine.observer.doubt(self._state.pod.uid)
+        with machine.observer.ending(action.container_id):
+            await machine.runtime.remove_container(action.container_id)
         for dead in (*observed.containers, *observed.abandoned):
             if dead.id == action.container_id and not action.keep_log:
-                files = self._machine.log_files
+                files = machine.log_files
                 with on_disk("cannot remove the log"):
                     await asyncio.to_thread(files.remove_run, self._state.pod, dead.name, dead.attempt, dead.id)
 

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from loguru import logger
 
 from agent.cri.channel import RuntimeChannel
-from agent.cri.events import Kind, runtime_events
+from agent.cri.events import ENDS, Kind, runtime_events
 from agent.cri.faults import UNIMPLEMENTED
 from agent.cri.runtime import RuntimeClient
 from agent.errors import Permanent, Retryable
@@ -29,7 +29,6 @@ RELIST_BLIND_S = 1.0
 UNSHOWN_S = 300.0
 """containerd shows an end only once the container's file system is unmounted, and with that on its disk."""
 RECONNECT_S = 0.5
-_ENDS = (Kind.STOPPED, Kind.DELETED)
 _NO_NEWS = {
     Kind.STARTED: ContainerState.RUNNING,
     Kind.CREATED: ContainerState.CREATED,
@@ -62,15 +61,17 @@ class ContainerdRelist:
         """Returns where the runtime has no event source."""
         while True:
             try:
-                async with aclosing(runtime_events(channel, runtime, lambda _: self._subscribed())) as events:
+                told = runtime_events(channel, runtime, self._observer, lambda _: self._subscribed())
+                async with aclosing(told) as events:
                     async for event in events:
                         if not event.shown:
                             self._unshown[event.container_id] = asyncio.get_running_loop().time() + UNSHOWN_S
                             self._now.set()
                         known = _NO_NEWS.get(event.kind)
                         if known is None or not self._observer.knows(event.container_id, known):
-                            uid = event.pod_uid or self._observer.owner(event.container_id)
-                            if uid is not None and event.kind in _ENDS:
+                            owner = self._observer.owner(event.container_id)
+                            uid = event.pod_uid or owner
+                            if uid is not None and event.kind in ENDS and (event.kind is Kind.DELETED or not owner):
                                 self._observer.doubt(uid)
                             if uid is not None and (worker := self._workers.get(uid)):
                                 worker.wake()

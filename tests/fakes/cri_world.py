@@ -151,8 +151,9 @@ class FakeWorld:
         container.ended()
 
     def tell_exit(self, container_id: str) -> None:
-        """The half of `exit` that tells the event."""
-        self._tell(pb.CONTAINER_STOPPED_EVENT, container_id, self.containers[container_id].sandbox_id)
+        """The half of `exit` that tells the event; also of a sandbox, or of what is gone."""
+        held = self.containers.get(container_id)
+        self._tell(pb.CONTAINER_STOPPED_EVENT, container_id, held.sandbox_id if held else container_id)
 
     def tell_start(self, container_id: str) -> None:
         """Tell that it started, once more or late."""

@@ -16,12 +16,14 @@ from agent.pods.on_disk import on_disk
 
 async def remove_traces(machine: Machine, pod: Pod, observed: ObservedPod) -> None:
     """Sandboxes with their containers, and logs. Raises Retryable where something is still in use."""
-    for old in observed.sandboxes:
-        await unless_gone(machine.runtime.remove_pod_sandbox(old.id))
+    containers = (*observed.containers, *observed.abandoned)
     gone = {sandbox.id for sandbox in observed.sandboxes}
-    for container in (*observed.containers, *observed.abandoned):
-        if container.sandbox_id not in gone:
-            await unless_gone(machine.runtime.remove_container(container.id))
+    with machine.observer.ending(*gone, *(container.id for container in containers)):
+        for old in observed.sandboxes:
+            await unless_gone(machine.runtime.remove_pod_sandbox(old.id))
+        for container in containers:
+            if container.sandbox_id not in gone:
+                await unless_gone(machine.runtime.remove_container(container.id))
     machine.observer.forget(observed)
     with on_disk("cannot remove the logs"):
         await asyncio.to_thread(machine.log_files.remove_pod, pod)

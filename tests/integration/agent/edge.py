@@ -21,7 +21,9 @@ from tests.integration.support.waiting import wait_until
 
 Object = dict[str, Any]
 
-SLEEP = "trap 'exit 0' TERM; sleep 3600 & wait"
+END_ON_TERM = "trap 'exit 0' TERM"
+"""First in a script that works before it sleeps: PID 1 without a trap doesn't hear TERM, and uses up its grace."""
+SLEEP = f"{END_ON_TERM}; sleep 3600 & wait"
 """Runs until it is told to stop, and then ends at once."""
 
 

@@ -13,7 +13,7 @@ import pytest
 from hack.agent import Agent
 from hack.control_plane import ControlPlane
 from hack.runtime import Containerd
-from tests.integration.agent.edge import SLEEP, Edge, Object, container, pod
+from tests.integration.agent.edge import END_ON_TERM, SLEEP, Edge, Object, container, pod
 from tests.integration.agent.log_sinks import HttpSink, Sink, SyslogSink
 from tests.integration.conftest import AgentFactory
 from tests.integration.support.waiting import wait_until
@@ -142,8 +142,8 @@ def test_a_full_spool_drops_its_oldest_and_says_how_many_lines(
     edge, sink = Edge(agent(flags=flags), one_containerd, control_plane, namespace), HttpSink()
     total = 12_000
     burst = f"while [ $i -lt $n ]; do echo $i {PADDING}; i=$((i+1)); done"
-    script = f"i=0; n=0; while [ $n -lt {total} ]; do n=$((n+200)); {burst}; sleep 0.1; done; {SLEEP}"
-    edge.run(talking("talks", sink, container(script)))
+    lines = f"i=0; n=0; while [ $n -lt {total} ]; do n=$((n+200)); {burst}; sleep 0.1; done"
+    edge.run(talking("talks", sink, container(f"{END_ON_TERM}; {lines}; {SLEEP}")))
     edge.wait_ready("talks")
     wait_until(lambda: str(total - 1) in edge.log("talks", "--tail=1"), timeout=60)
     edge.delete("pod", "talks")

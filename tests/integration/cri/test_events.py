@@ -15,6 +15,7 @@ from agent.cri.events import Kind, RuntimeEvent, Source, runtime_events
 from agent.cri.runtime import RuntimeClient
 from agent.errors import Retryable
 from hack.runtime import Containerd, Generation
+from tests.fakes.reader import FakeReader
 from tests.integration.cri.conftest import Sandboxes, shell
 
 
@@ -29,7 +30,7 @@ class Listener:
         self.live.set()
 
     async def read(self, channel: RuntimeChannel) -> None:
-        async with aclosing(runtime_events(channel, RuntimeClient(channel), self.subscribed)) as events:
+        async with aclosing(runtime_events(channel, RuntimeClient(channel), FakeReader(), self.subscribed)) as events:
             async for event in events:
                 self._seen.put_nowait(event)
 

@@ -14,6 +14,7 @@ from agent.cri._generated import api_pb2 as pb
 from agent.cri._generated import event_service_pb2, event_types_pb2
 from agent.cri.events import Kind, RuntimeEvent, Source, from_containerd, from_cri, runtime_events
 from agent.errors import Permanent, Retryable
+from tests.fakes.reader import FakeReader
 from tests.fakes.waiting import PATIENCE_S
 from tests.unit.cri.conftest import Rig
 
@@ -22,6 +23,7 @@ from tests.unit.cri.conftest import Rig
 class Listening:
     sources: list[Source] = field(default_factory=list)
     seen: asyncio.Queue[RuntimeEvent] = field(default_factory=asyncio.Queue)
+    known: FakeReader = field(default_factory=FakeReader)
 
     async def take(self, count: int) -> list[RuntimeEvent]:
         async with asyncio.timeout(PATIENCE_S):
@@ -39,7 +41,7 @@ async def listening(rig: Rig) -> AsyncIterator[Listening]:
         live.set()
 
     async def read() -> None:
-        async with aclosing(runtime_events(rig.channel, rig.runtime, subscribed)) as events:
+        async with aclosing(runtime_events(rig.channel, rig.runtime, listener.known, subscribed)) as events:
             async for event in events:
                 listener.seen.put_nowait(event)
 
@@ -130,6 +132,57 @@ async def test_containerd_s_word_of_an_exit_is_held_back_until_cri_shows_it(rig:
     assert (event.kind, event.container_id, event.shown) == (Kind.STOPPED, container_id, True)
 
 
+@pytest.mark.parametrize("which", ["container", "sandbox"])
+async def test_what_the_reader_knows_is_held_back_without_lists(rig: Rig, which: str) -> None:
+    rig.fake.event_source = Source.CONTAINERD
+    sandbox_id = await rig.sandbox()
+    container_id = await rig.container(sandbox_id)
+    await rig.runtime.start_container(container_id)
+    async with listening(rig) as listener:
+        listener.known.sandboxes.add(sandbox_id)
+        listener.known.containers.add(container_id)
+        lists = len(rig.fake.called("ListContainers"))
+        if which == "container":
+            rig.fake.tell_exit(container_id)
+            await rig.fake.reached("ContainerStatus", 2)
+            assert listener.seen.empty()
+            rig.fake.record_exit(container_id, 4)
+        else:
+            rig.fake.tell_exit(sandbox_id)
+            await rig.fake.reached("PodSandboxStatus", 2)
+            assert listener.seen.empty()
+            rig.fake.lose_sandbox(sandbox_id)
+        event = (await listener.take(1))[0]
+    assert (event.kind, event.shown) == (Kind.STOPPED, True)
+    assert len(rig.fake.called("ListContainers")) == lists
+
+
+async def test_what_is_removed_before_its_end_is_shown_has_ended(rig: Rig) -> None:
+    rig.fake.event_source = Source.CONTAINERD
+    async with listening(rig) as listener:
+        listener.known.containers.add("gone")
+        rig.fake.tell_exit("gone")
+        [event] = await listener.take(1)
+    assert (event.kind, event.shown) == (Kind.STOPPED, True)
+
+
+@pytest.mark.parametrize("source", [Source.CRI, Source.CONTAINERD])
+async def test_an_end_that_the_reader_asked_for_is_no_news(rig: Rig, source: Source) -> None:
+    rig.fake.event_source = source
+    sandbox_id = await rig.sandbox()
+    ours, another = await rig.container(sandbox_id, "a"), await rig.container(sandbox_id, "b")
+    for container_id in (ours, another):
+        await rig.runtime.start_container(container_id)
+    async with listening(rig) as listener:
+        listener.known.ending.add(ours)
+        for container_id in (ours, another):
+            rig.fake.exit(container_id)
+            await rig.runtime.remove_container(container_id)
+        events = await listener.take(2)
+        assert listener.seen.empty()
+    assert [(e.kind, e.container_id) for e in events] == [(Kind.STOPPED, another), (Kind.DELETED, another)]
+
+
 async def test_an_exit_that_cri_never_shows_is_told_all_the_same(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.cri.events._SETTLE_DELAYS_S", (0.001, 0.001))
     rig.fake.event_source = Source.CONTAINERD
@@ -144,7 +197,7 @@ async def test_an_exit_that_cri_never_shows_is_told_all_the_same(rig: Rig, monke
 async def test_a_runtime_without_any_events_is_permanent_so_that_the_caller_relists(rig: Rig) -> None:
     rig.fake.event_source = None
     with pytest.raises(Permanent, match="serves no container events") as refusal:
-        await anext(runtime_events(rig.channel, rig.runtime))
+        await anext(runtime_events(rig.channel, rig.runtime, FakeReader()))
     assert refusal.value.reason == "Unimplemented"
 
 
@@ -182,13 +235,13 @@ async def test_a_source_that_refuses_late_hands_over_and_says_so_again(
 async def test_a_runtime_that_is_away_is_retryable_not_without_events(rig: Rig) -> None:
     rig.fake.fail("GetContainerEvents", grpc.StatusCode.UNAVAILABLE)
     with pytest.raises(Retryable):
-        await anext(runtime_events(rig.channel, rig.runtime))
+        await anext(runtime_events(rig.channel, rig.runtime, FakeReader()))
 
 
 async def test_a_refusal_is_not_taken_for_a_missing_source(rig: Rig) -> None:
     rig.fake.fail("GetContainerEvents", grpc.StatusCode.PERMISSION_DENIED, "no")
     with pytest.raises(Permanent, match="no"):
-        await anext(runtime_events(rig.channel, rig.runtime))
+        await anext(runtime_events(rig.channel, rig.runtime, FakeReader()))
     assert not rig.fake.called("Subscribe")
 
 

@@ -15,7 +15,7 @@ from agent.cri.runtime import RuntimeClient
 from agent.errors import Retryable
 from agent.model import labels
 from agent.model.observed import ContainerState, ObservedPod
-from agent.pods.observe import LATE_S, Observer
+from agent.pods.observe import FEW, LATE_S, Observer
 from tests.fakes.clock import FakeClock
 from tests.fakes.cri import FakeRuntime, serving
 
@@ -135,7 +135,76 @@ async def test_after_what_was_made_a_look_lists_nothing_and_reads_the_same() -> 
         assert [one.id for one in with_sandbox.sandboxes] == [sandbox_id]
         assert [(one.id, one.state) for one in with_container.containers] == [(container_id, ContainerState.RUNNING)]
         assert await scene.look() == with_container
-        assert listed.since() == 2, "only the look after it"
+        assert listed.since() == 0
+
+
+async def test_how_known_ones_are_is_asked_one_by_one_and_of_many_by_a_list() -> None:
+    async with a_scene() as scene:
+        sandbox_id = await scene.sandbox()
+        for name in map(str, range(FEW - 1)):
+            await scene.runtime.start_container(await scene.container(sandbox_id, name))
+        alive = await scene.look()
+        listed = Lists(scene)
+        scene.world.exit(alive.containers[0].id, 3)
+        seen = await scene.look()
+        assert [one.state is ContainerState.EXITED for one in seen.containers] == [True] + [False] * (FEW - 2)
+        scene.world.lose_sandbox(sandbox_id)
+        lost = await scene.look()
+        assert lost.sandboxes[0].ips == alive.sandboxes[0].ips != ()
+        assert not lost.sandboxes[0].ready
+        assert listed.since() == 0
+        another = await scene.sandbox(attempt=1)
+        for name in map(str, range(FEW)):
+            await scene.container(another, f"more-{name}")
+        scene.observer.doubt("u-1")
+        assert len((await scene.look()).containers) == FEW - 1 + FEW
+        assert listed.since() == 2
+        await scene.look()
+        assert listed.since() == 4
+
+
+async def test_what_others_removed_is_asked_for_once_and_listed_when_nothing_else_lives() -> None:
+    async with a_scene() as scene:
+        sandbox_id = await scene.sandbox()
+        kept, removed = await scene.container(sandbox_id, "a"), await scene.container(sandbox_id, "b")
+        await scene.look()
+        listed = Lists(scene)
+        await scene.runtime.remove_container(removed)
+        assert [one.id for one in (await scene.look()).containers] == [kept]
+        asked = len(scene.world.called("ContainerStatus"))
+        await scene.look()
+        assert len(scene.world.called("ContainerStatus")) == asked + 1
+        await scene.runtime.remove_pod_sandbox(sandbox_id)
+        for lists in (0, 2):
+            pod = await scene.look()
+            assert (pod.sandboxes, pod.containers, listed.since()) == ((), (), lists)
+
+
+async def test_a_doubt_during_a_list_is_not_forgotten() -> None:
+    async with a_scene() as scene:
+        list_sandboxes = scene.runtime.list_pod_sandbox
+
+        async def told_meanwhile(of: pb.PodSandboxFilter) -> Any:
+            found = await list_sandboxes(of)
+            scene.observer.doubt("u-1")
+            return found
+
+        await scene.sandbox()
+        scene.runtime.list_pod_sandbox = told_meanwhile  # type: ignore[method-assign, assignment]
+        await scene.look()
+        listed = Lists(scene)
+        await scene.look()
+        assert listed.since() == 2
+
+
+async def test_what_is_being_ended_is_told_until_the_last_call_for_it_is_over() -> None:
+    async with a_scene() as scene:
+        observer = scene.observer
+        with observer.ending("a", "b"):
+            with observer.ending("a"):
+                assert [observer.is_ending(one) for one in "abc"] == [True, True, False]
+            assert observer.is_ending("a")
+        assert not observer.is_ending("a")
 
 
 async def test_what_ended_or_failed_meanwhile_is_listed() -> None:
@@ -168,9 +237,8 @@ async def test_a_pod_of_which_nothing_was_begun_is_not_listed_once_everything_wa
         assert [one.id for one in (await scene.look()).sandboxes] == [sandbox_id]
         await scene.made()
         assert len((await scene.look()).containers) == 1
-        assert listed.since() == 2
         await scene.look()
-        assert listed.since() == 4
+        assert listed.since() == 2
 
 
 async def test_where_the_runtime_was_away_a_new_pod_is_listed() -> None:
@@ -258,11 +326,14 @@ async def test_what_has_not_changed_is_not_asked_for_again() -> None:
         first = await scene.look()
         assert await scene.look() == first
         assert (await scene.observer.observe_all())["u-1"] == first
-        assert len(scene.world.called("ContainerStatus")) == len(scene.world.called("PodSandboxStatus")) == 1
+        statuses = [len(scene.world.called(f"{kind}Status")) for kind in ("Container", "PodSandbox")]
+        assert statuses == [2, 2], "the second look's; the runtime's list showed no change"
         assert scene.observer.knows(container_id, ContainerState.CREATED)
         assert not scene.observer.knows(container_id, ContainerState.RUNNING)
         assert not scene.observer.knows("other", ContainerState.CREATED)
         assert scene.observer.owner(container_id) == "u-1"
+        kinds = [scene.observer.is_sandbox(one) for one in (first.sandboxes[0].id, container_id, "other")]
+        assert kinds == [True, False, None]
 
 
 async def test_an_end_is_read_with_its_last_words() -> None:
