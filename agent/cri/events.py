@@ -1,4 +1,4 @@
-"""What happens to containers, as it happens: one stream of small frozen events, whichever source the runtime has.
+"""The ends of containers, as they happen: one stream of small frozen events, whichever source the runtime has.
 
 The source is found by asking: CRI's GetContainerEvents (containerd 1.7 and later), else containerd's own event service
 on the same socket (1.6), else Permanent "Unimplemented", and the caller must relist every second. An event is a hint to
@@ -33,13 +33,10 @@ Message = TypeVar("Message")
 
 
 class Kind(StrEnum):
-    CREATED = "created"
-    STARTED = "started"
+    """What is created and started is no news to who asked for it: of seven events of a pod four, which are not read."""
+
     STOPPED = "stopped"
     DELETED = "deleted"
-
-
-ENDS: Final = (Kind.STOPPED, Kind.DELETED)
 
 
 class Source(StrEnum):
@@ -80,12 +77,10 @@ Called again in the rare case that a source refuses late and the next one takes 
 """
 
 _CRI_KINDS: Final = {
-    pb.CONTAINER_CREATED_EVENT: Kind.CREATED,
-    pb.CONTAINER_STARTED_EVENT: Kind.STARTED,
     pb.CONTAINER_STOPPED_EVENT: Kind.STOPPED,
     pb.CONTAINER_DELETED_EVENT: Kind.DELETED,
 }
-_TOPICS: Final = ("/tasks/start", "/tasks/exit", "/containers/create", "/containers/delete")
+_TOPICS: Final = ("/tasks/exit", "/containers/delete")
 _CRI_NAMESPACE: Final = "k8s.io"
 _ALIVE: Final = (pb.CONTAINER_CREATED, pb.CONTAINER_RUNNING)
 _REFUSAL_S: Final = 0.02
@@ -145,13 +140,10 @@ async def _read(
             live()
         async for message in call:
             event = translate(message)
-            if event is None:
+            if event is None or known.is_ending(event.container_id):
                 continue
-            if event.kind in ENDS:
-                if known.is_ending(event.container_id):
-                    continue
-                if source is Source.CONTAINERD:
-                    event = replace(event, shown=await _is_shown_soon(runtime, event, known))
+            if source is Source.CONTAINERD:
+                event = replace(event, shown=await _is_shown_soon(runtime, event, known))
             yield event
     except grpc.aio.AioRpcError as error:
         raise fault(source, channel.endpoint, error) from error
@@ -176,7 +168,7 @@ async def _holds(call: grpc.aio.UnaryStreamCall[Request, Message], runtime: Runt
 
 
 def from_cri(message: pb.ContainerEventResponse) -> RuntimeEvent | None:
-    """CRI's event as ours; None for a type of a later CRI."""
+    """CRI's event as ours; None for what is no end."""
     kind = _CRI_KINDS.get(message.container_event_type)
     if kind is None:
         return None
@@ -186,20 +178,16 @@ def from_cri(message: pb.ContainerEventResponse) -> RuntimeEvent | None:
 
 
 def from_containerd(envelope: event_service_pb2.Envelope) -> RuntimeEvent | None:
-    """containerd's event as ours; None for what does not tell of a container of CRI's."""
+    """containerd's event as ours; None for what does not tell the end of a container of CRI's."""
     if envelope.namespace != _CRI_NAMESPACE:
         return None
     body = envelope.event.value
     match envelope.topic:
-        case "/tasks/start":
-            kind, container_id = Kind.STARTED, event_types_pb2.TaskStart.FromString(body).container_id
         case "/tasks/exit":
             task = event_types_pb2.TaskExit.FromString(body)
             if task.id not in ("", task.container_id):
                 return None  # a command that was run in the container ended, not the container
             kind, container_id = Kind.STOPPED, task.container_id
-        case "/containers/create":
-            kind, container_id = Kind.CREATED, event_types_pb2.ContainerCreate.FromString(body).id
         case "/containers/delete":
             kind, container_id = Kind.DELETED, event_types_pb2.ContainerDelete.FromString(body).id
         case _:

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from loguru import logger
 
 from agent.cri.channel import RuntimeChannel
-from agent.cri.events import ENDS, Kind, runtime_events
+from agent.cri.events import Kind, runtime_events
 from agent.cri.faults import UNIMPLEMENTED
 from agent.cri.runtime import RuntimeClient
 from agent.errors import Permanent, Retryable
@@ -29,11 +29,6 @@ RELIST_BLIND_S = 1.0
 UNSHOWN_S = 300.0
 """containerd shows an end only once the container's file system is unmounted, and with that on its disk."""
 RECONNECT_S = 0.5
-_NO_NEWS = {
-    Kind.STARTED: ContainerState.RUNNING,
-    Kind.CREATED: ContainerState.CREATED,
-    Kind.STOPPED: ContainerState.EXITED,
-}
 
 
 class ContainerdRelist:
@@ -67,16 +62,17 @@ class ContainerdRelist:
                         if not event.shown:
                             self._unshown[event.container_id] = asyncio.get_running_loop().time() + UNSHOWN_S
                             self._now.set()
-                        known = _NO_NEWS.get(event.kind)
-                        if known is None or not self._observer.knows(event.container_id, known):
-                            owner = self._observer.owner(event.container_id)
-                            uid = event.pod_uid or owner
-                            if uid is not None and event.kind in ENDS and (event.kind is Kind.DELETED or not owner):
-                                self._observer.doubt(uid)
-                            if uid is not None and (worker := self._workers.get(uid)):
-                                worker.wake()
-                            elif uid is None and event.kind is Kind.STOPPED:
-                                self._observer.hear_end(event.container_id)
+                        stopped, object_id = event.kind is Kind.STOPPED, event.container_id
+                        if stopped and self._observer.knows(object_id, ContainerState.EXITED):
+                            continue
+                        owner = self._observer.owner(object_id)
+                        uid = event.pod_uid or owner
+                        if uid is not None and not (stopped and owner):
+                            self._observer.doubt(uid)
+                        if uid is not None and (worker := self._workers.get(uid)):
+                            worker.wake()
+                        elif uid is None and stopped:
+                            self._observer.hear_end(object_id)
             except (Retryable, Permanent) as error:
                 if isinstance(error, Permanent) and error.reason == UNIMPLEMENTED:
                     logger.warning("{}: looking at all containers every {:g} s instead", error, RELIST_BLIND_S)

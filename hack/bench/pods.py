@@ -70,7 +70,8 @@ class Pods:
         """Of the namespace's pods."""
         self._node = node
         self._seen: dict[str, Seen] = {}
-        self._news = asyncio.Condition()
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        """By pod: woken by each event of theirs, and by no other's."""
 
     async def create(self, name: str, more: Mapping[str, Any] | None = None, **spec_more: Any) -> float:
         body = pod(name, self._node, more, **spec_more)
@@ -89,8 +90,9 @@ class Pods:
     async def until(self, name: str, change: Change, restarts: int = 0, timeout: float = 300) -> float:
         """When the change was seen. Raises TimeoutError after `timeout` seconds."""
         key = (change, restarts)
-        async with asyncio.timeout(timeout), self._news:
-            await self._news.wait_for(lambda: key in self._seen[name].moments)
+        async with asyncio.timeout(timeout):
+            while key not in self._seen[name].moments:
+                await self._event(name)
         return self._seen[name].moments[key]
 
     async def until_ready_is(self, name: str, ready: bool, since: float, timeout: float = 60) -> float:
@@ -99,9 +101,15 @@ class Pods:
         def turned() -> list[float]:
             return [moment for moment, now in self._seen[name].turns if now is ready and moment > since]
 
-        async with asyncio.timeout(timeout), self._news:
-            await self._news.wait_for(turned)
+        async with asyncio.timeout(timeout):
+            while not turned():
+                await self._event(name)
         return turned()[0]
+
+    async def _event(self, name: str) -> None:
+        mine = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(name, []).append(mine)
+        await mine
 
     def container_id(self, name: str) -> str:
         return self._seen[name].container_id
@@ -121,10 +129,12 @@ class Pods:
                     if event["type"] == "ERROR":
                         raise ConnectionError(f"the bench's watch: {event['object'].get('message')}")
                     version = event["object"]["metadata"]["resourceVersion"]
-                    if seen := self._seen.get(event["object"]["metadata"]["name"]):
+                    name = event["object"]["metadata"]["name"]
+                    if seen := self._seen.get(name):
                         seen.note(event, now)
-                        async with self._news:
-                            self._news.notify_all()
+                        for waiting in self._waiting.pop(name, ()):
+                            if not waiting.done():
+                                waiting.set_result(None)
 
 
 @asynccontextmanager

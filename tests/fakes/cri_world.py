@@ -247,30 +247,15 @@ class FakeWorld:
                     )
                 )
             case Source.CONTAINERD:
-                types = event_types_pb2
-                topic, name, body = {
-                    pb.CONTAINER_CREATED_EVENT: (
-                        "/containers/create",
-                        "ContainerCreate",
-                        types.ContainerCreate(id=container_id),
-                    ),
-                    pb.CONTAINER_STARTED_EVENT: (
-                        "/tasks/start",
-                        "TaskStart",
-                        types.TaskStart(container_id=container_id),
-                    ),
-                    pb.CONTAINER_STOPPED_EVENT: (
-                        "/tasks/exit",
-                        "TaskExit",
-                        types.TaskExit(container_id=container_id, id=container_id),
-                    ),
-                    pb.CONTAINER_DELETED_EVENT: (
-                        "/containers/delete",
-                        "ContainerDelete",
-                        types.ContainerDelete(id=container_id),
-                    ),
-                }[kind]
-                self._publish(self._envelope(topic, f"containerd.events.{name}", body))
+                match kind:
+                    case pb.CONTAINER_STOPPED_EVENT:
+                        exited = event_types_pb2.TaskExit(container_id=container_id, id=container_id)
+                        self._publish(self._envelope("/tasks/exit", "containerd.events.TaskExit", exited))
+                    case pb.CONTAINER_DELETED_EVENT:
+                        deleted = event_types_pb2.ContainerDelete(id=container_id)
+                        self._publish(
+                            self._envelope("/containers/delete", "containerd.events.ContainerDelete", deleted)
+                        )
             case None:
                 pass
 

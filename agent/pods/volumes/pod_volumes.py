@@ -222,13 +222,15 @@ class PodVolumes:
             raise Retryable(f"can't remove {folder}: {error}") from error
 
     def _unmount_below(self, folder: Path) -> None:
-        busy: list[str] = []
-        while not busy and (points := self._mounts.at_or_below(folder)):
+        points = self._mounts.at_or_below(folder)
+        while points:
             busy = [problem for point in points if (problem := self._unmount(point))]
-            if not busy and self._mounts.at_or_below(folder) == points:
+            left = self._mounts.at_or_below(folder)  # dear where there are many mounts: it is read no more often
+            if not busy and left == points:
                 busy = [f"{point}: still mounted" for point in points]
-        if busy:
-            raise Retryable(f"can't unmount {'; '.join(busy)}")
+            if busy:
+                raise Retryable(f"can't unmount {'; '.join(busy)}")
+            points = left
 
     def _unmount(self, point: Path) -> str:
         """What is in the way, empty where nothing is."""
