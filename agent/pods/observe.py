@@ -47,6 +47,8 @@ class Listed(msgspec.Struct):
     sandboxes: list[api_pb2.PodSandbox]
     containers: list[api_pb2.Container]
     grew: bool = False
+    ended: bool = False
+    """Something of it did, since it was last asked."""
 
     @property
     def alive(self) -> int:
@@ -103,7 +105,8 @@ class Observer:
         if uid not in self._begun and self._monotonic() >= self._knows_all_from:
             listed = self._listed[uid] = Listed([], [])
         elif listed is not None and 0 < listed.alive <= FEW:
-            ask, listed.grew = not listed.grew, False  # what was made since tells enough of what it was made in
+            ask = listed.ended or not listed.grew  # what was made since tells enough of what it was made in
+            listed.grew = listed.ended = False
             return await self._pod(uid, namespace, name, listed, ask=ask)
         else:
             listed = await self._list(uid)
@@ -142,6 +145,8 @@ class Observer:
         finally:
             self._ending.subtract(object_ids)
             self._ending = +self._ending
+            for uid in {uid for one in object_ids if (uid := self._owners.get(one))}:
+                self.end(uid)
 
     def is_ending(self, object_id: str) -> bool:
         return object_id in self._ending
@@ -149,6 +154,11 @@ class Observer:
     def is_sandbox(self, object_id: str) -> bool | None:
         """None where it was never seen."""
         return object_id in self._sandboxes if object_id in self._owners else None
+
+    def end(self, uid: str) -> None:
+        """Something of the pod ended: the next look asks for all of it, whatever was made since."""
+        if listed := self._listed.get(uid):
+            listed.ended = True
 
     def doubt(self, uid: str) -> None:
         """Something of the pod is gone, or may be there: the next look lists."""

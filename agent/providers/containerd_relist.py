@@ -67,8 +67,8 @@ class ContainerdRelist:
                             continue
                         owner = self._observer.owner(object_id)
                         uid = event.pod_uid or owner
-                        if uid is not None and not (stopped and owner):
-                            self._observer.doubt(uid)
+                        if uid is not None:
+                            (self._observer.end if stopped and owner else self._observer.doubt)(uid)
                         if uid is not None and (worker := self._workers.get(uid)):
                             worker.wake()
                         elif uid is None and stopped:

@@ -138,6 +138,29 @@ async def test_after_what_was_made_a_look_lists_nothing_and_reads_the_same() -> 
         assert listed.since() == 0
 
 
+@pytest.mark.parametrize("ours", [True, False])
+async def test_an_end_while_something_is_made_is_seen_by_the_next_look(ours: bool) -> None:
+    async with a_scene() as scene:
+        await scene.look()
+        await scene.made()
+        first = await scene.made("first")
+        await scene.look()
+        listed = Lists(scene)
+        with scene.observer.making("u-1") as made:
+            if ours:
+                with scene.observer.ending(first):
+                    await scene.runtime.stop_container(first, 0)
+            else:
+                scene.world.exit(first, 3)
+                scene.observer.end("u-1")
+            [sandbox_id] = scene.world.sandboxes
+            second = await scene.container(sandbox_id, "second")
+            made.add_container(second, sandbox_id, scene.world.containers[second].config)
+        states = {one.id: one.state for one in (await scene.look()).containers}
+        assert states == {first: ContainerState.EXITED, second: ContainerState.CREATED}
+        assert listed.since() == 0
+
+
 async def test_how_known_ones_are_is_asked_one_by_one_and_of_many_by_a_list() -> None:
     async with a_scene() as scene:
         sandbox_id = await scene.sandbox()

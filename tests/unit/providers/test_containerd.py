@@ -205,6 +205,25 @@ async def test_an_exit_that_is_told_before_the_runtime_has_noted_the_start_is_lo
         assert n.time.monotonic() - ended < 3
 
 
+@pytest.mark.parametrize("source", list(Source))
+@with_skipped_time
+async def test_an_exit_during_the_start_of_another_container_is_seen_without_the_relist(
+    tmp_path: Path, source: Source
+) -> None:
+    async with node(tmp_path, source) as n, n.agent() as provider:
+        both = [{"name": name, "image": "busybox"} for name in ("main", "other")]
+        await n.running(provider, record(containers=both))
+        await n.listening()
+        starts = n.cri.hold("StartContainer")
+        n.cri.exit(n.cri.container("other").id, 1)
+        await n.cri.reached("StartContainer", 3)
+        n.cri.exit(n.cri.container("main").id, 1)
+        await quiet()
+        assert n.restarts() == 0
+        starts.set()
+        await eventually(lambda: n.restarts() == 1)
+
+
 @with_skipped_time
 async def test_what_happened_while_events_were_lost_is_seen_when_they_are_back(tmp_path: Path) -> None:
     async with node(tmp_path) as n, n.agent() as provider:
