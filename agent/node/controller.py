@@ -190,9 +190,11 @@ class NodeController:
             await self._look.wait()
 
     async def _keep_lease(self) -> None:
-        await self._registered.wait()
         name, duration_s = self._settings.node_name, self._settings.node_lease_duration
-        await LeaseKeeper(self._api, name, lambda: self.uid, duration_s, self._clock, self._owned_anew).run()
+        # It is there from the start, to hear of a link that fails before there is a Node.
+        keeper = LeaseKeeper(self._api, name, lambda: self.uid, duration_s, self._clock, self._owned_anew)
+        await self._registered.wait()
+        await keeper.run()
 
     async def _keep_status(self) -> None:
         backoff = Backoff()

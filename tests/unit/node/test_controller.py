@@ -339,6 +339,19 @@ async def test_after_a_renewal_that_failed_the_lease_is_renewed_at_each_quarter_
         assert len(lab.renewals) - before in (2, 3)
 
 
+async def test_after_a_link_that_failed_before_there_was_a_node_the_lease_is_renewed_at_each_quarter(lab: Lab) -> None:
+    lab.server.fail(503, times=1, matches=lambda request: request.method == "POST" and request.path.endswith("/nodes"))
+    async with lab.running():
+        await lab.until(lambda: lab.server.requests)
+        await lab.quiet()
+        assert not lab.lease
+        lab.api.link.lost()
+        await lab.clock.advance(2)
+        await lab.until(lambda: lab.lease)
+        await lab.clock.advance(10.5)
+        await lab.until(lambda: len(lab.renewals) == 1)
+
+
 async def test_a_lease_changed_or_deleted_by_others_is_taken_again(lab: Lab) -> None:
     async with lab.running():
         await lab.until(lambda: lab.lease)
