@@ -101,16 +101,15 @@ class Observer:
 
     async def observe(self, uid: str, namespace: str, name: str) -> ObservedPod:
         """One pod, read afresh. Raises Retryable while the runtime is away."""
-        listed = self._listed.get(uid)
+        listed, ask = self._listed.get(uid), False
         if uid not in self._begun and self._monotonic() >= self._knows_all_from:
             listed = self._listed[uid] = Listed([], [])
-        elif listed is not None and 0 < listed.alive <= FEW:
+        elif listed is None or not 0 < listed.alive <= FEW:
+            listed = await self._list(uid)
+        else:
             ask = listed.ended or not listed.grew  # what was made since tells enough of what it was made in
             listed.grew = listed.ended = False
-            return await self._pod(uid, namespace, name, listed, ask=ask)
-        else:
-            listed = await self._list(uid)
-        return await self._pod(uid, namespace, name, listed)
+        return await self._pod(uid, namespace, name, listed, ask=ask)
 
     async def _list(self, uid: str) -> Listed:
         mine = {labels.POD_UID: uid, labels.NODE: self._node}
@@ -226,18 +225,15 @@ class Observer:
 
     async def _pod(self, uid: str, namespace: str, name: str, listed: Listed, *, ask: bool = False) -> ObservedPod:
         """`ask`: how those are that lived when they were listed."""
-        sandboxes = [(one, await self._sandbox(one, ask=ask)) for one in listed.sandboxes]
-        containers = [(one, await self._container(one, ask=ask)) for one in listed.containers]
-        listed.sandboxes = [one for one, seen in sandboxes if seen is not None]
-        listed.containers = [one for one, seen in containers if seen is not None]
-        seen_sandboxes = [seen for _, seen in sandboxes if seen is not None]
-        seen_containers = [seen for _, seen in containers if seen is not None]
-        newest_first = sorted(seen_containers, key=lambda c: (c.attempt, c.created_at_ns), reverse=True)
+        sandboxes = [(one, s) for one in listed.sandboxes if (s := await self._sandbox(one, ask=ask))]
+        containers = [(one, c) for one in listed.containers if (c := await self._container(one, ask=ask))]
+        listed.sandboxes, listed.containers = [one for one, _ in sandboxes], [one for one, _ in containers]
+        newest_first = sorted((c for _, c in containers), key=lambda c: (c.attempt, c.created_at_ns), reverse=True)
         return ObservedPod(
             uid,
             namespace,
             name,
-            tuple(sorted(seen_sandboxes, key=lambda s: (s.attempt, s.created_at_ns), reverse=True)),
+            tuple(sorted((s for _, s in sandboxes), key=lambda s: (s.attempt, s.created_at_ns), reverse=True)),
             tuple(c for c in newest_first if not _is_abandoned(c)),
             tuple(c for c in newest_first if _is_abandoned(c)),
         )

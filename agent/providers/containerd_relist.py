@@ -14,7 +14,7 @@ from contextlib import aclosing
 from loguru import logger
 
 from agent.cri.channel import RuntimeChannel
-from agent.cri.events import Kind, runtime_events
+from agent.cri.events import Kind, RuntimeEvent, runtime_events
 from agent.cri.faults import UNIMPLEMENTED
 from agent.cri.runtime import RuntimeClient
 from agent.errors import Permanent, Retryable
@@ -59,20 +59,7 @@ class ContainerdRelist:
                 told = runtime_events(channel, runtime, self._observer, lambda _: self._subscribed())
                 async with aclosing(told) as events:
                     async for event in events:
-                        if not event.shown:
-                            self._unshown[event.container_id] = asyncio.get_running_loop().time() + UNSHOWN_S
-                            self._now.set()
-                        stopped, object_id = event.kind is Kind.STOPPED, event.container_id
-                        if stopped and self._observer.knows(object_id, ContainerState.EXITED):
-                            continue
-                        owner = self._observer.owner(object_id)
-                        uid = event.pod_uid or owner
-                        if uid is not None:
-                            (self._observer.end if stopped and owner else self._observer.doubt)(uid)
-                        if uid is not None and (worker := self._workers.get(uid)):
-                            worker.wake()
-                        elif uid is None and stopped:
-                            self._observer.hear_end(object_id)
+                        self._hear(event)
             except (Retryable, Permanent) as error:
                 if isinstance(error, Permanent) and error.reason == UNIMPLEMENTED:
                     logger.warning("{}: looking at all containers every {:g} s instead", error, RELIST_BLIND_S)
@@ -83,6 +70,26 @@ class ContainerdRelist:
                     self._relist_every(RELIST_BLIND_S)
                 self._health_changed()
                 await asyncio.sleep(RECONNECT_S)
+
+    def _hear(self, event: RuntimeEvent) -> None:
+        stopped, object_id = event.kind is Kind.STOPPED, event.container_id
+        if not event.shown:
+            self._unshown[object_id] = asyncio.get_running_loop().time() + UNSHOWN_S
+            self._now.set()
+        if stopped and self._observer.knows(object_id, ContainerState.EXITED):
+            return
+        owner = self._observer.owner(object_id)
+        uid = event.pod_uid or owner
+        if uid is None:
+            if stopped:
+                self._observer.hear_end(object_id)
+            return
+        if stopped and owner:
+            self._observer.end(uid)
+        else:
+            self._observer.doubt(uid)
+        if worker := self._workers.get(uid):
+            worker.wake()
 
     async def run(self) -> None:
         while True:

@@ -42,6 +42,8 @@ class Seen:
     turns: list[tuple[float, bool]] = field(default_factory=list)
     """When it became Ready, and when it was no more."""
     container_id: str = ""
+    news: asyncio.Condition = field(default_factory=asyncio.Condition)
+    """Told of each event: of its own, for another pod's would wake as many as wait for any."""
 
     def note(self, event: dict[str, Any], now: float) -> None:
         status = event["object"].get("status", {})
@@ -70,8 +72,6 @@ class Pods:
         """Of the namespace's pods."""
         self._node = node
         self._seen: dict[str, Seen] = {}
-        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
-        """By pod: woken by each event of theirs, and by no other's."""
 
     async def create(self, name: str, more: Mapping[str, Any] | None = None, **spec_more: Any) -> float:
         body = pod(name, self._node, more, **spec_more)
@@ -90,26 +90,21 @@ class Pods:
     async def until(self, name: str, change: Change, restarts: int = 0, timeout: float = 300) -> float:
         """When the change was seen. Raises TimeoutError after `timeout` seconds."""
         key = (change, restarts)
-        async with asyncio.timeout(timeout):
-            while key not in self._seen[name].moments:
-                await self._event(name)
-        return self._seen[name].moments[key]
+        seen = self._seen[name]
+        async with asyncio.timeout(timeout), seen.news:
+            await seen.news.wait_for(lambda: key in seen.moments)
+        return seen.moments[key]
 
     async def until_ready_is(self, name: str, ready: bool, since: float, timeout: float = 60) -> float:
         """When Ready turned so, after that moment. Raises TimeoutError."""
+        seen = self._seen[name]
 
         def turned() -> list[float]:
-            return [moment for moment, now in self._seen[name].turns if now is ready and moment > since]
+            return [moment for moment, now in seen.turns if now is ready and moment > since]
 
-        async with asyncio.timeout(timeout):
-            while not turned():
-                await self._event(name)
+        async with asyncio.timeout(timeout), seen.news:
+            await seen.news.wait_for(turned)
         return turned()[0]
-
-    async def _event(self, name: str) -> None:
-        mine = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(name, []).append(mine)
-        await mine
 
     def container_id(self, name: str) -> str:
         return self._seen[name].container_id
@@ -129,12 +124,10 @@ class Pods:
                     if event["type"] == "ERROR":
                         raise ConnectionError(f"the bench's watch: {event['object'].get('message')}")
                     version = event["object"]["metadata"]["resourceVersion"]
-                    name = event["object"]["metadata"]["name"]
-                    if seen := self._seen.get(name):
+                    if seen := self._seen.get(event["object"]["metadata"]["name"]):
                         seen.note(event, now)
-                        for waiting in self._waiting.pop(name, ()):
-                            if not waiting.done():
-                                waiting.set_result(None)
+                        async with seen.news:
+                            seen.news.notify_all()
 
 
 @asynccontextmanager

@@ -146,7 +146,7 @@ async def test_what_the_reader_knows_is_held_back_without_lists(rig: Rig, which:
             await rig.fake.reached("PodSandboxStatus", 2)
             assert listener.seen.empty()
             rig.fake.lose_sandbox(sandbox_id)
-        event = (await listener.take(1))[0]
+        [event] = await listener.take(1)
     assert (event.kind, event.shown) == (Kind.STOPPED, True)
     assert len(rig.fake.called("ListContainers")) == lists
 
