@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -35,7 +37,7 @@ from agent.pods.logfiles import LogFiles
 from agent.pods.machine import Machine
 from agent.pods.on_disk import on_disk
 from agent.pods.ports import Attachments, Drivers
-from agent.pods.spread import spread_folders
+from agent.pods.spread import spread_folders, spread_runtime
 from agent.pods.status_record import StatusRecord
 from agent.pods.user_namespaces import UserNamespaces
 from agent.pods.volumes.layout import pods_dir
@@ -250,6 +252,7 @@ class ContainerdProvider:
                 tasks.create_task(self._pod_cidr.run(self._runtime), name="pods' addresses")
                 tasks.create_task(parts.networking.run(), name="kept addresses")
                 tasks.create_task(self._prefetch.run(machine, self._images), name="images ahead")
+                tasks.create_task(self._spread(), name="the runtime's folders")
 
     async def reclaim(self) -> None:
         """The disk is short: free what can be freed."""
@@ -298,6 +301,12 @@ class ContainerdProvider:
                     logger.warning("{}; waiting for it", error)
                 said = str(error)
                 await asyncio.sleep(RECONNECT_S)
+
+    async def _spread(self) -> None:
+        """It saves work, and no pod waits for it."""
+        with suppress(Retryable, Permanent):
+            for one in (await self._images.image_fs_info()).image_filesystems:
+                await asyncio.to_thread(spread_runtime, Path(one.fs_id.mountpoint))
 
     def _work_on(self, record: PodRecord, older: Sequence[PodWorker]) -> PodWorker:
         last = self._last.get(record.uid)

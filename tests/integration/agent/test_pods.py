@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 import time
 from typing import Any
+
+import pytest
 
 from tests.integration.agent.edge import (
     SLEEP,
@@ -302,3 +305,18 @@ def test_a_pod_starts_over_in_its_sandbox_when_a_rule_says_so(edge: Edge) -> Non
     told = wait_until(over)
     assert {s["lastState"]["terminated"]["reason"] for s in told} == {"RestartingAllContainers"}
     assert len(edge.sandboxes()) == 1
+
+
+def test_the_runtimes_own_folders_are_spread_over_the_disk(every_guest: Edge) -> None:
+    root = every_guest.runtime.root
+    below = ("io.containerd.grpc.v1.cri/sandboxes", "io.containerd.grpc.v1.cri/containers")
+    folders = [root / "io.containerd.snapshotter.v1.overlayfs/snapshots", root / "io.containerd.runtime.v2.task/k8s.io"]
+    folders += [root / name for name in below]
+    if not subprocess.check_output(["stat", "-f", "-c", "%T", root], text=True).startswith("ext"):
+        pytest.skip("no ext4 here")
+    every_guest.run(pod("spread", container(SLEEP)))
+    every_guest.wait_ready("spread")
+    told = subprocess.check_output(["lsattr", "-d", *folders], text=True)
+    assert all("T" in line.split()[0] for line in told.splitlines()), told
+    # Its own paths, not ones of our making: each has the pod's.
+    assert all(any(folder.iterdir()) for folder in folders)

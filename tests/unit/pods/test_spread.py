@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.pods.spread import TOP_OF_A_TREE, folder_flags, spread_folders
+from agent.pods.spread import TOP_OF_A_TREE, folder_flags, spread_folders, spread_runtime
 
 
 def flags(folder: Path) -> int:
@@ -37,6 +37,33 @@ def test_a_folder_on_ext4_is_marked_once_and_keeps_its_other_flags(tmp_path: Pat
     (pods / "one").mkdir()
     assert not flags(pods / "one") & TOP_OF_A_TREE, "a pod's own files stay together"
     assert marked & ~TOP_OF_A_TREE == flags(pods / "one")
+
+
+def test_containerds_folders_are_marked_before_its_first_pod(tmp_path: Path) -> None:
+    if not file_system(tmp_path).startswith("ext"):
+        pytest.skip("no ext4 here")
+    images = tmp_path / "io.containerd.snapshotter.v1.overlayfs"
+    (images / "snapshots").mkdir(parents=True)
+    spread_runtime(images)
+    found = {
+        str(folder.relative_to(tmp_path)): oct(folder.stat().st_mode & 0o777)
+        for folder in tmp_path.glob("*/*")
+        if flags(folder) & TOP_OF_A_TREE
+    }
+    assert found == {
+        "io.containerd.snapshotter.v1.overlayfs/snapshots": "0o755",
+        "io.containerd.grpc.v1.cri/sandboxes": "0o755",
+        "io.containerd.grpc.v1.cri/containers": "0o755",
+        "io.containerd.runtime.v2.task/k8s.io": "0o711",
+    }
+
+
+def test_what_is_not_containerds_is_left_alone(tmp_path: Path) -> None:
+    storage = tmp_path / "storage" / "overlay"
+    storage.mkdir(parents=True)
+    spread_runtime(storage)
+    spread_runtime(tmp_path / "io.containerd.snapshotter.v1.gone")
+    assert sorted(tmp_path.rglob("*")) == [storage.parent, storage]
 
 
 def test_another_file_system_is_no_fault() -> None:
