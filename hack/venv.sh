@@ -9,11 +9,9 @@ is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/
 can_make_venv() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
 has_command() { command -v "$1" >/dev/null; }
 
-# A Python that can make a venv wins over one that first needs a package, and the distribution's over one that somebody has
-# first in PATH: what root runs for years must not go with a user's folder, and it is built to be quick.
-find_python() {
+find_python() { # a Python that can make a venv wins over one that first needs a package
   local name second=''
-  for name in ${PYTHON:-} /usr/bin/python3 python3 python3.13 python3.12 python3.11 python3.14; do
+  for name in ${PYTHON:-} python3 python3.13 python3.12 python3.11 python3.14; do
     if ! is_new_enough "$name"; then continue; fi
     if can_make_venv "$name"; then command -v "$name"; return; fi
     second=${second:-$name}

@@ -88,5 +88,6 @@ async def take_over(request: web.Request) -> AsyncIterator[Connection]:
             async with asyncio.timeout(CLOSE_S):
                 await writer.wait_closed()
     finally:
-        transport.abort()
+        with suppress(AttributeError):  # Python before 3.11.3: nothing to abort where TLS's connection is lost already
+            transport.abort()
         http.connection_lost(None)
