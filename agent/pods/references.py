@@ -150,6 +150,9 @@ async def fetch(pod: Pod, objects: Objects, tokens: Tokens | None) -> Referenced
         except NotFound:
             return MISSING
 
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled = task.cancelling()
     try:
         async with asyncio.TaskGroup() as group:
             services = group.create_task(objects.services(namespace))
@@ -160,6 +163,10 @@ async def fetch(pod: Pod, objects: Objects, tokens: Tokens | None) -> Referenced
                 else {}
             )
     except BaseExceptionGroup as failures:
+        # A group that fails while it is waited for leaves its own cancellation counted (until Python 3.13), and by that
+        # the next timeout of the caller would end the caller (Python 3.11.2, which is Debian 12's).
+        if task.cancelling() > cancelled:
+            task.uncancel()
         ours, bugs = failures.split((Retryable, Permanent))
         if ours is None or bugs is not None:
             raise

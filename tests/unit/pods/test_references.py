@@ -1,3 +1,4 @@
+import asyncio
 import base64
 
 import msgspec
@@ -115,6 +116,10 @@ async def test_a_silent_api_server_is_one_plain_retryable() -> None:
     with pytest.raises(Retryable) as caught:
         await fetch(EVERYTHING, api, api)
     assert caught.value.after == 2.0
+    # Whoever goes on after it is not cancelled: on Python 3.11.2 its next timeout would end it.
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
 
 
 async def test_a_pull_secret_that_cannot_be_had_does_not_hold_the_pod_up() -> None:
