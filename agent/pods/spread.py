@@ -2,8 +2,8 @@
 
 In: the folder above. Out: it is there, and ext4 puts what is made in it into many block groups, as it does with
 people's homes. In one group it would pass by all inodes that went within the last five minutes each time it makes one:
-after 50 pods had come and gone that was a third of the agent's CPU for the next 50, and a tenth of containerd's. Other
-file systems have no such flag.
+after 50 pods had come and gone that was a third of the agent's CPU for the next 50, and in containerd's folders a tenth
+of all time in the kernel. Other file systems have no such flag.
 """
 
 from __future__ import annotations
